@@ -1,0 +1,34 @@
+"""Vision Transformers with a [CLS] token, for JAX users of Hugging Face: importing this registers them."""
+
+from transformers import AutoConfig, AutoImageProcessor
+
+from .configuration_vit_cls import ViTClsConfig
+from .errors import BadImageError, CheckpointError, ConfigError
+from .hf.auto import FlaxAutoModel, FlaxAutoModelForImageClassification
+from .hf.base import FlaxPreTrainedModel
+from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, vit_cls_forward
+from .pipeline import ImageClassificationPipeline
+from .processing import ViTClsImageProcessor
+from .variants import list_variants
+
+AutoConfig.register(ViTClsConfig.model_type, ViTClsConfig, exist_ok=True)
+AutoImageProcessor.register(ViTClsConfig, slow_image_processor_class=ViTClsImageProcessor, exist_ok=True)
+FlaxAutoModel.register(ViTClsConfig, FlaxViTClsModel, exist_ok=True)
+FlaxAutoModelForImageClassification.register(ViTClsConfig, FlaxViTClsForImageClassification, exist_ok=True)
+
+__version__ = "0.1.0"
+__all__ = [
+    "BadImageError",
+    "CheckpointError",
+    "ConfigError",
+    "FlaxAutoModel",
+    "FlaxAutoModelForImageClassification",
+    "FlaxPreTrainedModel",
+    "FlaxViTClsForImageClassification",
+    "FlaxViTClsModel",
+    "ImageClassificationPipeline",
+    "ViTClsConfig",
+    "ViTClsImageProcessor",
+    "list_variants",
+    "vit_cls_forward",
+]

@@ -1,0 +1,1 @@
+"""Weights on disk and on the Hub: reading, writing, strict loading, adapting to another config."""

@@ -1,0 +1,76 @@
+"""From the config that a checkpoint was saved with to the one that is asked for: other sizes, other heads."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..configuration_vit_cls import ViTClsConfig
+from ..errors import CheckpointError
+from ..positions import resample_positions
+from .report import LoadReport
+
+_POSITIONS = "embeddings.position_embedding.embedding"
+# What a new head may replace, each group whole. Everything else is the backbone, which is loaded or refused.
+_HEADS = ("classifier.", "distillation_classifier.", "readout.attention_pooling.", "representation.")
+
+
+def canonical(name: str) -> str:
+    """A parameter's dotted path as the base model has it: a model with a head keeps its backbone under "vit_cls."."""
+    return name.removeprefix("vit_cls.")
+
+
+def adapt(
+    tensors: dict[str, Any],
+    shapes: dict[str, jax.ShapeDtypeStruct],
+    source: ViTClsConfig,
+    target: ViTClsConfig,
+    ignore_mismatched_sizes: bool,
+    report: LoadReport,
+) -> dict[str, Any]:
+    """The tensors that `target` takes over from a checkpoint of config `source`; names are canonical.
+
+    Position embeddings of another grid are interpolated. A head may be new, dropped, or of another width; what is new
+    stays out of the result and is listed in `report.new_keys`. Raises CheckpointError where the backbones differ.
+    """
+    tensors = dict(tensors)
+    if source.grid != target.grid and _POSITIONS in tensors and _POSITIONS in shapes:
+        tensors[_POSITIONS] = _interpolate(tensors[_POSITIONS], source, target)
+        report.interpolated_keys.append(_POSITIONS)
+    mismatched = [name for name in tensors if name in shapes and tensors[name].shape != shapes[name].shape]
+    for name in mismatched:
+        difference = f"has shape {tensors[name].shape}, the model asks for {shapes[name].shape}"
+        _head_of(name, difference)
+        if not _head_changes(source, target, ignore_mismatched_sizes):
+            raise CheckpointError(f"tensor {name!r} {difference}; pass ignore_mismatched_sizes=True for a new head")
+    replaced = tuple({_head_of(name) for name in mismatched})
+    report.mismatched_keys += mismatched
+    taken = {name: array for name, array in tensors.items() if name in shapes and not name.startswith(replaced)}
+    report.dropped_keys += [name for name in tensors if name not in shapes and _head_of(name, "has no place")]
+    absent = sorted(set(shapes) - set(taken) - set(report.missing_keys))
+    report.new_keys += [name for name in absent if _head_of(name, "is not in the checkpoint")]
+    return taken
+
+
+def _head_changes(source: ViTClsConfig, target: ViTClsConfig, ignore_mismatched_sizes: bool) -> bool:
+    fields = ("num_labels", "readout", "representation_size")
+    return ignore_mismatched_sizes or any(getattr(source, f) != getattr(target, f) for f in fields)
+
+
+def _head_of(name: str, problem: str = "") -> str:
+    """The group of a head's parameter. Raises CheckpointError for one of the backbone."""
+    for head in _HEADS:
+        if name.startswith(head):
+            return head
+    raise CheckpointError(
+        f"tensor {name!r} {problem}: the config asked for differs in the backbone, and only a head may be drawn anew"
+    )
+
+
+def _interpolate(table: np.ndarray, source: ViTClsConfig, target: ViTClsConfig) -> jax.Array:
+    """Learned positions (prefix + N, D) to the target's grid; the prefix rows stay."""
+    rows, columns = source.grid
+    prefix, patches = jnp.split(jnp.asarray(table), [len(table) - rows * columns])
+    patches = resample_positions(patches, source.grid, target.grid, target.position_interpolation)
+    return jnp.concatenate([prefix, patches])

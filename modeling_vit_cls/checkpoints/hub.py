@@ -1,0 +1,103 @@
+"""Checkpoints on the Hub: a repository brought into the cache as a folder, a folder pushed as one commit."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from ..errors import CheckpointError, shorten
+from .weights import is_weight_file
+
+_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "model.safetensors.index.json")
+_PATTERNS = (*_FILES, "model-[0-9]*-of-[0-9]*.safetensors")
+
+
+def checkpoint_folder(
+    name_or_path: str | os.PathLike[str],
+    *,
+    subfolder: str = "",
+    revision: str | None = None,
+    **hub: Any,
+) -> Path:
+    """Folder of a checkpoint given by path or Hub id, downloaded if need be, all files of one commit.
+
+    `hub`: `cache_dir`, `force_download`, `local_files_only`, `token`, as in huggingface_hub. Raises CheckpointError
+    in one line: no such folder, repository, revision or subfolder; no access; no network and nothing cached.
+    """
+    name = os.fspath(name_or_path)
+    if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
+        raise CheckpointError(f"subfolder={shorten(subfolder)}: must lie inside the checkpoint")
+    root = Path(name).expanduser()
+    if not root.is_dir():
+        if root.exists():
+            raise CheckpointError(f"{name}: is a file; give the folder that holds config.json and the weights")
+        root = Path(_download(name, subfolder, revision, hub))
+    folder = root / subfolder
+    if not (folder / "config.json").is_file():
+        where = f"{name}, subfolder {subfolder!r}" if subfolder else name
+        raise CheckpointError(f"{where}: holds no config.json, so it is no checkpoint (looked in {folder})")
+    return folder
+
+
+def _download(repo_id: str, subfolder: str, revision: str | None, hub: dict[str, Any]) -> str:
+    prefix = f"{subfolder.strip('/')}/" if subfolder else ""
+    patterns = [prefix + pattern for pattern in _PATTERNS]
+    at = f" at revision {revision!r}" if revision not in (None, "main") else ""
+    try:
+        return snapshot_download(repo_id, revision=revision, allow_patterns=patterns, **hub)
+    except HFValidationError as error:
+        raise CheckpointError(f"{repo_id}: is neither a folder here nor the name of a Hub repository") from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{repo_id}: the Hub has no revision {revision!r} of it") from error
+    except GatedRepoError as error:
+        raise CheckpointError(f"{repo_id}: is gated; ask for access on its page and set HF_TOKEN") from error
+    except RepositoryNotFoundError as error:
+        remedy = "check the name, or set HF_TOKEN if it is private"
+        raise CheckpointError(f"{repo_id}: neither a folder here nor a repository on the Hub; {remedy}") from error
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(f"{repo_id}{at}: is not in the cache, and the Hub was not asked or not reached") from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{repo_id}{at}: could not be downloaded ({reason[0]})") from error
+
+
+def push_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Upload model",
+    commit_description: str | None = None,
+) -> str:
+    """Push the files of a folder in one commit, created repository included, and return the commit's URL.
+
+    Weight files of ours that the folder no longer has (old shards) are removed in the same commit.
+    """
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    files = sorted(entry for entry in folder.iterdir() if entry.is_file())
+    names = {entry.name for entry in files}
+    stale = [name for name in api.list_repo_files(repo_id, revision=revision) if is_weight_file(name)]
+    operations = [CommitOperationAdd(entry.name, str(entry)) for entry in files]
+    operations += [CommitOperationDelete(name) for name in stale if name not in names]
+    commit = api.create_commit(
+        repo_id,
+        operations,
+        commit_message=commit_message,
+        commit_description=commit_description,
+        revision=revision,
+        create_pr=create_pr,
+    )
+    return commit.commit_url

@@ -1,0 +1,28 @@
+"""What happened to each tensor of a checkpoint while it was loaded."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class LoadReport:
+    """Tensors by what happened to them; also readable as the dict that transformers returns, `report["missing_keys"]`.
+
+    Names are parameter paths joined by dots. `missing_keys` were not in the files and are absent (only with
+    `_do_init=False`), `new_keys` belong to a new head and were drawn at random, `dropped_keys` were in the files and
+    are not used by this class or readout, `interpolated_keys` were resampled to another size.
+    """
+
+    missing_keys: list[str] = field(default_factory=list)
+    unexpected_keys: list[str] = field(default_factory=list)
+    mismatched_keys: list[str] = field(default_factory=list)
+    new_keys: list[str] = field(default_factory=list)
+    dropped_keys: list[str] = field(default_factory=list)
+    interpolated_keys: list[str] = field(default_factory=list)
+
+    def keys(self) -> list[str]:
+        """Names of the lists."""
+        return [item.name for item in fields(self)]
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)

@@ -1,0 +1,222 @@
+"""The rules of a ViTClsConfig: one row a field, then the rules between fields; nothing is allocated to check them."""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from .errors import ConfigError
+
+MAX_PARAMETERS = 10**11  # a config beyond it is a typing error or an attack: 400 GB of float32
+MAX_LABELS = 10**6  # transformers keeps two dictionaries of that length
+
+# Keys that some version of transformers writes to config.json, or passes to a config class while it loads one.
+_WRITTEN_BY_TRANSFORMERS = set(
+    "architectures attn_implementation auto_map dtype id2label label2id model_type name_or_path num_labels "
+    "output_attentions problem_type pruned_heads quantization_config tf_legacy_loss torch_dtype torchscript "
+    "transformers_version use_bfloat16 _attn_implementation _attn_implementation_autoset "
+    "_attn_implementation_internal _commit_hash _experts_implementation _from_auto _from_pipeline _name_or_path".split()
+)
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(low: float, high: float, text: str) -> Rule:
+    return lambda v: (_is_int(v) or isinstance(v, float)) and low <= v <= high, text  # not a number fails both
+
+
+def _integer(low: int, high: int) -> Rule:
+    return lambda v: _is_int(v) and low <= v <= high, f"must be an integer from {low} to {high}"
+
+
+def _choice(*names: str) -> Rule:
+    return lambda v: isinstance(v, str) and v in names, "must be one of " + ", ".join(map(repr, names))
+
+
+def _or_none(rule: Rule) -> Rule:
+    test, text = rule
+    return lambda v: v is None or test(v), f"{text}, or None"
+
+
+def _is_size(value: object) -> bool:
+    pair = value if isinstance(value, tuple | list) else (value, value)
+    return len(pair) == 2 and all(_is_int(side) and 1 <= side <= 65536 for side in pair)
+
+
+_SIZE = (_is_size, "must be a number of pixels from 1 to 65536, or a pair (height, width) of them")
+_PROBABILITY = _number(0, 1 - 1e-9, "must be a number in [0, 1)")
+_SMALL = _number(1e-12, 1, "must be a number from 1e-12 to 1")
+_BOOLEAN = (lambda v: isinstance(v, bool), "must be true or false")
+
+RULES: dict[str, Rule] = {
+    "hidden_size": _integer(1, 65536),
+    "num_hidden_layers": _integer(1, 1024),
+    "num_attention_heads": _integer(1, 1024),
+    "intermediate_size": _integer(1, 2**20),
+    "image_size": _SIZE,
+    "patch_size": _integer(1, 65536),
+    "num_channels": _integer(1, 4096),
+    "hidden_act": _choice("gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"),
+    "layer_norm_eps": _SMALL,
+    "qkv_bias": _BOOLEAN,
+    "key_bias": _or_none(_BOOLEAN),
+    "hidden_dropout_prob": _PROBABILITY,
+    "attention_probs_dropout_prob": _PROBABILITY,
+    "drop_path_rate": _PROBABILITY,
+    "initializer_range": _SMALL,
+    "readout": _choice("cls", "mean", "cls_mean", "map"),
+    "use_cls_token": _BOOLEAN,
+    "num_register_tokens": _integer(0, 4096),
+    "use_distillation_token": _BOOLEAN,
+    "position_embedding": _choice("learned", "sincos2d", "rope", "none"),
+    "position_embedding_tokens": _choice("all", "patches"),
+    "position_interpolation": _choice("bicubic", "bicubic_antialias", "bilinear"),
+    "rope_theta": _number(1e-3, 1e9, "must be a number from 0.001 to 1e9"),
+    "layer_scale_init_value": _or_none(_number(1e-12, 100, "must be a number from 1e-12 to 100")),
+    "mlp": _choice("mlp", "swiglu"),
+    "pre_norm": _BOOLEAN,
+    "norm_position": _choice("before_readout", "after_readout"),
+    "representation_size": _or_none(_integer(1, 65536)),
+    "num_labels": _integer(1, MAX_LABELS),
+}
+FIELD_NAMES = tuple(name for name in RULES if name != "num_labels")  # num_labels lives in transformers' base class
+
+
+def check_config(fields: Mapping[str, Any]) -> None:
+    """Raise ConfigError at the first field, or pair of fields, that breaks a rule. Takes every field by name."""
+    for name, value in fields.items():
+        test, rule = RULES[name]
+        if not test(value):
+            raise ConfigError(name, value, rule)
+    for name, broken, rule in _contradictions(fields):
+        if broken:
+            raise ConfigError(name, fields[name], rule)
+    count = estimate_parameters(fields)
+    if count > MAX_PARAMETERS:
+        largest = max(("hidden_size", "num_hidden_layers", "intermediate_size", "image_size"), key=lambda n: _max(fields[n]))
+        raise ConfigError(largest, fields[largest], f"the model would have {count:.1e} parameters; at most 1e11 are built")
+
+
+def _max(value: int | tuple[int, int]) -> int:
+    return value if isinstance(value, int) else max(value)
+
+
+def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
+    """Rows of (field to name, whether the rule is broken, the rule)."""
+    sides = f["image_size"] if isinstance(f["image_size"], tuple | list) else (f["image_size"],) * 2
+    width, heads, patch = f["hidden_size"], f["num_attention_heads"], f["patch_size"]
+    reads_cls = f["readout"] in ("cls", "cls_mean")
+    position, head_width = f["position_embedding"], width // heads
+    return [
+        ("hidden_size", width % heads != 0, f"must be a multiple of num_attention_heads={heads}"),
+        ("image_size", any(s % patch for s in sides), f"each side must be a multiple of patch_size={patch}"),
+        ("image_size", math.prod(s // patch for s in sides) > 2**20, f"gives over 2**20 patches at patch_size={patch}"),
+        ("readout", reads_cls and not f["use_cls_token"], "reads the [CLS] token: needs use_cls_token=True"),
+        ("use_distillation_token", f["use_distillation_token"] and not f["use_cls_token"], "needs use_cls_token=True"),
+        (
+            "use_distillation_token",
+            f["use_distillation_token"] and f["norm_position"] != "before_readout",
+            "its head reads a normalised token: needs norm_position='before_readout'",
+        ),
+        (
+            "representation_size",
+            f["representation_size"] is not None and f["use_distillation_token"],
+            "a model with a distillation token has no representation layer: use None",
+        ),
+        (
+            "norm_position",
+            f["norm_position"] == "after_readout" and f["readout"] == "cls_mean",
+            "'after_readout' norms one vector of hidden_size; readout='cls_mean' has two: use 'before_readout'",
+        ),
+        (
+            "position_embedding",
+            position == "sincos2d" and (width % 4 != 0 or width < 8),
+            f"'sincos2d' needs hidden_size={width} to be a multiple of 4, at least 8",
+        ),
+        (
+            "position_embedding",
+            position == "rope" and head_width % 4 != 0,
+            f"'rope' needs hidden_size / num_attention_heads = {head_width} to be a multiple of 4",
+        ),
+    ]
+
+
+def estimate_parameters(f: Mapping[str, Any]) -> int:
+    """Number of parameters within a few per cent, by arithmetic alone."""
+    width, hidden, patch = f["hidden_size"], f["intermediate_size"], f["patch_size"]
+    sides = f["image_size"] if isinstance(f["image_size"], tuple | list) else (f["image_size"],) * 2
+    block = 4 * width**2 + (3 if f["mlp"] == "swiglu" else 2) * width * hidden
+    tables = math.prod(s // patch for s in sides) * width if f["position_embedding"] == "learned" else 0
+    feature = f["representation_size"] or width * (2 if f["readout"] == "cls_mean" else 1)
+    stem = patch**2 * f["num_channels"] * width + f["num_register_tokens"] * width + tables
+    return f["num_hidden_layers"] * block + stem + width * feature + feature * f["num_labels"]
+
+
+def check_call(fields: Mapping[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Check fields and transformers' own keywords; returns the keywords with the two label maps completed."""
+    known = inherited_names()
+    for name in kwargs:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), [*RULES, *sorted(known)], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(str(name), kwargs[name], f"is not a field of ViTClsConfig{hint}")
+    kwargs = _complete_labels(kwargs)
+    if fields:
+        labels = kwargs.get("id2label")
+        check_config({**fields, "num_labels": len(labels) if labels is not None else kwargs.get("num_labels", 2)})
+    return kwargs
+
+
+def _complete_labels(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """id2label and label2id as each other's inverse, whichever was given, in agreement with num_labels."""
+    given, inverse, count = kwargs.get("id2label"), kwargs.get("label2id"), kwargs.get("num_labels")
+    if count is None:
+        kwargs = {name: value for name, value in kwargs.items() if name != "num_labels"}
+    elif not RULES["num_labels"][0](count):
+        raise ConfigError("num_labels", count, RULES["num_labels"][1])
+    id2label = _label_map("id2label", given, flip=False)
+    from_inverse = _label_map("label2id", inverse, flip=True)
+    if id2label is None and from_inverse is None:
+        return kwargs
+    if id2label is not None and from_inverse is not None and id2label != from_inverse:
+        raise ConfigError("label2id", inverse, "must be the inverse of id2label")
+    id2label = id2label or from_inverse or {}
+    if count is not None and count != len(id2label):
+        raise ConfigError("num_labels", count, f"the label map has {len(id2label)} entries: give one of the two")
+    label2id = inverse if inverse is not None else {label: index for index, label in id2label.items()}
+    return {**kwargs, "id2label": id2label, "label2id": label2id}
+
+
+def _label_map(field: str, value: Any, flip: bool) -> dict[int, str] | None:
+    """{index: label} from id2label, or from label2id with `flip`; indices must be 0 .. K-1."""
+    if value is None:
+        return None
+    rule = "must map the indices 0 .. K-1, each once, to text" if not flip else "must map each text to an index"
+    if not isinstance(value, dict) or not 1 <= len(value) <= MAX_LABELS:
+        raise ConfigError(field, value, rule)
+    try:
+        pairs = {int(i): label for i, label in (((v, k) for k, v in value.items()) if flip else value.items())}
+    except (TypeError, ValueError) as error:
+        raise ConfigError(field, value, rule) from error
+    if sorted(pairs) != list(range(len(value))) or not all(isinstance(label, str) for label in pairs.values()):
+        raise ConfigError(field, value, rule)
+    return pairs
+
+
+@cache
+def inherited_names() -> frozenset[str]:
+    """Keywords that transformers' own config class takes, on the installed version, and those of older files."""
+    plain = PretrainedConfig()
+    signature = inspect.signature(PretrainedConfig.__init__).parameters
+    names = {*signature, *vars(plain), *plain.to_dict()} - {"self", "kwargs"}
+    if hasattr(plain, "_get_global_generation_defaults"):  # 4.57 takes generation settings too
+        names |= set(plain._get_global_generation_defaults())
+    return frozenset(names | _WRITTEN_BY_TRANSFORMERS)

@@ -1,0 +1,145 @@
+"""ViTClsConfig: every choice that fixes the architecture, its rule, and the error when the rule is broken."""
+
+from typing import Any, Literal
+
+from transformers import PretrainedConfig
+
+from .config_rules import FIELD_NAMES, check_call, check_config
+from .errors import ConfigError
+
+
+class ViTClsConfig(PretrainedConfig):
+    """Architecture of a Vision Transformer with a [CLS] token or another readout.
+
+    Defaults are ViT-B/16 at 224 pixels (Dosovitskiy et al. 2021, table 1). Sizes are in pixels for `image_size`
+    and `patch_size`, in features for `hidden_size`, `intermediate_size` and `representation_size`.
+
+    Args:
+        image_size: side of a square image, or (height, width); a multiple of `patch_size`.
+        hidden_act: "gelu" is the exact one (erf), "gelu_pytorch_tanh" its tanh approximation.
+        key_bias: bias of the key projection; None means the same as `qkv_bias`.
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first (Huang et al. 2016).
+        readout: "cls" takes token 0, "mean" averages the patches alone, "cls_mean" concatenates the two
+            (2 x hidden_size wide), "map" pools by attention (Zhai et al. 2022, section 3.2).
+        position_embedding: "learned", "sincos2d" (Beyer et al. 2022), "rope" (DINOv3, Simeoni et al. 2025) or "none".
+        position_embedding_tokens: "all" gives [CLS] and the distillation token positions too; registers never have one.
+        position_interpolation: how learned positions are resampled to another grid; "bicubic" is torch's without
+            antialias (a=-0.75), "bicubic_antialias" torch's with it (a=-0.5), "bilinear" is without antialias.
+        layer_scale_init_value: None for no LayerScale (Touvron et al. 2021, equation 4).
+        mlp: "mlp", or "swiglu", in which a gate of width `intermediate_size` is passed through `hidden_act`.
+        pre_norm: a LayerNorm before the first block, as in CLIP.
+        norm_position: the final LayerNorm acts on all tokens, or on the readout alone ("after_readout").
+        representation_size: width of a tanh layer between readout and classifier; None for none.
+        num_labels, id2label, label2id: as everywhere in transformers.
+
+    Raises:
+        ConfigError: on a value that breaks its field's rule, on fields that contradict each other, and on a keyword
+            that is neither a field nor one of transformers' own.
+    """
+
+    model_type = "vit_cls"
+
+    def __init__(
+        self,
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        image_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        num_channels: int = 3,
+        hidden_act: Literal["gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"] = "gelu",
+        layer_norm_eps: float = 1e-6,
+        qkv_bias: bool = True,
+        key_bias: bool | None = None,
+        hidden_dropout_prob: float = 0.0,
+        attention_probs_dropout_prob: float = 0.0,
+        drop_path_rate: float = 0.0,
+        initializer_range: float = 0.02,
+        readout: Literal["cls", "mean", "cls_mean", "map"] = "cls",
+        use_cls_token: bool = True,
+        num_register_tokens: int = 0,
+        use_distillation_token: bool = False,
+        position_embedding: Literal["learned", "sincos2d", "rope", "none"] = "learned",
+        position_embedding_tokens: Literal["all", "patches"] = "all",
+        position_interpolation: Literal["bicubic", "bicubic_antialias", "bilinear"] = "bicubic",
+        rope_theta: float = 100.0,
+        layer_scale_init_value: float | None = None,
+        mlp: Literal["mlp", "swiglu"] = "mlp",
+        pre_norm: bool = False,
+        norm_position: Literal["before_readout", "after_readout"] = "before_readout",
+        representation_size: int | None = None,
+        **kwargs: Any,
+    ):
+        fields = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
+        if isinstance(image_size, list):  # a pair comes back from JSON as a list
+            fields["image_size"] = tuple(image_size)
+        labels = check_call(fields, kwargs)
+        super().__init__(**labels)
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+    @classmethod
+    def from_variant(cls, name: str, **overrides: Any) -> "ViTClsConfig":
+        """Config of a named architecture (see `list_variants`), any field overridden by keyword."""
+        from .variants import variant_fields  # the table stands on the config, not the other way round
+
+        return cls(**{**variant_fields(name), **overrides})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        """Config of a `config.json`'s contents, overridden by keywords, checked as one built by hand."""
+        if not isinstance(config_dict, dict):
+            raise ConfigError("config.json", config_dict, "must hold one JSON object of fields")
+        return_unused = kwargs.pop("return_unused_kwargs", False)
+        if "num_labels" in kwargs and kwargs["num_labels"] != len(config_dict.get("id2label") or ()):
+            config_dict = {k: v for k, v in config_dict.items() if k not in ("id2label", "label2id")}
+        overrides = {name: kwargs.pop(name) for name in [*kwargs] if name in cls.field_names() or name == "num_labels"}
+        config, unused = super().from_dict({**config_dict, **overrides}, return_unused_kwargs=True, **kwargs)
+        config.check()
+        if return_unused:
+            return config, unused
+        check_call({}, {name: value for name, value in unused.items() if not name.startswith("_")})
+        return config
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """Names of the fields that this class adds to transformers' own, in order."""
+        return FIELD_NAMES
+
+    def check(self) -> None:
+        """Raise ConfigError if a field, possibly set after construction, breaks its rule."""
+        fields = {name: getattr(self, name) for name in self.field_names()}
+        check_config({**fields, "num_labels": self.num_labels})
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Image height and width, in pixels."""
+        return (self.image_size,) * 2 if isinstance(self.image_size, int) else tuple(self.image_size)  # pyright: ignore
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        height, width = self.image_hw
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def num_positioned_prefix_tokens(self) -> int:
+        """Tokens before the patches that a position embedding may cover: [CLS] and the distillation token."""
+        return int(self.use_cls_token) + int(self.use_distillation_token)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the patches: [CLS], the distillation token and the registers, in this order."""
+        return self.num_positioned_prefix_tokens + self.num_register_tokens
+
+    @property
+    def num_tokens(self) -> int:
+        """Length T of the sequence at the configured image size."""
+        rows, columns = self.grid
+        return self.num_prefix_tokens + rows * columns
+
+    @property
+    def readout_size(self) -> int:
+        """Width of the readout before the representation layer."""
+        return self.hidden_size * (2 if self.readout == "cls_mean" else 1)

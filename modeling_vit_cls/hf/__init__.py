@@ -1,0 +1,1 @@
+"""How a model sits in transformers 4.57 and 5."""

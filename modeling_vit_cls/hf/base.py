@@ -1,0 +1,301 @@
+"""FlaxPreTrainedModel on transformers 4.57 and 5: parameters beside a linen module, loaded and saved by name.
+
+On 4.57 it is also a `transformers.FlaxPreTrainedModel`; transformers 5 has no such class, and it stands alone. Nothing
+is inherited in either case but the type: what transformers' class did on load and save loses checkpoints.
+"""
+
+import copy
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import transformers
+from flax.core import FrozenDict, unfreeze
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ..checkpoints.adapt import adapt, canonical
+from ..checkpoints.hub import checkpoint_folder, push_folder
+from ..checkpoints.load import parameter_shapes
+from ..checkpoints.report import LoadReport
+from ..configuration_vit_cls import ViTClsConfig
+from ..errors import ConfigError
+from ..processing import ViTClsImageProcessor
+from .loading import load_params, read_configs, read_processor
+from .saving import write_checkpoint
+
+Params = dict[str, Any]
+_Upstream: type = getattr(transformers, "FlaxPreTrainedModel", object)
+
+
+class FlaxPreTrainedModel(_Upstream):
+    """A config, a linen module and its parameters, with the methods of transformers' FlaxPreTrainedModel.
+
+    Args:
+        input_shape: of one batch of images, (B, H, W, C); only its size matters, and only to `init_weights`.
+        seed: of the initial parameters.
+        dtype: what products are computed in. Parameters are float32 whatever it is; see `to_bf16`.
+        _do_init: False leaves the model without parameters: pass them to every call.
+    """
+
+    config_class: ClassVar[type[ViTClsConfig]] = ViTClsConfig
+    base_model_prefix: ClassVar[str] = "vit_cls"
+    main_input_name: ClassVar[str] = "pixel_values"
+    module_class: ClassVar[type[nn.Module]]
+
+    def __init__(
+        self,
+        config: ViTClsConfig,
+        input_shape: tuple[int, ...] | None = None,
+        seed: int = 0,
+        dtype: Any = jnp.float32,
+        _do_init: bool = True,
+    ):
+        if not isinstance(config, ViTClsConfig):
+            raise ConfigError("config", config, "must be a ViTClsConfig")
+        config.check()
+        self._config, self.dtype, self.key = config, compute_dtype(dtype), jax.random.PRNGKey(seed)
+        self._set_module(self.module_class(copy.deepcopy(config), dtype=self.dtype))
+        self.input_shape = input_shape or (1, *config.image_hw, config.num_channels)
+        self.image_processor = ViTClsImageProcessor.for_config(config)
+        self._shapes = parameter_shapes(self.module_class, config)
+        self._is_initialized = _do_init
+        if _do_init:
+            self._params = self.init_weights(self.key, self.input_shape)
+
+    def init_weights(self, rng: jax.Array, input_shape: tuple[int, ...], params: Mapping | None = None) -> Params:
+        """Initial parameters drawn from `rng`; where `params` has a leaf, that one is kept and none is drawn."""
+        kept = flatten_dict(unfreeze(params or {}), sep=".")
+        drawn = self._draw(rng, input_shape, set(self._shapes) - set(kept))
+        return unflatten_dict({**drawn, **kept}, sep=".")
+
+    def _draw(self, rng: jax.Array, input_shape: tuple[int, ...], names: set[str]) -> dict[str, jax.Array]:
+        """Initial values of some parameters; nothing else is drawn and no layer is run."""
+        images = jax.ShapeDtypeStruct((1, *input_shape[1:]), jnp.float32)
+
+        def draw(key: jax.Array) -> dict[str, jax.Array]:
+            variables = self.module.lazy_init(key, images)
+            return {name: leaf for name, leaf in flatten_dict(variables["params"], sep=".").items() if name in names}
+
+        if names == set(self._shapes):
+            return draw(rng)  # one draw after the other: compiling all of them at once takes longer
+        return jax.jit(draw)(rng) if names else {}
+
+    def take_over(
+        self, params: Mapping, source: ViTClsConfig, report: LoadReport, ignore_mismatched_sizes: bool = False
+    ) -> Params:
+        """Parameters for this model from those of another, of config `source`; only a new head is drawn.
+
+        What is done to each is noted in `report`. Raises CheckpointError where the backbones differ.
+        """
+        own = {canonical(name): name for name in self._shapes}
+        given = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(params), sep=".").items()}
+        shapes = {name: self._shapes[own[name]] for name in own}
+        taken = adapt(given, shapes, source, self.config, ignore_mismatched_sizes, report)
+        flat = {own[name]: jax.device_put(leaf) for name, leaf in taken.items()}
+        drawn = self._draw(self.key, self.input_shape, {own[name] for name in report.new_keys})
+        return unflatten_dict({**flat, **drawn}, sep=".")
+
+    @property
+    def config(self) -> ViTClsConfig:
+        """The config; changing it does not change a model that is built."""
+        return self._config
+
+    @property
+    def module(self) -> nn.Module:
+        """The linen module, for `module.apply({"params": params}, images (B, H, W, C))`."""
+        return self._module
+
+    @property
+    def framework(self) -> str:
+        """Always "flax"."""
+        return "flax"
+
+    @property
+    def params_shape_tree(self) -> Params:
+        """Shape and dtype of every parameter."""
+        return unflatten_dict(dict(self._shapes), sep=".")
+
+    @property
+    def required_params(self) -> set[tuple[str, ...]]:
+        """Path of every parameter."""
+        return {tuple(name.split(".")) for name in self._shapes}
+
+    @property
+    def params(self) -> Params:
+        """The parameters. Raises ValueError on a model made with `_do_init=False`, which has none."""
+        if not self._is_initialized:
+            raise ValueError("this model was made with _do_init=False: keep its parameters yourself, pass params=...")
+        return self._params
+
+    @params.setter
+    def params(self, params: Mapping) -> None:
+        if not self._is_initialized:
+            raise ValueError("this model was made with _do_init=False: keep its parameters yourself, pass params=...")
+        params = unfreeze(params) if isinstance(params, FrozenDict) else dict(params)
+        missing = self.required_params - set(flatten_dict(params))
+        if missing:
+            raise ValueError(f"parameters missing: {sorted('.'.join(path) for path in missing)}")
+        self._params = params
+
+    def num_parameters(self) -> int:
+        """Number of parameters."""
+        return sum(leaf.size for leaf in self._shapes.values())
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute each block in the backward pass instead of keeping it: less memory, a third more work."""
+        self._set_module(self.module.clone(gradient_checkpointing=True))
+
+    def _set_module(self, module: nn.Module) -> None:
+        """Take a module and compile its forward pass; the function holds the module alone, so a model can be freed."""
+
+        def forward(
+            params: Params, pixels: jax.Array, key: jax.Array | None, *, attentions: bool, hidden_states: bool
+        ) -> Any:
+            images = pixels.transpose(0, 2, 3, 1)  # the only change of layout: modules know (B, H, W, C) alone
+            rngs = None if key is None else {"dropout": key}
+            outputs = module.apply({"params": params}, images, deterministic=key is None, rngs=rngs)
+            unwanted = {} if attentions else {"attentions": None}
+            return outputs.replace(**unwanted, **({} if hidden_states else {"hidden_states": None}))
+
+        self._module = module
+        self._forward = jax.jit(forward, static_argnames=("attentions", "hidden_states"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_forward"}  # compiled code stays behind
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._set_module(self._module)
+
+    def to_bf16(self, params: Mapping, mask: Any = None) -> Params:
+        """A copy of `params` in bfloat16; `mask` is a tree like it, False where a leaf keeps its type."""
+        return _cast(params, jnp.bfloat16, mask)
+
+    def to_fp16(self, params: Mapping, mask: Any = None) -> Params:
+        """A copy of `params` in float16; `mask` is a tree like it, False where a leaf keeps its type."""
+        return _cast(params, jnp.float16, mask)
+
+    def to_fp32(self, params: Mapping, mask: Any = None) -> Params:
+        """A copy of `params` in float32; `mask` is a tree like it, False where a leaf keeps its type."""
+        return _cast(params, jnp.float32, mask)
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """False: images in, no text out."""
+        return False
+
+    @classmethod
+    def _from_config(cls, config: ViTClsConfig, **kwargs: Any) -> "FlaxPreTrainedModel":
+        return cls(config, **kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        dtype: Any = jnp.float32,
+        *,
+        config: ViTClsConfig | str | os.PathLike[str] | None = None,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        subfolder: str = "",
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        _do_init: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Model of a folder or Hub repository, every parameter from its files.
+
+        Args:
+            dtype: what products are computed in; parameters keep the type that they have in the file.
+            config: instead of the checkpoint's own, one that differs from it in sizes or head.
+            ignore_mismatched_sizes: draw a new head where the checkpoint's is of another width. The same happens
+                when `num_labels`, `readout` or `representation_size` are overridden. The backbone is never drawn.
+            output_loading_info: return (model, LoadReport).
+            _do_init: False returns (model, params), or (model, params, LoadReport), on the model's default device;
+                missing parameters are then left out, with a warning, instead of being an error.
+            kwargs: `seed` of a new head; any other is a field of the config to override.
+
+        Raises CheckpointError, naming file and tensor, for weights that are not those that config.json asks for, and
+        ConfigError for a config that contradicts itself.
+        """
+        hub = {"cache_dir": cache_dir, "force_download": force_download}
+        hub |= {"local_files_only": local_files_only, "token": token}
+        folder = checkpoint_folder(pretrained_model_name_or_path, subfolder=subfolder, revision=revision, **hub)
+        seed = kwargs.pop("seed", 0)
+        source, target = read_configs(cls.config_class, folder, config, kwargs)
+        model = cls(target, seed=seed, dtype=dtype, _do_init=False)
+        model.image_processor = read_processor(folder, source, target)
+        params, report = load_params(model, folder, source, ignore_mismatched_sizes, allow_missing=not _do_init)
+        if not _do_init:
+            return (model, params, report) if output_loading_info else (model, params)
+        model._is_initialized, model._params = True, params
+        return (model, report) if output_loading_info else model
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        params: Mapping | None = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "5GB",
+        safe_serialization: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Write `config.json`, `model.safetensors` (or shards and index) and `preprocessor_config.json`.
+
+        The folder is replaced in one step by the new checkpoint and whatever else lay in it. An image processor that
+        lies there already stays. `kwargs` with `push_to_hub`: `repo_id` (default: the folder's name) and those of
+        `push_to_hub`. Raises CheckpointError where the folder cannot be written, ValueError for parameters that are
+        not this model's.
+        """
+        if not safe_serialization:
+            raise ValueError("safe_serialization=False: only safetensors are written")
+        if kwargs and not push_to_hub:
+            raise TypeError(f"unknown keywords {sorted(kwargs)}")
+        params = self.params if params is None else params
+        write_checkpoint(self, Path(save_directory), params, max_shard_size)
+        if push_to_hub:
+            repo_id = kwargs.pop("repo_id", Path(save_directory).resolve().name)
+            push_folder(Path(save_directory), repo_id, **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        params: Mapping | None = None,
+        max_shard_size: int | str = "5GB",
+        **kwargs: Any,
+    ) -> str:
+        """Save to the Hub in one commit and return its URL.
+
+        `kwargs`: `private`, `token`, `revision`, `create_pr`, `commit_message`, `commit_description`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "checkpoint"
+            write_checkpoint(self, target, self.params if params is None else params, max_shard_size)
+            return push_folder(target, repo_id, **kwargs)
+
+
+def compute_dtype(dtype: Any) -> jnp.dtype:
+    """float32, bfloat16 or float16 from a type or its name. Raises ConfigError for any other."""
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (jnp.float32, jnp.bfloat16, jnp.float16):
+        raise ConfigError("dtype", dtype, "must be float32, bfloat16 or float16")
+    return found
+
+
+def _cast(params: Mapping, dtype: Any, mask: Any) -> Params:
+    def cast(leaf: Any, chosen: bool = True) -> Any:
+        return leaf.astype(dtype) if chosen and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    tree = unfreeze(params)
+    return jax.tree.map(cast, tree) if mask is None else jax.tree.map(cast, tree, unfreeze(mask))

@@ -1,0 +1,142 @@
+"""The two models, FlaxViTClsModel and FlaxViTClsForImageClassification, and the seed's function on the same modules."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .checkpoints.report import LoadReport
+from .configuration_vit_cls import ViTClsConfig
+from .errors import BadImageError, ConfigError, shorten
+from .hf.base import FlaxPreTrainedModel
+from .modules import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
+
+
+class _FlaxViTCls(FlaxPreTrainedModel):
+    """What the two models share: the call, and the change of readout."""
+
+    def __call__(
+        self,
+        pixel_values: Any,
+        params: Mapping | None = None,
+        dropout_rng: jax.Array | None = None,
+        train: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        interpolate_pos_encoding: bool = False,
+    ) -> Any:
+        """Pixels (B, C, H, W), as image processors emit them -> tokens and readout, or logits (B, K).
+
+        Args:
+            pixel_values: floats; float64 and half precision are taken too.
+            params: instead of the model's own.
+            dropout_rng: key of dropout and stochastic depth; needed with `train` where the config has either.
+            output_attentions: also return L attention maps (B, heads, T, T).
+            output_hidden_states: also return L + 1 hidden states (B, T, D), the encoder's input first.
+            return_dict: False for a tuple.
+            interpolate_pos_encoding: take any image size that is a multiple of `patch_size`.
+
+        Raises BadImageError, saying what was expected and what came, for pixels of a wrong rank, layout, size or type.
+        """
+        c = self.config
+        check_pixels(pixel_values, c, interpolate_pos_encoding)
+        random = (c.hidden_dropout_prob, c.attention_probs_dropout_prob, c.drop_path_rate)
+        if train and dropout_rng is None and any(random):
+            raise ConfigError("dropout_rng", None, "train=True with dropout or stochastic depth needs a jax.random key")
+        outputs = self._forward(
+            self.params if params is None else params,
+            jnp.asarray(pixel_values),
+            dropout_rng if train else None,
+            attentions=bool(c.output_attentions if output_attentions is None else output_attentions),
+            hidden_states=bool(c.output_hidden_states if output_hidden_states is None else output_hidden_states),
+        )
+        return_dict = c.return_dict if return_dict is None else return_dict
+        return outputs if return_dict else outputs.to_tuple()
+
+    def with_readout(self, readout: str, seed: int = 0) -> "_FlaxViTCls":
+        """The same parameters read out in another way.
+
+        Only what has another width is new, drawn from `seed`: the classifier between "cls" or "mean" and "cls_mean",
+        the attention pooling of "map". The parameters of both models are the same arrays; nothing is copied.
+        """
+        config = copy.deepcopy(self.config)
+        config.readout = readout  # pyright: ignore[reportAttributeAccessIssue]
+        model = type(self)(config, seed=seed, dtype=self.dtype, _do_init=False)
+        model.image_processor = self.image_processor
+        if self._is_initialized:
+            model._is_initialized, model._params = True, model.take_over(self.params, self.config, LoadReport())
+        return model
+
+
+class FlaxViTClsModel(_FlaxViTCls):
+    """The backbone: pixels (B, C, H, W) -> last_hidden_state (B, T, D) and pooler_output, the readout (B, F)."""
+
+    module_class = FlaxViTClsModule
+
+
+class FlaxViTClsForImageClassification(_FlaxViTCls):
+    """The backbone and a linear classifier on its readout: pixels (B, C, H, W) -> logits (B, K) in float32."""
+
+    module_class = FlaxViTClsForImageClassificationModule
+
+
+def check_pixels(pixel_values: Any, config: ViTClsConfig, any_size: bool = False) -> None:
+    """Raise BadImageError unless `pixel_values` is a batch (B, C, H, W) of floats that `config` takes."""
+    height, width = config.image_hw
+    expected = f"pixel_values of shape (batch, {config.num_channels}, {height}, {width}), floating-point"
+    shape, dtype = getattr(pixel_values, "shape", None), getattr(pixel_values, "dtype", None)
+    if shape is None or dtype is None or not isinstance(shape, tuple):
+        raise BadImageError(f"expected {expected}; got {type(pixel_values).__name__} {shorten(pixel_values)}")
+    got = f"expected {expected}; got shape {tuple(shape)}, {dtype}"
+    patch, channels = config.patch_size, config.num_channels
+    if len(shape) != 4:
+        raise BadImageError(f"{got}: a batch has 4 axes" + (", add one in front" if len(shape) == 3 else ""))
+    if 0 in shape:
+        raise BadImageError(f"{got}: the batch is empty")
+    if shape[1] != channels:
+        nhwc = shape[3] == channels
+        hint = "this looks like (batch, height, width, channels): transpose it by (0, 3, 1, 2)" if nhwc else ""
+        raise BadImageError(f"{got}: {hint or 'axis 1 holds the channels'}")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise BadImageError(f"{got}: use ViTClsImageProcessor, which scales and normalises 0..255 to floats")
+    if any_size:
+        if shape[2] % patch or shape[3] % patch:
+            raise BadImageError(f"{got}: height and width must be multiples of patch_size={patch}")
+    elif tuple(shape[2:]) != (height, width):
+        raise BadImageError(f"{got}: resize the images, or pass interpolate_pos_encoding=True")
+
+
+def vit_cls_forward(
+    seed: int,
+    image: Any,
+    patch_size: int,
+    d_model: int,
+    num_heads: int,
+    d_ff: int,
+    num_layers: int,
+    num_classes: int,
+) -> jax.Array:
+    """Logits of one image by a ViT with a [CLS] token: (H, W, C) -> (K,) float32.
+
+    Parameters are drawn from `seed`: the same seed gives the same logits, and those of
+    `FlaxViTClsForImageClassification(config, seed=seed)`. Raises ConfigError for sizes that contradict each other,
+    BadImageError for an image that is not (H, W, C) floats.
+    """
+    shape = getattr(image, "shape", ())
+    if len(shape) != 3:
+        raise BadImageError(f"expected an image of shape (height, width, channels), got {shorten(shape or image)}")
+    config = ViTClsConfig(
+        hidden_size=d_model,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        intermediate_size=d_ff,
+        image_size=tuple(shape[:2]),
+        patch_size=patch_size,
+        num_channels=shape[2],
+        num_labels=num_classes,
+    )
+    model = FlaxViTClsForImageClassification(config, seed=seed)
+    return model(jnp.asarray(image).transpose(2, 0, 1)[None]).logits[0]

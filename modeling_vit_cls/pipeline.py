@@ -1,0 +1,55 @@
+"""Images in, labels and scores out."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from .modeling_vit_cls import FlaxViTClsForImageClassification
+from .processing import ViTClsImageProcessor
+
+Prediction = dict[str, Any]
+
+
+class ImageClassificationPipeline:
+    """A model and its image processor as one call, with the results of transformers' image-classification pipeline.
+
+    Args:
+        processor: default: the one that came with the model.
+        batch_size: images that go through the model at once.
+    """
+
+    task = "image-classification"
+
+    def __init__(
+        self,
+        model: FlaxViTClsForImageClassification,
+        processor: ViTClsImageProcessor | None = None,
+        batch_size: int = 8,
+    ):
+        self.model, self.processor, self.batch_size = model, processor or model.image_processor, batch_size
+
+    def __call__(self, images: Any, top_k: int | None = None, **_: Any) -> list[list[Prediction]]:
+        """Path, PIL image, array (uint8), or a list of them -> for each the labels and scores, best first.
+
+        Scores are probabilities and sum to 1 over all labels; `top_k` of them are returned, None for all. Raises
+        BadImageError, naming the file, for an image that cannot be read.
+        """
+        single = isinstance(images, str | os.PathLike | Image.Image) or (hasattr(images, "ndim") and images.ndim < 4)
+        batch: Sequence[Any] = [images] if single else list(images)
+        found: list[list[Prediction]] = []
+        for start in range(0, len(batch), self.batch_size):
+            found.extend(self._predict(batch[start : start + self.batch_size], top_k))
+        return found
+
+    def _predict(self, images: Sequence[Any], top_k: int | None) -> Iterable[list[Prediction]]:
+        pixels = self.processor(list(images))["pixel_values"]
+        padding = self.batch_size - len(pixels) if len(pixels) > 1 else 0  # two compiled shapes: one image, a full batch
+        pixels = np.pad(pixels, ((0, padding), (0, 0), (0, 0), (0, 0)))
+        scores = np.asarray(jax.nn.softmax(self.model(pixels).logits))[: len(images)]
+        labels = self.model.config.id2label
+        for row in scores:
+            yield [{"label": labels[int(i)], "score": float(row[i])} for i in np.argsort(-row)[:top_k]]

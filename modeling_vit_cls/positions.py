@@ -1,0 +1,56 @@
+"""Where a patch stands: sine-cosine and rotary tables, and learned tables resampled to another grid."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Grid = tuple[int, int]
+
+# jax.image.resize's names for torch's two bicubic kernels: a=-0.75 without antialias, a=-0.5 with it.
+_METHODS = {
+    "bicubic": ("bicubic-pytorch", False),
+    "bicubic_antialias": ("bicubic", True),
+    "bilinear": ("linear", False),
+}
+
+
+def resample_positions(table: jax.Array, old: Grid, new: Grid, method: str) -> jax.Array:
+    """Patch rows of a learned table to another grid: (old N, D) -> (new N, D), computed in float32."""
+    if old == new:
+        return table
+    kernel, antialias = _METHODS[method]
+    width = table.shape[-1]
+    image = jnp.asarray(table, jnp.float32).reshape(*old, width)
+    image = jax.image.resize(image, (*new, width), kernel, antialias=antialias)
+    return image.reshape(-1, width).astype(table.dtype)
+
+
+def sincos2d_table(grid: Grid, width: int, temperature: float = 10_000.0) -> np.ndarray:
+    """Fixed sine-cosine positions: grid -> (N, D). Beyer et al. 2022, "Better plain ViT baselines", section 2."""
+    y, x = np.mgrid[: grid[0], : grid[1]].reshape(2, -1, 1).astype(np.float64)
+    frequencies = temperature ** -(np.arange(width // 4) / (width // 4 - 1))
+    waves = [wave(axis * frequencies) for axis in (x, y) for wave in (np.sin, np.cos)]
+    return np.concatenate(waves, axis=1).astype(np.float32)
+
+
+def rope_table(grid: Grid, head_width: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of the rotary angles: grid -> two arrays (N, head width).
+
+    Patch centres are scaled to [-1, 1] on each axis; a head's first quarter turns with y, the second with x, and the
+    second half repeats the first. Simeoni et al. 2025 (DINOv3), section 3.
+    """
+    centres = [(np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1 for side in grid]
+    frequencies = theta ** -np.arange(0, 1, 4 / head_width, dtype=np.float32)
+    coordinates = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2, 1)
+    angles = np.tile((2 * np.pi * coordinates * frequencies).reshape(len(coordinates), -1), (1, 2))
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def rotate(x: jax.Array, rope: tuple[np.ndarray, np.ndarray]) -> jax.Array:
+    """Turn the patches of queries or keys, leaving prefix tokens: (B, heads, T, d) -> (B, heads, T, d), in float32."""
+    cos, sin = rope
+    prefix, patches = jnp.split(x, [x.shape[2] - len(cos)], axis=2)
+    patches = patches.astype(jnp.float32)
+    first, second = jnp.split(patches, 2, axis=-1)
+    turned = patches * cos + jnp.concatenate([-second, first], axis=-1) * sin
+    return jnp.concatenate([prefix, turned.astype(x.dtype)], axis=2)

@@ -1,0 +1,170 @@
+"""The image processor: images of any kind -> pixel_values (B, C, H, W) float32, as every Hugging Face processor emits."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers import BaseImageProcessor, BatchFeature
+
+from .configuration_vit_cls import ViTClsConfig
+from .errors import BadImageError, shorten
+
+MAX_PIXELS = 100_000_000  # more is a decompression bomb, or a picture to be tiled by its owner
+_BROKEN = (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError)
+
+
+def load_image(image: Any) -> Image.Image:
+    """A path, PIL image or array to an upright RGB image of 8 bits a channel.
+
+    Arrays are uint8 or uint16, (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels. Transparency is laid on white,
+    16 bits are scaled to 8, CMYK and palettes are converted, the EXIF orientation is applied, and of an animation the
+    first frame is taken. Raises BadImageError, naming the file, for whatever is not an image.
+    """
+    name = os.fspath(image) if isinstance(image, str | os.PathLike) else type(image).__name__
+    try:
+        if isinstance(image, str | os.PathLike):
+            with Image.open(image) as opened:
+                return _upright_rgb(opened)
+        return _upright_rgb(image if isinstance(image, Image.Image) else _from_array(np.asarray(image)))
+    except BadImageError as error:
+        raise BadImageError(f"{name}: {error}") from error
+    except FileNotFoundError as error:
+        raise BadImageError(f"{name}: there is no such file") from error
+    except _BROKEN as error:
+        raise BadImageError(f"{name}: cannot be read as an image ({error})") from error
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype not in (np.uint8, np.uint16):
+        remedy = "scale it to 0..255 and cast it to uint8, so that its range is known"
+        raise BadImageError(f"expected an array of uint8 or uint16, got {array.dtype} {array.shape}: {remedy}")
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise BadImageError(f"expected (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {array.shape}")
+    if array.dtype == np.uint16:
+        array = _to_8_bits(array)
+    return Image.fromarray(array)
+
+
+def _to_8_bits(array: np.ndarray) -> np.ndarray:
+    """0..65535 to 0..255, rounded."""
+    return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImageError(f"has {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS:,}")
+    image.seek(0)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":  # Pillow's own conversion would clip to white
+        array = np.asarray(image)
+        if array.min() < 0 or array.max() > 65535:
+            raise BadImageError(f"has values from {array.min()} to {array.max()}, expected 16 bits: 0 to 65535")
+        image = Image.fromarray(_to_8_bits(array))
+    elif image.mode == "F":
+        raise BadImageError("holds floating-point values of unknown range: scale it to 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+class ViTClsImageProcessor(BaseImageProcessor):
+    """Resize, crop, rescale and normalise: images -> pixel_values (B, C, H, W) float32.
+
+    Args:
+        size: {"height", "width"} for an exact size, or {"shortest_edge"} to keep the aspect ratio; pixels.
+        resample: PIL's number of the interpolation (2 bilinear, 3 bicubic).
+        crop_size: {"height", "width"} of the central crop, taken when `do_center_crop`; black where it is larger.
+        image_mean, image_std: one number a channel, on the scale after rescaling. One number makes the output grey.
+    """
+
+    model_input_names = ["pixel_values"]
+
+    def __init__(
+        self,
+        do_resize: bool = True,
+        size: dict[str, int] | None = None,
+        resample: int = Image.Resampling.BILINEAR,
+        do_center_crop: bool = False,
+        crop_size: dict[str, int] | None = None,
+        do_rescale: bool = True,
+        rescale_factor: float = 1 / 255,
+        do_normalize: bool = True,
+        image_mean: Sequence[float] = (0.5, 0.5, 0.5),
+        image_std: Sequence[float] = (0.5, 0.5, 0.5),
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.do_resize, self.size, self.resample = do_resize, size or {"height": 224, "width": 224}, int(resample)
+        self.do_center_crop, self.crop_size = do_center_crop, crop_size or self.size
+        self.do_rescale, self.rescale_factor = do_rescale, rescale_factor
+        self.do_normalize, self.image_mean, self.image_std = do_normalize, list(image_mean), list(image_std)
+
+    @classmethod
+    def for_config(cls, config: ViTClsConfig) -> "ViTClsImageProcessor":
+        """The processor that emits what a config's model takes: its size, its channels, values in [-1, 1]."""
+        height, width = config.image_hw
+        half = (0.5,) * config.num_channels
+        return cls(size={"height": height, "width": width}, image_mean=half, image_std=half)
+
+    def at_size(self, image_hw: tuple[int, int]) -> "ViTClsImageProcessor":
+        """The same processor for another height and width, in pixels; a margin around a crop keeps its share."""
+        fields = {name: value for name, value in self.to_dict().items() if name != "image_processor_type"}
+        target = {"height": image_hw[0], "width": image_hw[1]}
+        if not self.do_center_crop:
+            return type(self)(**{**fields, "size": target})
+        scale = max(image_hw[0] / self.crop_size["height"], image_hw[1] / self.crop_size["width"])
+        size = {name: round(pixels * scale) for name, pixels in self.size.items()}
+        return type(self)(**{**fields, "size": size, "crop_size": target})
+
+    def preprocess(self, images: Any, return_tensors: str | None = None, **kwargs: Any) -> BatchFeature:
+        """One image or a list of them -> {"pixel_values": (B, C, H, W) float32}, NumPy, or JAX for "jax"."""
+        if kwargs:
+            raise TypeError(f"unknown keywords {sorted(kwargs)}: set them on the processor, which is what is saved")
+        if return_tensors not in (None, "np", "jax"):
+            raise ValueError(f"return_tensors={return_tensors!r}: expected 'np', 'jax' or None")
+        batch = images if isinstance(images, list | tuple) else [images]
+        if isinstance(images, np.ndarray) and images.ndim == 4:
+            batch = list(images)
+        if not batch:
+            raise BadImageError("expected at least one image, got an empty batch")
+        pixels = np.stack([self._pixels(load_image(image)) for image in batch])
+        if return_tensors == "jax":
+            import jax.numpy as jnp  # the processor itself needs NumPy alone
+
+            return BatchFeature({"pixel_values": jnp.asarray(pixels)})
+        return BatchFeature({"pixel_values": pixels})
+
+    def _pixels(self, image: Image.Image) -> np.ndarray:
+        """An RGB image to normalised pixels (C, H, W) float32."""
+        if self.do_resize:
+            image = image.resize(self._target(image), self.resample)
+        if self.do_center_crop:
+            height, width = self.crop_size["height"], self.crop_size["width"]
+            left, top = (image.width - width) // 2, (image.height - height) // 2
+            image = image.crop((left, top, left + width, top + height))
+        pixels = np.asarray(image.convert("L") if len(self.image_mean) == 1 else image)
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        if self.do_rescale:
+            pixels = (pixels.astype(np.float64) * self.rescale_factor).astype(np.float32)
+        if self.do_normalize:
+            channels = pixels.shape[2]
+            if len(self.image_mean) != channels or len(self.image_std) != channels:
+                raise BadImageError(f"image_mean={shorten(self.image_mean)} must hold {channels} numbers, or 1 for grey")
+            pixels = (pixels - np.float32(self.image_mean)) / np.float32(self.image_std)
+        return np.ascontiguousarray(pixels.astype(np.float32).transpose(2, 0, 1))
+
+    def _target(self, image: Image.Image) -> tuple[int, int]:
+        """Width and height to resize to."""
+        if "shortest_edge" not in self.size:
+            return self.size["width"], self.size["height"]
+        short, long = sorted((image.width, image.height))
+        edge = self.size["shortest_edge"]
+        other = int(edge * long / short)
+        return (edge, other) if image.width <= image.height else (other, edge)

@@ -1,0 +1,112 @@
+"""The named architectures: one row each, with its source and its size."""
+
+import difflib
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from .configuration_vit_cls import ViTClsConfig
+from .errors import ConfigError
+
+
+class Shape(NamedTuple):
+    """Width and depth that a size letter stands for."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+
+
+# Ti, S: Touvron et al. 2021 (DeiT, arXiv 2012.12877), table 1. B, L, H: Dosovitskiy et al. 2021 (arXiv 2010.11929),
+# table 1.
+SHAPES = {
+    "tiny": Shape(192, 12, 3, 768),
+    "small": Shape(384, 12, 6, 1536),
+    "base": Shape(768, 12, 12, 3072),
+    "large": Shape(1024, 24, 16, 4096),
+    "huge": Shape(1280, 32, 16, 5120),
+}
+
+_VIT = "Dosovitskiy et al. 2021, arXiv 2010.11929, table 1 and section 4.1"
+_DEIT = "Touvron et al. 2021, arXiv 2012.12877, table 1"
+_AUGREG = "Steiner et al. 2022, arXiv 2106.10270, table 2"
+_DINO = "Caron et al. 2021, arXiv 2104.14294, table 1"
+_MAE = "He et al. 2022, arXiv 2111.06377, section 4"
+_SWAG = "Singh et al. 2022, arXiv 2201.08371, section 3"
+_DINOV2 = "Oquab et al. 2024, arXiv 2304.07193, table 17"
+
+
+class Variant(NamedTuple):
+    """One named architecture; `parameters` counts the model with a 1,000-class head, as the field's tables do."""
+
+    size: str
+    patch_size: int
+    image_size: int
+    parameters: int
+    source: str
+
+
+VARIANTS = {
+    f"vit_cls_{row.size}_patch{row.patch_size}_{row.image_size}": row
+    for row in (
+        Variant("tiny", 16, 224, 5_717_416, _DEIT),
+        Variant("tiny", 16, 384, 5_790_376, _AUGREG),
+        Variant("small", 32, 224, 22_878_952, _AUGREG),
+        Variant("small", 32, 384, 22_915_432, _AUGREG),
+        Variant("small", 16, 224, 22_050_664, _DEIT),
+        Variant("small", 16, 384, 22_196_584, _AUGREG),
+        Variant("small", 14, 224, 22_004_584, _DINOV2),
+        Variant("small", 14, 518, 22_431_976, _DINOV2),
+        Variant("small", 8, 224, 22_055_272, _DINO),
+        Variant("base", 32, 224, 88_224_232, _VIT),
+        Variant("base", 32, 384, 88_297_192, _VIT),
+        Variant("base", 16, 224, 86_567_656, _VIT),
+        Variant("base", 16, 384, 86_859_496, _VIT),
+        Variant("base", 14, 224, 86_475_496, _DINOV2),
+        Variant("base", 14, 518, 87_330_280, _DINOV2),
+        Variant("base", 8, 224, 86_576_872, _DINO),
+        Variant("large", 32, 224, 306_535_400, _VIT),
+        Variant("large", 32, 384, 306_632_680, _VIT),
+        Variant("large", 16, 224, 304_326_632, _VIT),
+        Variant("large", 16, 384, 304_715_752, _VIT),
+        Variant("large", 14, 224, 304_203_752, _DINOV2),
+        Variant("large", 14, 518, 305_343_464, _DINOV2),
+        Variant("huge", 14, 224, 632_045_800, _VIT),
+        Variant("huge", 14, 448, 0, _MAE),
+        Variant("huge", 14, 518, 633_470_440, _SWAG),
+    )
+}
+
+
+def list_variants(pattern: str = "*") -> list[str]:
+    """Names of the architectures that match a shell wildcard, in the order of the table."""
+    return [name for name in VARIANTS if fnmatchcase(name, pattern)]
+
+
+def variant_fields(name: str) -> dict[str, Any]:
+    """Config fields of a named architecture. Raises ConfigError, naming the nearest, for an unknown one."""
+    if name not in VARIANTS:
+        near = difflib.get_close_matches(str(name), VARIANTS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError("variant", name, f"is not one of list_variants(){hint}")
+    row = VARIANTS[name]
+    return {"image_size": row.image_size, "patch_size": row.patch_size, **SHAPES[row.size]._asdict()}
+
+
+def gflops_per_image(config: ViTClsConfig) -> float:
+    """Billions of floating-point operations of the matrix products of one forward pass, a multiply-add counting 2.
+
+    Normalisation, softmax and activations are left out, as in the field's tables (below 2 % of the whole).
+    """
+    width, tokens = config.hidden_size, config.num_tokens
+    rows, columns = config.grid
+    patches = rows * columns * config.patch_size**2 * config.num_channels * width
+    projections = 4 * tokens * width**2
+    attention = 2 * tokens**2 * width
+    mlp = (3 if config.mlp == "swiglu" else 2) * tokens * width * config.intermediate_size
+    feature = config.representation_size or config.readout_size
+    head = feature * config.num_labels + (config.readout_size * feature if config.representation_size else 0)
+    pooling = 0
+    if config.readout == "map":
+        pooling = 2 * tokens * width**2 + 2 * width**2 + 2 * tokens * width + 2 * width * config.intermediate_size
+    return 2e-9 * (patches + config.num_hidden_layers * (projections + attention + mlp) + pooling + head)

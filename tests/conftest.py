@@ -1,0 +1,68 @@
+"""Every test process gets its own Hub on 127.0.0.1, an empty cache, and strict JAX."""
+
+import os
+import tempfile
+
+from local_hub import LocalHub
+
+# Before huggingface_hub and jax are imported, which read their settings then.
+_HUB = LocalHub()
+_HOME = tempfile.TemporaryDirectory()
+os.environ.update(
+    HF_ENDPOINT=_HUB.url,
+    HF_TOKEN="hf_" + "x" * 34,
+    HF_HOME=_HOME.name,
+    HF_HUB_DISABLE_XET="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    TRANSFORMERS_NO_ADVISORY_WARNINGS="1",
+    JAX_PLATFORMS=os.environ.get("JAX_PLATFORMS", "cpu"),
+    XLA_FLAGS=os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0"),  # tiny models: compiling is all the time
+)
+for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
+    os.environ.pop(_name, None)
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+TINY |= {"image_size": 8, "patch_size": 4, "num_labels": 5}
+
+
+def tiny_config(**overrides) -> ViTClsConfig:
+    """8 x 8 images, 4-pixel patches, width 16, depth 2, 5 classes."""
+    return ViTClsConfig(**{**TINY, **overrides})
+
+
+def spread(params, scale: float = 0.3):
+    """Parameters far from their initial zeros and ones, so that no bias or norm can be forgotten unseen."""
+    leaves, tree = jax.tree.flatten(params)
+    generator = np.random.default_rng(0)
+    return tree.unflatten([leaf + generator.normal(0, scale, leaf.shape).astype(leaf.dtype) for leaf in leaves])
+
+
+def tiny_model(model_class=FlaxViTClsForImageClassification, **overrides):
+    """A model of `tiny_config` whose parameters are all different from their initial values."""
+    model = model_class(tiny_config(**overrides))
+    model.params = spread(model.params)
+    return model
+
+
+def pixels(batch: int = 2, size: tuple[int, int] = (8, 8), channels: int = 3) -> np.ndarray:
+    """Random pixel_values (B, C, H, W)."""
+    return np.random.default_rng(1).normal(size=(batch, channels, *size)).astype(np.float32)
+
+
+@pytest.fixture
+def hub() -> LocalHub:
+    return _HUB
+
+
+@pytest.fixture(scope="session")
+def model():
+    """One classifier for the tests that do not change it."""
+    return tiny_model()

@@ -1,0 +1,195 @@
+"""A Hugging Face Hub on 127.0.0.1: repositories in memory, served over real HTTP to the real huggingface_hub.
+
+It knows what the client asks of models: create, commit (one step, all or nothing), branches and tags, listings,
+downloads with ETag and Range. Every request is noted in `requests`.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+Files = dict[str, bytes]
+
+
+class Repository:
+    """Commits by sha, each a whole set of files, and names for some of them."""
+
+    def __init__(self) -> None:
+        self.commits: dict[str, Files] = {}
+        self.history: list[str] = []
+        self.refs: dict[str, str] = {}
+        self.commit({}, "initial commit", "main")
+
+    def commit(self, files: Files, message: str, ref: str) -> str:
+        sha = hashlib.sha1(f"{len(self.history)} {message} {sorted(files)}".encode()).hexdigest()
+        self.commits[sha] = files
+        self.history.append(sha)
+        self.refs[ref] = sha
+        return sha
+
+    def at(self, revision: str) -> str | None:
+        return self.refs.get(revision) or (revision if revision in self.commits else None)
+
+
+class LocalHub:
+    """The server, its address and what it holds: `with LocalHub() as hub: os.environ["HF_ENDPOINT"] = hub.url`."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.requests: list[tuple[str, str]] = []
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def files(self, repo_id: str, revision: str = "main") -> Files:
+        repository = self.repositories[repo_id]
+        return repository.commits[repository.refs[revision]]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: LocalHub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._route()
+
+    do_HEAD = do_POST = do_DELETE = do_GET
+
+    def _route(self) -> None:
+        url = urlsplit(self.path)
+        path, self.query = unquote(url.path), parse_qs(url.query)
+        self.hub.requests.append((self.command, path))
+        self.body = self._read_body()
+        for method, pattern, action in _ROUTES:
+            match = re.fullmatch(pattern, path)
+            if match and self.command in method:
+                return action(self, **match.groupdict())
+        self._error(404, "EntryNotFound", f"no route for {self.command} {path}")
+
+    def _read_body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        chunks = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def _send(self, code: int, content: bytes, headers: dict[str, str]) -> None:
+        self.send_response(code)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _json(self, value: object, code: int = 200) -> None:
+        self._send(code, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _error(self, code: int, name: str, message: str, **headers: str) -> None:
+        headers = {"X-Error-Code": name, "X-Error-Message": message, **headers}
+        self._send(code, json.dumps({"error": message}).encode(), headers)
+
+    def _commit(self, id: str, rev: str) -> tuple[Repository, str] | None:
+        repository = self.hub.repositories.get(id)
+        if repository is None:
+            self._error(404, "RepoNotFound", f"no repository {id}")
+        elif repository.at(rev) is None:
+            self._error(404, "RevisionNotFound", f"no revision {rev}")
+        else:
+            return repository, str(repository.at(rev))
+        return None
+
+    def create(self) -> None:
+        fields = json.loads(self.body)
+        id = f"{fields.get('organization') or 'user'}/{fields['name']}"
+        exists = id in self.hub.repositories
+        self.hub.repositories.setdefault(id, Repository())
+        self._json({"url": f"{self.hub.url}/{id}", "error": "exists"} if exists else {"url": f"{self.hub.url}/{id}"}, 409 if exists else 200)
+
+    def whoami(self) -> None:
+        self._json({"type": "user", "name": "user", "orgs": [], "auth": {"accessToken": {"role": "write"}}})
+
+    def preupload(self, id: str, rev: str) -> None:
+        if self._commit(id, rev):
+            files = json.loads(self.body)["files"]
+            rows = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None} for f in files]
+            self._json({"files": rows})
+
+    def commit(self, id: str, rev: str) -> None:
+        if not (found := self._commit(id, rev)):
+            return
+        repository, parent = found
+        files, message = dict(repository.commits[parent]), ""
+        for line in self.body.splitlines():
+            item = json.loads(line)
+            value = item["value"]
+            if item["key"] == "header":
+                message = value["summary"]
+                if value.get("parentCommit") not in (None, parent):
+                    return self._error(412, "PreconditionFailed", "the branch has moved on")
+            elif item["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif item["key"] == "deletedFile":
+                files.pop(value["path"])
+        sha = repository.commit(files, message, rev)
+        self._json({"success": True, "commitOid": sha, "commitUrl": f"{self.hub.url}/{id}/commit/{sha}"})
+
+    def name(self, id: str, kind: str, name: str) -> None:
+        fields = json.loads(self.body or b"{}")
+        start = fields.get("startingPoint") or "main"
+        start, name = (name, fields["tag"]) if kind == "tag" else (start, name)
+        if found := self._commit(id, start):
+            found[0].refs[name] = found[1]
+            self._json({})
+
+    def info(self, id: str, rev: str = "main") -> None:
+        if found := self._commit(id, rev):
+            files = found[0].commits[found[1]]
+            rows = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
+            self._json({"_id": id, "id": id, "sha": found[1], "private": False, "siblings": rows, "tags": []})
+
+    def tree(self, id: str, rev: str) -> None:
+        if found := self._commit(id, rev):
+            files = found[0].commits[found[1]].items()
+            self._json([{"type": "file", "path": n, "size": len(c), "oid": _oid(c)} for n, c in files])
+
+    def resolve(self, id: str, rev: str, path: str) -> None:
+        if not (found := self._commit(id, rev)):
+            return
+        sha, content = found[1], found[0].commits[found[1]].get(path)
+        if content is None:
+            return self._error(404, "EntryNotFound", f"no file {path}", **{"X-Repo-Commit": sha})
+        headers = {"X-Repo-Commit": sha, "ETag": f'"{_oid(content)}"', "Accept-Ranges": "bytes"}
+        if span := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            first, last = int(span[1]), int(span[2] or len(content) - 1)
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+            return self._send(206, content[first : last + 1], headers)
+        self._send(200, content, headers)
+
+
+def _oid(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+_ID, _REV = r"(?P<id>[^/]+/[^/]+)", r"(?P<rev>[^/]+)"
+_ROUTES = [
+    ("POST", "/api/repos/create", _Handler.create),
+    ("GET", "/api/whoami-v2", _Handler.whoami),
+    ("POST", f"/api/models/{_ID}/preupload/{_REV}", _Handler.preupload),
+    ("POST", f"/api/models/{_ID}/commit/{_REV}", _Handler.commit),
+    ("POST", f"/api/models/{_ID}/(?P<kind>branch|tag)/(?P<name>[^/]+)", _Handler.name),
+    ("GET", f"/api/models/{_ID}", _Handler.info),
+    ("GET", f"/api/models/{_ID}/revision/{_REV}", _Handler.info),
+    ("GET", f"/api/models/{_ID}/tree/{_REV}", _Handler.tree),
+    ("GET HEAD", f"/{_ID}/resolve/{_REV}/(?P<path>.+)", _Handler.resolve),
+]
