@@ -72,7 +72,7 @@ VARIANTS = {
         Variant("large", 14, 224, 304_203_752, _DINOV2),
         Variant("large", 14, 518, 305_343_464, _DINOV2),
         Variant("huge", 14, 224, 632_045_800, _VIT),
-        Variant("huge", 14, 448, 0, _MAE),
+        Variant("huge", 14, 448, 633_028_840, _MAE),
         Variant("huge", 14, 518, 633_470_440, _SWAG),
     )
 }

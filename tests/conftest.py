@@ -1,4 +1,4 @@
-"""Every test process gets its own Hub on 127.0.0.1, an empty cache, and strict JAX."""
+"""Every test process gets its own Hub on 127.0.0.1, an empty cache."""
 
 import os
 import tempfile
@@ -26,8 +26,6 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig  # noqa: E402
-
-jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 TINY |= {"image_size": 8, "patch_size": 4, "num_labels": 5}

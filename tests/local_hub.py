@@ -119,6 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
     def whoami(self) -> None:
         self._json({"type": "user", "name": "user", "orgs": [], "auth": {"accessToken": {"role": "write"}}})
 
+    def validate(self) -> None:
+        self._json({"errors": [], "warnings": []})
+
     def preupload(self, id: str, rev: str) -> None:
         if self._commit(id, rev):
             files = json.loads(self.body)["files"]
@@ -185,6 +188,7 @@ _ID, _REV = r"(?P<id>[^/]+/[^/]+)", r"(?P<rev>[^/]+)"
 _ROUTES = [
     ("POST", "/api/repos/create", _Handler.create),
     ("GET", "/api/whoami-v2", _Handler.whoami),
+    ("POST", "/api/validate-yaml", _Handler.validate),
     ("POST", f"/api/models/{_ID}/preupload/{_REV}", _Handler.preupload),
     ("POST", f"/api/models/{_ID}/commit/{_REV}", _Handler.commit),
     ("POST", f"/api/models/{_ID}/(?P<kind>branch|tag)/(?P<name>[^/]+)", _Handler.name),

@@ -38,13 +38,15 @@ def adapt(
     if source.grid != target.grid and _POSITIONS in tensors and _POSITIONS in shapes:
         tensors[_POSITIONS] = _interpolate(tensors[_POSITIONS], source, target)
         report.interpolated_keys.append(_POSITIONS)
-    mismatched = [name for name in tensors if name in shapes and tensors[name].shape != shapes[name].shape]
-    for name in mismatched:
-        difference = f"has shape {tensors[name].shape}, the model asks for {shapes[name].shape}"
-        _head_of(name, difference)
-        if not _head_changes(source, target, ignore_mismatched_sizes):
-            raise CheckpointError(f"tensor {name!r} {difference}; pass ignore_mismatched_sizes=True for a new head")
-    replaced = tuple({_head_of(name) for name in mismatched})
+    mismatched = {
+        name: f"has shape {tensors[name].shape}, the model asks for {shapes[name].shape}"
+        for name in tensors
+        if name in shapes and tensors[name].shape != shapes[name].shape
+    }
+    replaced = tuple({_head_of(name, difference) for name, difference in mismatched.items()})
+    if mismatched and not _head_changes(source, target, ignore_mismatched_sizes):
+        name, difference = next(iter(mismatched.items()))
+        raise CheckpointError(f"tensor {name!r} {difference}; pass ignore_mismatched_sizes=True for a new head")
     report.mismatched_keys += mismatched
     taken = {name: array for name, array in tensors.items() if name in shapes and not name.startswith(replaced)}
     report.dropped_keys += [name for name in tensors if name not in shapes and _head_of(name, "has no place")]
@@ -58,7 +60,7 @@ def _head_changes(source: ViTClsConfig, target: ViTClsConfig, ignore_mismatched_
     return ignore_mismatched_sizes or any(getattr(source, f) != getattr(target, f) for f in fields)
 
 
-def _head_of(name: str, problem: str = "") -> str:
+def _head_of(name: str, problem: str) -> str:
     """The group of a head's parameter. Raises CheckpointError for one of the backbone."""
     for head in _HEADS:
         if name.startswith(head):

@@ -1,0 +1,138 @@
+"""Push and pull over HTTP, with the real huggingface_hub against the Hub of local_hub.py."""
+
+import itertools
+import json
+
+import huggingface_hub
+import numpy as np
+import pytest
+from conftest import pixels, tiny_config, tiny_model
+from transformers import AutoConfig, AutoImageProcessor
+
+from modeling_vit_cls import (
+    CheckpointError,
+    FlaxAutoModel,
+    FlaxAutoModelForImageClassification,
+    FlaxViTClsForImageClassification,
+    FlaxViTClsModel,
+)
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def repo_id() -> str:
+    return f"user/model-{next(_numbers)}"
+
+
+def commits(hub, repo_id) -> int:
+    return len(hub.repositories[repo_id].history)
+
+
+def test_push_and_pull_by_id(hub, model, repo_id):
+    url = model.push_to_hub(repo_id, commit_message="Trained")
+    assert url.startswith(f"{hub.url}/{repo_id}/commit/")
+    assert commits(hub, repo_id) == 2, "one commit after the repository's first"
+    assert set(hub.files(repo_id)) == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    for kind in (FlaxAutoModelForImageClassification, FlaxViTClsForImageClassification):
+        loaded = kind.from_pretrained(repo_id)
+        np.testing.assert_array_equal(loaded(pixels()).logits, model(pixels()).logits)
+    assert isinstance(FlaxAutoModel.from_pretrained(repo_id), FlaxViTClsModel)
+    assert AutoConfig.from_pretrained(repo_id).to_dict().keys() == model.config.to_dict().keys()
+    assert AutoImageProcessor.from_pretrained(repo_id).size == {"height": 8, "width": 8}
+
+
+def test_shards_over_one_file_leave_no_stale_weights(hub, model, repo_id):
+    model.push_to_hub(repo_id)
+    model.push_to_hub(repo_id, max_shard_size="4KB")
+    names = set(hub.files(repo_id))
+    assert "model.safetensors" not in names
+    assert "model.safetensors.index.json" in names
+    loaded = FlaxViTClsForImageClassification.from_pretrained(repo_id)
+    np.testing.assert_array_equal(loaded(pixels()).logits, model(pixels()).logits)
+
+
+def test_save_pretrained_can_push(hub, model, repo_id, tmp_path):
+    model.save_pretrained(tmp_path, push_to_hub=True, repo_id=repo_id)
+    assert hub.files(repo_id)["model.safetensors"] == (tmp_path / "model.safetensors").read_bytes()
+
+
+def test_revisions_are_different_models(hub, model, repo_id):
+    model.push_to_hub(repo_id)
+    huggingface_hub.HfApi().create_tag(repo_id, tag="v1")
+    other = tiny_model()
+    other.params = {**other.params, "classifier": {n: 2 * leaf for n, leaf in other.params["classifier"].items()}}
+    other.push_to_hub(repo_id)
+    first = FlaxAutoModelForImageClassification.from_pretrained(repo_id, revision="v1")
+    latest = FlaxAutoModelForImageClassification.from_pretrained(repo_id)
+    np.testing.assert_array_equal(first(pixels()).logits, model(pixels()).logits)
+    np.testing.assert_allclose(latest(pixels()).logits, 2 * model(pixels()).logits, rtol=1e-5)
+
+
+def test_subfolder_of_a_repository(hub, model, repo_id, tmp_path):
+    model.save_pretrained(tmp_path)
+    api = huggingface_hub.HfApi()
+    api.create_repo(repo_id)
+    api.upload_folder(repo_id=repo_id, folder_path=tmp_path, path_in_repo="models/small")
+    loaded = FlaxAutoModelForImageClassification.from_pretrained(repo_id, subfolder="models/small")
+    np.testing.assert_array_equal(loaded(pixels()).logits, model(pixels()).logits)
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        FlaxViTClsModel.from_pretrained(repo_id)
+
+
+def test_local_files_only_asks_the_network_nothing(hub, model, repo_id):
+    model.push_to_hub(repo_id)
+    FlaxViTClsModel.from_pretrained(repo_id)
+    before = len(hub.requests)
+    loaded = FlaxViTClsForImageClassification.from_pretrained(repo_id, local_files_only=True)
+    assert len(hub.requests) == before
+    np.testing.assert_array_equal(loaded(pixels()).logits, model(pixels()).logits)
+
+
+def test_cache_dir_and_force_download(hub, model, repo_id, tmp_path):
+    model.push_to_hub(repo_id)
+    FlaxViTClsModel.from_pretrained(repo_id, cache_dir=tmp_path)
+    assert list(tmp_path.glob("models--*/snapshots/*/model.safetensors"))
+    seen = [request for request in hub.requests if request[1].endswith("model.safetensors")]
+    FlaxViTClsModel.from_pretrained(repo_id, cache_dir=tmp_path, force_download=True)
+    assert len([r for r in hub.requests if r[1].endswith("model.safetensors") and r[0] == "GET"]) > len(seen) // 2
+
+
+def test_nothing_but_the_checkpoint_is_downloaded(hub, model, repo_id, tmp_path):
+    model.push_to_hub(repo_id)
+    api = huggingface_hub.HfApi()
+    for name in ("evil.py", "pytorch_model.bin", "README.md"):
+        api.upload_file(repo_id=repo_id, path_or_fileobj=b"x", path_in_repo=name)
+    FlaxViTClsModel.from_pretrained(repo_id, cache_dir=tmp_path)
+    names = {path.name for path in tmp_path.glob("models--*/snapshots/*/*")}
+    assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("user/nowhere", {}, "nor a repository on the Hub"),
+        ("user/nowhere", {"local_files_only": True}, "is not in the cache"),
+        ("not a name!", {}, "neither a folder here nor the name of a Hub repository"),
+    ],
+)
+def test_what_cannot_be_had_is_one_clear_line(hub, name, arguments, words):
+    with pytest.raises(CheckpointError, match=words) as error:
+        FlaxViTClsModel.from_pretrained(name, **arguments)
+    assert "\n" not in str(error.value)
+    assert "hf_x" not in str(error.value)
+
+
+def test_unknown_revision_is_named(hub, model, repo_id):
+    model.push_to_hub(repo_id)
+    with pytest.raises(CheckpointError, match="no revision 'v9'"):
+        FlaxViTClsModel.from_pretrained(repo_id, revision="v9")
+
+
+def test_repository_of_another_kind_of_model(hub, repo_id):
+    api = huggingface_hub.HfApi()
+    api.create_repo(repo_id)
+    fields = {**tiny_config().to_dict(), "model_type": "bert"}
+    api.upload_file(repo_id=repo_id, path_or_fileobj=json.dumps(fields).encode(), path_in_repo="config.json")
+    with pytest.raises(ValueError, match="bert"):
+        FlaxViTClsModel.from_pretrained(repo_id)

@@ -1,0 +1,170 @@
+"""The image processor: transformers' numbers on ordinary images, and right pixels from all the others."""
+
+import numpy as np
+import pytest
+import transformers
+from conftest import tiny_config
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from modeling_vit_cls import BadImageError, ViTClsImageProcessor
+from modeling_vit_cls.processing import load_image
+
+RAMP = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)).resize((640, 480), 3)
+NATIVE = ViTClsImageProcessor(do_resize=False, do_normalize=False, do_rescale=False)
+
+
+def pixels_of(image) -> np.ndarray:
+    """What arrives of an image, 0..255, as (H, W, 3)."""
+    return NATIVE(image)["pixel_values"][0].transpose(1, 2, 0)
+
+
+@pytest.mark.parametrize("resample", [2, 3])
+@pytest.mark.parametrize("size", [(224, 224), (96, 160)])
+def test_bit_identical_to_transformers_own(resample, size):
+    size = {"height": size[0], "width": size[1]}
+    theirs = getattr(transformers, "ViTImageProcessorPil", None) or transformers.ViTImageProcessor
+    expected = theirs(size=size, resample=resample)(PHOTO, return_tensors="np")["pixel_values"]
+    found = ViTClsImageProcessor(size=size, resample=resample)(PHOTO, return_tensors="np")["pixel_values"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_shortest_edge_and_crop_as_transformers():
+    arguments = {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "resample": 3}
+    theirs = getattr(transformers, "BitImageProcessorPil", None) or transformers.BitImageProcessor
+    for image in (PHOTO, PHOTO.rotate(90, expand=True)):
+        mean = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+        expected = theirs(**arguments, **mean)(image, return_tensors="np")["pixel_values"]
+        found = ViTClsImageProcessor(**arguments, **mean, do_center_crop=True)(image)["pixel_values"]
+        assert found.shape == (1, 3, 224, 224)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_save_and_load(tmp_path):
+    processor = ViTClsImageProcessor(size={"height": 8, "width": 12}, image_mean=[0.1, 0.2, 0.3], resample=3)
+    processor.save_pretrained(tmp_path)
+    again = ViTClsImageProcessor.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(again(PHOTO)["pixel_values"], processor(PHOTO)["pixel_values"])
+    tiny_config().save_pretrained(tmp_path)
+    assert isinstance(AutoImageProcessor.from_pretrained(tmp_path), ViTClsImageProcessor)
+
+
+def test_for_config_emits_what_the_model_takes():
+    for config in (tiny_config(image_size=(8, 12)), tiny_config(num_channels=1)):
+        found = ViTClsImageProcessor.for_config(config)(PHOTO, return_tensors="jax")["pixel_values"]
+        assert found.shape == (1, config.num_channels, *config.image_hw)
+        assert -1 <= found.min() <= found.max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "RGBX", "PA", "RGBa"])
+def test_every_mode_gives_rgb(mode):
+    source = PHOTO.convert({"PA": "LA", "RGBa": "RGBA"}.get(mode, "RGB")).convert(mode)
+    found = pixels_of(source)
+    assert found.shape == (480, 640, 3)
+    if mode not in ("1", "P"):
+        assert abs(found.mean() - np.asarray(PHOTO).mean()) < 3
+
+
+def test_grey_in_a_batch_of_colour():
+    assert ViTClsImageProcessor()([PHOTO, PHOTO.convert("L"), PHOTO.convert("1")])["pixel_values"].shape[0] == 3
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "array"])
+def test_sixteen_bits_keep_their_order(mode):
+    images = {"I;16": Image.fromarray(RAMP), "I": Image.fromarray(RAMP.astype(np.int32)), "array": RAMP}
+    found = pixels_of(images[mode])[..., 0]
+    assert (np.diff(found.ravel()) >= 0).all()
+    assert (found.min(), found.max()) == (0, 255)
+    assert np.corrcoef(found.ravel(), RAMP.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation, tmp_path):
+    upright = np.asarray(PHOTO)
+    turned = upright.swapaxes(0, 1)
+    stored = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1]}
+    stored |= {5: turned, 6: turned[::-1], 7: turned[::-1, ::-1], 8: turned[:, ::-1]}
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored[orientation])).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.png"), upright)
+
+
+def test_transparency_is_laid_on_white():
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert (pixels_of(clear) == 255).all()
+    half = pixels_of(Image.new("RGBA", (4, 4), (0, 0, 0, 128)))
+    assert abs(half - 127).max() <= 1
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert (pixels_of(tmp_path / "a.gif") == [255, 0, 0]).all()
+
+
+def test_arrays_of_either_layout():
+    upright = np.asarray(PHOTO)
+    np.testing.assert_array_equal(pixels_of(upright), upright)
+    np.testing.assert_array_equal(pixels_of(upright.transpose(2, 0, 1)), upright)
+    assert pixels_of(upright[:, :, :1]).shape == (480, 640, 3)
+    assert NATIVE(np.stack([upright, upright]))["pixel_values"].shape == (2, 3, 480, 640)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((8, 8, 3), np.float32), "uint8 or uint16, got float32"),
+        (np.zeros((8, 8, 3), bool), "got bool"),
+        (np.zeros((8, 8, 5), np.uint8), "1, 3 or 4 channels"),
+        (np.zeros((0, 8, 3), np.uint8), "1, 3 or 4 channels"),
+        (np.zeros((2, 2, 2, 2, 2), np.uint8), "1, 3 or 4 channels"),
+        (Image.new("F", (4, 4)), "floating-point"),
+        (Image.new("L", (20_000, 20_000)), "over the limit"),
+        ("nowhere.png", "nowhere.png: there is no such file"),
+        (None, "NoneType"),
+        (3, "int"),
+        ([], "empty batch"),
+    ],
+)
+def test_what_is_no_image_is_named(image, words):
+    with pytest.raises(BadImageError, match=words):
+        ViTClsImageProcessor()(image)
+
+
+def test_broken_files_are_named(tmp_path):
+    PHOTO.save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    for name, content in {"cut.jpg": whole[:2000], "empty.png": b"", "text.png": b"<html>"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadImageError, match=name):
+            load_image(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of the metadata that this test breaks
+def test_mutated_files_raise_one_error_alone(tmp_path):
+    generator = np.random.default_rng(0)
+    small = PHOTO.resize((40, 30))
+    for kind in ("jpg", "png", "webp", "gif", "bmp", "tiff"):
+        file = tmp_path / f"a.{kind}"
+        small.save(file)
+        whole = np.frombuffer(file.read_bytes(), np.uint8)
+        for _ in range(50):
+            mutated = whole.copy()
+            mutated[generator.integers(0, len(whole), 5)] = generator.integers(0, 256, 5)
+            file.write_bytes(mutated[: generator.integers(len(whole) // 2, len(whole) + 1)].tobytes())
+            try:
+                assert pixels_of(file).shape[2] == 3
+            except BadImageError as error:
+                assert str(file) in str(error)  # noqa: PT017 (either outcome is right)
+
+
+def test_unknown_keywords_are_errors():
+    with pytest.raises(TypeError, match="do_resise"):
+        ViTClsImageProcessor()(PHOTO, do_resise=False)
+    with pytest.raises(ValueError, match="return_tensors='pt'"):
+        ViTClsImageProcessor()(PHOTO, return_tensors="pt")
+    with pytest.raises(BadImageError, match="image_mean"):
+        ViTClsImageProcessor(image_mean=[0.5, 0.5])(PHOTO)
