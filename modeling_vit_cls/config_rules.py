@@ -16,10 +16,12 @@ MAX_LABELS = 10**6  # transformers keeps two dictionaries of that length
 
 # Keys that some version of transformers writes to config.json, or passes to a config class while it loads one.
 _WRITTEN_BY_TRANSFORMERS = set(
-    "architectures attn_implementation auto_map dtype id2label label2id model_type name_or_path num_labels "
-    "output_attentions problem_type pruned_heads quantization_config tf_legacy_loss torch_dtype torchscript "
-    "transformers_version use_bfloat16 _attn_implementation _attn_implementation_autoset "
-    "_attn_implementation_internal _commit_hash _experts_implementation _from_auto _from_pipeline _name_or_path".split()
+    """
+    architectures attn_implementation auto_map dtype id2label label2id model_type name_or_path num_labels
+    output_attentions problem_type pruned_heads quantization_config tf_legacy_loss torch_dtype torchscript
+    transformers_version use_bfloat16 _attn_implementation _attn_implementation_autoset
+    _attn_implementation_internal _commit_hash _experts_implementation _from_auto _from_pipeline _name_or_path
+    """.split()  # noqa: SIM905 (names in a list of their own lines would fill a screen)
 )
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -46,7 +48,7 @@ def _or_none(rule: Rule) -> Rule:
     return lambda v: v is None or test(v), f"{text}, or None"
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: Any) -> bool:
     pair = value if isinstance(value, tuple | list) else (value, value)
     return len(pair) == 2 and all(_is_int(side) and 1 <= side <= 65536 for side in pair)
 
@@ -101,8 +103,12 @@ def check_config(fields: Mapping[str, Any]) -> None:
             raise ConfigError(name, fields[name], rule)
     count = estimate_parameters(fields)
     if count > MAX_PARAMETERS:
-        largest = max(("hidden_size", "num_hidden_layers", "intermediate_size", "image_size"), key=lambda n: _max(fields[n]))
-        raise ConfigError(largest, fields[largest], f"the model would have {count:.1e} parameters; at most 1e11 are built")
+        largest = max(
+            ("hidden_size", "num_hidden_layers", "intermediate_size", "image_size"), key=lambda n: _max(fields[n])
+        )
+        raise ConfigError(
+            largest, fields[largest], f"the model would have {count:.1e} parameters; at most 1e11 are built"
+        )
 
 
 def _max(value: int | tuple[int, int]) -> int:

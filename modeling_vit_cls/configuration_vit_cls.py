@@ -6,6 +6,7 @@ from transformers import PretrainedConfig
 
 from .config_rules import FIELD_NAMES, check_call, check_config
 from .errors import ConfigError
+from .variants import variant_fields
 
 
 class ViTClsConfig(PretrainedConfig):
@@ -82,12 +83,10 @@ class ViTClsConfig(PretrainedConfig):
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "ViTClsConfig":
         """Config of a named architecture (see `list_variants`), any field overridden by keyword."""
-        from .variants import variant_fields  # the table stands on the config, not the other way round
-
         return cls(**{**variant_fields(name), **overrides})
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Config of a `config.json`'s contents, overridden by keywords, checked as one built by hand."""
         if not isinstance(config_dict, dict):
             raise ConfigError("config.json", config_dict, "must hold one JSON object of fields")
@@ -95,7 +94,8 @@ class ViTClsConfig(PretrainedConfig):
         if "num_labels" in kwargs and kwargs["num_labels"] != len(config_dict.get("id2label") or ()):
             config_dict = {k: v for k, v in config_dict.items() if k not in ("id2label", "label2id")}
         overrides = {name: kwargs.pop(name) for name in [*kwargs] if name in cls.field_names() or name == "num_labels"}
-        config, unused = super().from_dict({**config_dict, **overrides}, return_unused_kwargs=True, **kwargs)
+        loaded: Any = super().from_dict({**config_dict, **overrides}, return_unused_kwargs=True, **kwargs)
+        config, unused = loaded
         config.check()
         if return_unused:
             return config, unused
@@ -111,6 +111,11 @@ class ViTClsConfig(PretrainedConfig):
         """Raise ConfigError if a field, possibly set after construction, breaks its rule."""
         fields = {name: getattr(self, name) for name in self.field_names()}
         check_config({**fields, "num_labels": self.num_labels})
+
+    @property
+    def num_classes(self) -> int:
+        """Number K of classes; `num_labels`, which transformers lets be None."""
+        return len(self.id2label or ())
 
     @property
     def image_hw(self) -> tuple[int, int]:

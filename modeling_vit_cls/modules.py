@@ -159,10 +159,8 @@ class Mlp(nn.Module):
         c = self.config
         act = ACTIVATIONS[c.hidden_act]
         hidden = dense(c, c.intermediate_size, self.dtype, "fc1")(x)
-        if self.gated:
-            hidden = act(dense(c, c.intermediate_size, self.dtype, "gate")(x)) * hidden
-        else:
-            hidden = act(hidden)
+        gate = act(dense(c, c.intermediate_size, self.dtype, "gate")(x)) if self.gated else None
+        hidden = act(hidden) if gate is None else gate * hidden
         return dense(c, c.hidden_size, self.dtype, "fc2")(hidden)
 
 
@@ -291,12 +289,12 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
         c = self.config
         backbone = FlaxViTClsModule(c, self.dtype, self.gradient_checkpointing, name="vit_cls")
         outputs = backbone(images, deterministic)
-        logits = dense(c, c.num_labels, self.dtype, "classifier")(outputs.pooler_output).astype(jnp.float32)
+        logits = dense(c, c.num_classes, self.dtype, "classifier")(outputs.pooler_output).astype(jnp.float32)
         cls_logits = distillation_logits = None
         if c.use_distillation_token:  # Touvron et al. 2021, section 4: at inference the two heads are averaged
             token = outputs.last_hidden_state[:, 1]
             cls_logits = logits
-            distillation_logits = dense(c, c.num_labels, self.dtype, "distillation_classifier")(token)
+            distillation_logits = dense(c, c.num_classes, self.dtype, "distillation_classifier")(token)
             distillation_logits = distillation_logits.astype(jnp.float32)
             logits = (cls_logits + distillation_logits) / 2
         return FlaxViTClsClassifierOutput(

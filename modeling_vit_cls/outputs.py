@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import flax.struct
 import jax
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 
 class _Output(ModelOutput):

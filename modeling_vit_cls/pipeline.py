@@ -39,7 +39,7 @@ class ImageClassificationPipeline:
         BadImageError, naming the file, for an image that cannot be read.
         """
         single = isinstance(images, str | os.PathLike | Image.Image) or (hasattr(images, "ndim") and images.ndim < 4)
-        batch: Sequence[Any] = [images] if single else list(images)
+        batch = [images] if single else list(images)  # pyright: ignore[reportArgumentType]
         found: list[list[Prediction]] = []
         for start in range(0, len(batch), self.batch_size):
             found.extend(self._predict(batch[start : start + self.batch_size], top_k))
@@ -47,9 +47,11 @@ class ImageClassificationPipeline:
 
     def _predict(self, images: Sequence[Any], top_k: int | None) -> Iterable[list[Prediction]]:
         pixels = self.processor(list(images))["pixel_values"]
-        padding = self.batch_size - len(pixels) if len(pixels) > 1 else 0  # two compiled shapes: one image, a full batch
+        padding = (
+            self.batch_size - len(pixels) if len(pixels) > 1 else 0
+        )  # two compiled shapes: one image, a full batch
         pixels = np.pad(pixels, ((0, padding), (0, 0), (0, 0), (0, 0)))
         scores = np.asarray(jax.nn.softmax(self.model(pixels).logits))[: len(images)]
-        labels = self.model.config.id2label
+        labels: Any = self.model.config.id2label
         for row in scores:
             yield [{"label": labels[int(i)], "score": float(row[i])} for i in np.argsort(-row)[:top_k]]

@@ -1,8 +1,8 @@
-"""The image processor: images of any kind -> pixel_values (B, C, H, W) float32, as every Hugging Face processor emits."""
+"""The image processor: images of any kind -> pixel_values (B, C, H, W) float32."""
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -84,7 +84,7 @@ class ViTClsImageProcessor(BaseImageProcessor):
         image_mean, image_std: one number a channel, on the scale after rescaling. One number makes the output grey.
     """
 
-    model_input_names = ["pixel_values"]
+    model_input_names: ClassVar = ["pixel_values"]
 
     def __init__(
         self,
@@ -123,7 +123,9 @@ class ViTClsImageProcessor(BaseImageProcessor):
         size = {name: round(pixels * scale) for name, pixels in self.size.items()}
         return type(self)(**{**fields, "size": size, "crop_size": target})
 
-    def preprocess(self, images: Any, return_tensors: str | None = None, **kwargs: Any) -> BatchFeature:
+    def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, images: Any, return_tensors: str | None = None, **kwargs: Any
+    ) -> BatchFeature:
         """One image or a list of them -> {"pixel_values": (B, C, H, W) float32}, NumPy, or JAX for "jax"."""
         if kwargs:
             raise TypeError(f"unknown keywords {sorted(kwargs)}: set them on the processor, which is what is saved")
@@ -156,8 +158,10 @@ class ViTClsImageProcessor(BaseImageProcessor):
         if self.do_normalize:
             channels = pixels.shape[2]
             if len(self.image_mean) != channels or len(self.image_std) != channels:
-                raise BadImageError(f"image_mean={shorten(self.image_mean)} must hold {channels} numbers, or 1 for grey")
-            pixels = (pixels - np.float32(self.image_mean)) / np.float32(self.image_std)
+                raise BadImageError(
+                    f"image_mean={shorten(self.image_mean)} must hold {channels} numbers, or 1 for grey"
+                )
+            pixels = (pixels - np.asarray(self.image_mean, np.float32)) / np.asarray(self.image_std, np.float32)
         return np.ascontiguousarray(pixels.astype(np.float32).transpose(2, 0, 1))
 
     def _target(self, image: Image.Image) -> tuple[int, int]:

@@ -16,16 +16,18 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     TRANSFORMERS_NO_ADVISORY_WARNINGS="1",
     JAX_PLATFORMS=os.environ.get("JAX_PLATFORMS", "cpu"),
-    XLA_FLAGS=os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0"),  # tiny models: compiling is all the time
+    XLA_FLAGS=os.environ.get(
+        "XLA_FLAGS", "--xla_backend_optimization_level=0"
+    ),  # tiny models: compiling is all the time
 )
 for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
     os.environ.pop(_name, None)
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import numpy as np
+import pytest
 
-from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig  # noqa: E402
+from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 TINY |= {"image_size": 8, "patch_size": 4, "num_labels": 5}

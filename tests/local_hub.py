@@ -71,7 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
         for method, pattern, action in _ROUTES:
             match = re.fullmatch(pattern, path)
             if match and self.command in method:
-                return action(self, **match.groupdict())
+                action(self, **match.groupdict())
+                return
         self._error(404, "EntryNotFound", f"no route for {self.command} {path}")
 
     def _read_body(self) -> bytes:
@@ -114,7 +115,10 @@ class _Handler(BaseHTTPRequestHandler):
         id = f"{fields.get('organization') or 'user'}/{fields['name']}"
         exists = id in self.hub.repositories
         self.hub.repositories.setdefault(id, Repository())
-        self._json({"url": f"{self.hub.url}/{id}", "error": "exists"} if exists else {"url": f"{self.hub.url}/{id}"}, 409 if exists else 200)
+        self._json(
+            {"url": f"{self.hub.url}/{id}", "error": "exists"} if exists else {"url": f"{self.hub.url}/{id}"},
+            409 if exists else 200,
+        )
 
     def whoami(self) -> None:
         self._json({"type": "user", "name": "user", "orgs": [], "auth": {"accessToken": {"role": "write"}}})
@@ -139,7 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             if item["key"] == "header":
                 message = value["summary"]
                 if value.get("parentCommit") not in (None, parent):
-                    return self._error(412, "PreconditionFailed", "the branch has moved on")
+                    self._error(412, "PreconditionFailed", "the branch has moved on")
+                    return
             elif item["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif item["key"] == "deletedFile":
@@ -171,13 +176,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         sha, content = found[1], found[0].commits[found[1]].get(path)
         if content is None:
-            return self._error(404, "EntryNotFound", f"no file {path}", **{"X-Repo-Commit": sha})
+            self._error(404, "EntryNotFound", f"no file {path}", **{"X-Repo-Commit": sha})
+            return
         headers = {"X-Repo-Commit": sha, "ETag": f'"{_oid(content)}"', "Accept-Ranges": "bytes"}
         if span := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             first, last = int(span[1]), int(span[2] or len(content) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
-            return self._send(206, content[first : last + 1], headers)
-        self._send(200, content, headers)
+            self._send(206, content[first : last + 1], headers)
+        else:
+            self._send(200, content, headers)
 
 
 def _oid(content: bytes) -> str:

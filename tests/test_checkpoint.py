@@ -50,7 +50,9 @@ def rewrite(folder, change) -> None:
 def test_one_file_or_shards_come_back_bit_for_bit(model, tmp_path, size):
     model.save_pretrained(tmp_path, max_shard_size=size)
     names = {path.name for path in tmp_path.iterdir()}
-    assert ("model.safetensors.index.json" in names) == (size != "5GB" and size != "20kiB" or "model.safetensors" not in names)
+    assert ("model.safetensors.index.json" in names) == (
+        (size != "5GB" and size != "20kiB") or "model.safetensors" not in names
+    )
     assert len([name for name in names if name.endswith(".safetensors")]) > (0 if size in ("5GB", "20kiB") else 2)
     for kind in (FlaxAutoModelForImageClassification, FlaxViTClsForImageClassification):
         loaded = kind.from_pretrained(tmp_path)
@@ -149,7 +151,10 @@ def test_other_readouts_of_one_checkpoint(folder, model):
         folder, readout="cls_mean", output_loading_info=True
     )
     assert_same(both.params["vit_cls"], model.params["vit_cls"])
-    assert (report.mismatched_keys, report.new_keys) == (["classifier.kernel"], ["classifier.bias", "classifier.kernel"])
+    assert (report.mismatched_keys, report.new_keys) == (
+        ["classifier.kernel"],
+        ["classifier.bias", "classifier.kernel"],
+    )
     assert not (both.params["classifier"]["bias"] == model.params["classifier"]["bias"]).any()
     pooled, report = FlaxViTClsForImageClassification.from_pretrained(folder, readout="map", output_loading_info=True)
     assert all(name.startswith("readout.attention_pooling.") for name in report.new_keys)
@@ -172,7 +177,9 @@ def test_other_image_size_interpolates_and_says_so(folder, model, caplog):
 BACKBONE = [{"hidden_size": 32}, {"num_hidden_layers": 1}, {"num_hidden_layers": 3}, {"num_register_tokens": 1}]
 
 
-@pytest.mark.parametrize("overrides", [*BACKBONE, {"patch_size": 2}, {"mlp": "swiglu"}, {"use_distillation_token": True}])
+@pytest.mark.parametrize(
+    "overrides", [*BACKBONE, {"patch_size": 2}, {"mlp": "swiglu"}, {"use_distillation_token": True}]
+)
 @pytest.mark.parametrize("ignore", [False, True])
 def test_another_backbone_is_refused_and_never_drawn(folder, overrides, ignore):
     with pytest.raises(CheckpointError, match="differs in the backbone"):
@@ -238,7 +245,9 @@ def test_truncated_files_are_refused(folder):
             FlaxViTClsModel.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "model.bin", "", ".", 5, None, "a/b.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["../outside.safetensors", "/etc/passwd", "model.bin", "", ".", 5, None, "a/b.safetensors"]
+)
 def test_shards_that_leave_the_folder_are_refused(model, tmp_path, name):
     model.save_pretrained(tmp_path, max_shard_size="4KB")
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())

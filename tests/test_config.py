@@ -131,7 +131,12 @@ def test_unknown_keyword_gets_a_suggestion():
 
 FULL = [
     {},
-    {"image_size": (8, 12), "readout": "cls_mean", "num_register_tokens": 2, "id2label": {i: f"k{i}" for i in range(5)}},
+    {
+        "image_size": (8, 12),
+        "readout": "cls_mean",
+        "num_register_tokens": 2,
+        "id2label": {i: f"k{i}" for i in range(5)},
+    },
     {"use_cls_token": False, "readout": "map", "position_embedding_tokens": "patches", "representation_size": 8},
     {"mlp": "swiglu", "hidden_act": "silu", "layer_scale_init_value": 1e-5, "position_embedding": "rope"},
 ]

@@ -87,7 +87,9 @@ def test_gradient_is_the_slope(model):
     np.testing.assert_allclose(slope, optax.tree.norm(gradient), rtol=2e-2)
 
 
-@pytest.mark.parametrize("overrides", [{"position_embedding": "rope", "num_register_tokens": 1}, {"drop_path_rate": 0.1}])
+@pytest.mark.parametrize(
+    "overrides", [{"position_embedding": "rope", "num_register_tokens": 1}, {"drop_path_rate": 0.1}]
+)
 def test_gradient_checkpointing_changes_no_number(overrides):
     model, images, key = tiny_model(**overrides), pixels(), jax.random.PRNGKey(0)
 

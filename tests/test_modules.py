@@ -108,7 +108,9 @@ def test_layer_scale_zero_would_be_the_identity():
     )
     states = model(images, params=params, output_hidden_states=True).hidden_states
     np.testing.assert_array_equal(states[0], states[-1])
-    assert FlaxViTClsModel(tiny_config(layer_scale_init_value=0.5)).params["encoder"]["layer_00"]["layer_scale1"][0] == 0.5
+    assert (
+        FlaxViTClsModel(tiny_config(layer_scale_init_value=0.5)).params["encoder"]["layer_00"]["layer_scale1"][0] == 0.5
+    )
 
 
 @pytest.mark.parametrize("rate", ["hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"])
@@ -142,7 +144,9 @@ def test_initial_values_are_what_the_config_says():
     assert abs(float(params["embeddings"]["cls_token"].std()) - 0.02) < 0.004
     assert not block["mlp"]["fc1"]["bias"].any()
     assert (block["norm1"]["scale"] == 1).all()
-    assert (block["attention"]["query"]["kernel"] != params["encoder"]["layer_00"]["attention"]["query"]["kernel"]).any()
+    assert (
+        block["attention"]["query"]["kernel"] != params["encoder"]["layer_00"]["attention"]["query"]["kernel"]
+    ).any()
 
 
 def test_sincos_table_is_the_formula():

@@ -51,10 +51,10 @@ transformers.testing_utils.require_flax = lambda test: test  # gone in 4.57 with
 ConfigTester = importlib.import_module("upstream.test_configuration_common").ConfigTester
 _flax_common = importlib.import_module("upstream.test_modeling_flax_common")
 
-import jax  # noqa: E402
-from conftest import pixels, tiny_config  # noqa: E402
+import jax
+from conftest import pixels, tiny_config
 
-from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, ViTClsConfig  # noqa: E402
+from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, ViTClsConfig
 
 
 class _Inputs:

@@ -64,7 +64,9 @@ def _download(repo_id: str, subfolder: str, revision: str | None, hub: dict[str,
         remedy = "check the name, or set HF_TOKEN if it is private"
         raise CheckpointError(f"{repo_id}: neither a folder here nor a repository on the Hub; {remedy}") from error
     except LocalEntryNotFoundError as error:
-        raise CheckpointError(f"{repo_id}{at}: is not in the cache, and the Hub was not asked or not reached") from error
+        raise CheckpointError(
+            f"{repo_id}{at}: is not in the cache, and the Hub was not asked or not reached"
+        ) from error
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{repo_id}{at}: could not be downloaded ({reason[0]})") from error

@@ -57,7 +57,7 @@ def load_checked(folder: Path, config: ViTClsConfig, allow_missing: bool) -> tup
             )
         if tensor.array.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64):
             raise CheckpointError(
-                f"{tensor.file}: tensor {name!r} is {tensor.array.dtype}, expected float32, float64, float16 or bfloat16"
+                f"{tensor.file}: tensor {name!r} is {tensor.array.dtype}, expected floating-point of 16 to 64 bits"
             )
     missing = sorted(set(expected) - set(found))
     if missing and not allow_missing:

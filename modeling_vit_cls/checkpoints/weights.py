@@ -41,7 +41,7 @@ def is_weight_file(name: str) -> bool:
 
 
 def write_weights(folder: Path, tensors: Mapping[str, Any], max_shard_size: int | str = "5GB") -> None:
-    """Write named arrays to `model.safetensors`, or to shards of at most `max_shard_size` (bytes or "5GB") and an index.
+    """Write named arrays to `model.safetensors`, or to shards of at most `max_shard_size` bytes and an index.
 
     Arrays that live on an accelerator are brought over one shard at a time.
     """
@@ -135,5 +135,3 @@ def _why_unreadable(file: Path) -> str:
     if not head:
         return "is empty; download or save it again"
     return "is not a whole safetensors file; download or save it again"
-
-

@@ -47,16 +47,15 @@ class _FlaxAuto:
 
 
 if hasattr(transformers, "FlaxAutoModel"):
-    FlaxAutoModel: Any = transformers.FlaxAutoModel
-    FlaxAutoModelForImageClassification: Any = transformers.FlaxAutoModelForImageClassification
+    from transformers import FlaxAutoModel, FlaxAutoModelForImageClassification  # pyright: ignore
 else:
 
     class FlaxAutoModel(_FlaxAuto):
         """The backbone of a checkpoint."""
 
-        _models = {}
+        _models: ClassVar = {}
 
     class FlaxAutoModelForImageClassification(_FlaxAuto):
         """The classifier of a checkpoint."""
 
-        _models = {}
+        _models: ClassVar = {}

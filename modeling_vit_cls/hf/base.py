@@ -7,7 +7,6 @@ is inherited in either case but the type: what transformers' class did on load a
 import copy
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +27,7 @@ from ..processing import ViTClsImageProcessor
 from .loading import load_params, read_configs, read_processor
 from .saving import write_checkpoint
 
-Params = dict[str, Any]
+Params = Any  # a nested dict of arrays, or flax's FrozenDict of them
 _Upstream: type = getattr(transformers, "FlaxPreTrainedModel", object)
 
 
@@ -67,17 +66,17 @@ class FlaxPreTrainedModel(_Upstream):
         if _do_init:
             self._params = self.init_weights(self.key, self.input_shape)
 
-    def init_weights(self, rng: jax.Array, input_shape: tuple[int, ...], params: Mapping | None = None) -> Params:
+    def init_weights(self, rng: jax.Array, input_shape: tuple[int, ...], params: Params | None = None) -> Params:
         """Initial parameters drawn from `rng`; where `params` has a leaf, that one is kept and none is drawn."""
         kept = flatten_dict(unfreeze(params or {}), sep=".")
         drawn = self._draw(rng, input_shape, set(self._shapes) - set(kept))
         return unflatten_dict({**drawn, **kept}, sep=".")
 
-    def _draw(self, rng: jax.Array, input_shape: tuple[int, ...], names: set[str]) -> dict[str, jax.Array]:
+    def _draw(self, rng: jax.Array, input_shape: tuple[int, ...], names: set[str]) -> dict[str, Any]:
         """Initial values of some parameters; nothing else is drawn and no layer is run."""
         images = jax.ShapeDtypeStruct((1, *input_shape[1:]), jnp.float32)
 
-        def draw(key: jax.Array) -> dict[str, jax.Array]:
+        def draw(key: jax.Array) -> dict[str, Any]:
             variables = self.module.lazy_init(key, images)
             return {name: leaf for name, leaf in flatten_dict(variables["params"], sep=".").items() if name in names}
 
@@ -86,7 +85,7 @@ class FlaxPreTrainedModel(_Upstream):
         return jax.jit(draw)(rng) if names else {}
 
     def take_over(
-        self, params: Mapping, source: ViTClsConfig, report: LoadReport, ignore_mismatched_sizes: bool = False
+        self, params: Params, source: ViTClsConfig, report: LoadReport, ignore_mismatched_sizes: bool = False
     ) -> Params:
         """Parameters for this model from those of another, of config `source`; only a new head is drawn.
 
@@ -133,7 +132,7 @@ class FlaxPreTrainedModel(_Upstream):
         return self._params
 
     @params.setter
-    def params(self, params: Mapping) -> None:
+    def params(self, params: Params) -> None:
         if not self._is_initialized:
             raise ValueError("this model was made with _do_init=False: keep its parameters yourself, pass params=...")
         params = unfreeze(params) if isinstance(params, FrozenDict) else dict(params)
@@ -158,7 +157,7 @@ class FlaxPreTrainedModel(_Upstream):
         ) -> Any:
             images = pixels.transpose(0, 2, 3, 1)  # the only change of layout: modules know (B, H, W, C) alone
             rngs = None if key is None else {"dropout": key}
-            outputs = module.apply({"params": params}, images, deterministic=key is None, rngs=rngs)
+            outputs: Any = module.apply({"params": params}, images, deterministic=key is None, rngs=rngs)
             unwanted = {} if attentions else {"attentions": None}
             return outputs.replace(**unwanted, **({} if hidden_states else {"hidden_states": None}))
 
@@ -169,18 +168,18 @@ class FlaxPreTrainedModel(_Upstream):
         return {name: value for name, value in vars(self).items() if name != "_forward"}  # compiled code stays behind
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        self.__dict__.update(state)
         self._set_module(self._module)
 
-    def to_bf16(self, params: Mapping, mask: Any = None) -> Params:
+    def to_bf16(self, params: Params, mask: Any = None) -> Params:
         """A copy of `params` in bfloat16; `mask` is a tree like it, False where a leaf keeps its type."""
         return _cast(params, jnp.bfloat16, mask)
 
-    def to_fp16(self, params: Mapping, mask: Any = None) -> Params:
+    def to_fp16(self, params: Params, mask: Any = None) -> Params:
         """A copy of `params` in float16; `mask` is a tree like it, False where a leaf keeps its type."""
         return _cast(params, jnp.float16, mask)
 
-    def to_fp32(self, params: Mapping, mask: Any = None) -> Params:
+    def to_fp32(self, params: Params, mask: Any = None) -> Params:
         """A copy of `params` in float32; `mask` is a tree like it, False where a leaf keeps its type."""
         return _cast(params, jnp.float32, mask)
 
@@ -242,7 +241,7 @@ class FlaxPreTrainedModel(_Upstream):
     def save_pretrained(
         self,
         save_directory: str | os.PathLike[str],
-        params: Mapping | None = None,
+        params: Params | None = None,
         push_to_hub: bool = False,
         max_shard_size: int | str = "5GB",
         safe_serialization: bool = True,
@@ -268,7 +267,7 @@ class FlaxPreTrainedModel(_Upstream):
     def push_to_hub(
         self,
         repo_id: str,
-        params: Mapping | None = None,
+        params: Params | None = None,
         max_shard_size: int | str = "5GB",
         **kwargs: Any,
     ) -> str:
@@ -286,14 +285,14 @@ def compute_dtype(dtype: Any) -> jnp.dtype:
     """float32, bfloat16 or float16 from a type or its name. Raises ConfigError for any other."""
     try:
         found = jnp.dtype(dtype)
-    except TypeError:
-        found = None
+    except TypeError as error:
+        raise ConfigError("dtype", dtype, "must be float32, bfloat16 or float16") from error
     if found not in (jnp.float32, jnp.bfloat16, jnp.float16):
         raise ConfigError("dtype", dtype, "must be float32, bfloat16 or float16")
     return found
 
 
-def _cast(params: Mapping, dtype: Any, mask: Any) -> Params:
+def _cast(params: Params, dtype: Any, mask: Any) -> Params:
     def cast(leaf: Any, chosen: bool = True) -> Any:
         return leaf.astype(dtype) if chosen and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 

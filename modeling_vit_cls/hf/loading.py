@@ -60,7 +60,7 @@ def read_processor(folder: Path, source: ViTClsConfig, target: ViTClsConfig) -> 
     file = folder / "preprocessor_config.json"
     if not file.is_file():
         return ViTClsImageProcessor.for_config(target)
-    processor = ViTClsImageProcessor.from_dict(read_json(file))
+    processor: Any = ViTClsImageProcessor.from_dict(read_json(file))
     return processor if source.image_hw == target.image_hw else processor.at_size(target.image_hw)
 
 
@@ -83,4 +83,6 @@ def _tell(folder: Path, source: ViTClsConfig, target: ViTClsConfig, report: Load
         logger.warning("%s: newly drawn, to be trained: %s", folder, ", ".join(report.new_keys))
     if report.interpolated_keys:
         sizes = f"{source.image_hw} pixels to {target.image_hw}"
-        logger.warning("%s: position embeddings interpolated (%s) from %s", folder, target.position_interpolation, sizes)
+        logger.warning(
+            "%s: position embeddings interpolated (%s) from %s", folder, target.position_interpolation, sizes
+        )

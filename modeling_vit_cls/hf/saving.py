@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from .base import FlaxPreTrainedModel
 
 
-def write_checkpoint(
-    model: "FlaxPreTrainedModel", folder: Path, params: Mapping[str, Any], max_shard_size: int | str
-) -> None:
+def write_checkpoint(model: "FlaxPreTrainedModel", folder: Path, params: Any, max_shard_size: int | str) -> None:
     """Write config, weights and image processor, replacing the folder's old checkpoint in one step."""
     tensors = flatten_dict(unfreeze(params), sep=".")
     _check_params(model, tensors)

@@ -1,0 +1,39 @@
+# Two worlds: TRANSFORMERS=5 (the default) and TRANSFORMERS=4. Every target makes the environment that it needs.
+PYTHON ?= python3
+TRANSFORMERS ?= 5
+VENV ?= .venv-$(TRANSFORMERS)
+BIN = $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: test lint format constraints clean
+.DELETE_ON_ERROR:
+
+test: $(VENV)/ready  ## the tests, in one world
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(VENV)/ready  ## what CI and the pre-commit hooks check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(VENV)/ready  ## write the code as `lint` wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints/transformers-$(TRANSFORMERS).txt
+	if [ $(TRANSFORMERS) = 4 ]; then $(BIN)/python tests/fetch_upstream.py; fi
+	touch $@
+
+constraints:  ## resolve both worlds anew, to the newest versions that fit, for Python 3.11 to 3.13
+	for world in 4 5; do \
+	  uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --upgrade --extra dev \
+	    pyproject.toml constraints/transformers-$$world.in --output-file constraints/transformers-$$world.txt; \
+	done
+
+clean:
+	rm -rf .venv-* dist .pytest_cache .ruff_cache .hypothesis

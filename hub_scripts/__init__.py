@@ -1,0 +1,1 @@
+"""The command line `vit-cls`: thin verbs over the library."""

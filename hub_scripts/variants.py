@@ -1,0 +1,42 @@
+"""`vit-cls variants [PATTERN]`: the named architectures and their sizes."""
+
+import argparse
+import json
+from typing import Any
+
+from modeling_vit_cls import ViTClsConfig, list_variants
+from modeling_vit_cls.flops import gflops_per_image
+from modeling_vit_cls.variants import VARIANTS
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "variants",
+        help="list the named architectures",
+        description="List the named architectures: parameters and GFLOPs per image, with a 1,000-class head.",
+        epilog="example: vit-cls variants '*_base_*'",
+    )
+    parser.add_argument("pattern", nargs="?", default="*", help="a shell wildcard, in quotes (default: all)")
+    parser.add_argument("--json", action="store_true", help="machine-readable: a list of objects")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the table. Raises ValueError where nothing matches."""
+    names = list_variants(arguments.pattern)
+    if not names:
+        raise ValueError(f"no variant matches {arguments.pattern!r}; `vit-cls variants` lists them all")
+    rows = [_row(name) for name in names]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"{'name':<28}{'parameters':>13}{'GFLOPs/image':>14}  source")
+    for row in rows:
+        print(f"{row['name']:<28}{row['parameters']:>13,}{row['gflops_per_image']:>14.1f}  {row['source']}")
+
+
+def _row(name: str) -> dict[str, Any]:
+    gflops = gflops_per_image(ViTClsConfig.from_variant(name, num_labels=1000))
+    row = VARIANTS[name]
+    return {"name": name, "parameters": row.parameters, "gflops_per_image": round(gflops, 2), "source": row.source}
