@@ -4,47 +4,15 @@ Shapes: B batch, H W C image height, width (pixels) and channels, P patch side (
 D hidden size, K classes. Parameters are float32; `dtype` is what products are computed in.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .configuration_vit_cls import ViTClsConfig
+from .layers import Attention, Dtype, EncoderBlock, Mlp, Rope, dense, kernel_init, layer_norm
 from .outputs import FlaxBaseModelOutputWithPooling, FlaxViTClsClassifierOutput
-from .positions import Grid, resample_positions, rope_table, rotate, sincos2d_table
-
-Dtype = Any
-Rope = tuple[np.ndarray, np.ndarray] | None
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": partial(nn.gelu, approximate=False),
-    "gelu_pytorch_tanh": partial(nn.gelu, approximate=True),
-    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
-    "silu": nn.silu,
-    "relu": nn.relu,
-}
-
-# JAX's truncated normal keeps 0.8796 of the standard deviation it is given; torch's keeps all of it.
-_TRUNCATED_STD = 0.87962566103423978
-
-
-def kernel_init(std: float) -> nn.initializers.Initializer:
-    """Truncated normal of standard deviation `std`, cut at two deviations of its parent."""
-    return nn.initializers.truncated_normal(std / _TRUNCATED_STD)
-
-
-def dense(config: ViTClsConfig, features: int, dtype: Dtype, name: str, use_bias: bool = True) -> nn.Dense:
-    """Linear layer (..., in) -> (..., features) with the model's initialisation."""
-    return nn.Dense(features, use_bias, dtype, kernel_init=kernel_init(config.initializer_range), name=name)
-
-
-def layer_norm(config: ViTClsConfig, dtype: Dtype, name: str) -> nn.LayerNorm:
-    """LayerNorm over D, its variance in two passes as in torch: the fast one loses digits on large means."""
-    return nn.LayerNorm(config.layer_norm_eps, dtype, use_fast_variance=False, name=name)
+from .positions import Grid, resample_positions, rope_table, sincos2d_table
 
 
 class PatchEmbedding(nn.Module):
@@ -113,81 +81,6 @@ class Embeddings(nn.Module):
             prefix, patches = jnp.split(x, [c.num_positioned_prefix_tokens], axis=1)
             x = jnp.concatenate([prefix, tokens("register_tokens", c.num_register_tokens), patches], axis=1)
         return nn.Dropout(c.hidden_dropout_prob)(x, deterministic)
-
-
-class Attention(nn.Module):
-    """Multi-head attention of some tokens to all: (B, Q, D), (B, T, D) -> (B, Q, D), probabilities (B, heads, Q, T).
-
-    Vaswani et al. 2017, equation 1; softmax in float32.
-    """
-
-    config: ViTClsConfig
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, context: jax.Array, rope: Rope = None, deterministic: bool = True
-    ) -> tuple[jax.Array, jax.Array]:
-        c = self.config
-        key_bias = c.qkv_bias if c.key_bias is None else c.key_bias
-
-        def heads(tokens: jax.Array, name: str, use_bias: bool) -> jax.Array:  # (B, T, D) -> (B, heads, T, d)
-            projected = dense(c, c.hidden_size, self.dtype, name, use_bias)(tokens)
-            return projected.reshape(*projected.shape[:2], c.num_attention_heads, -1).swapaxes(1, 2)
-
-        query, key = heads(x, "query", c.qkv_bias), heads(context, "key", key_bias)
-        value = heads(context, "value", c.qkv_bias)
-        if rope is not None:
-            query, key = rotate(query, rope), rotate(key, rope)
-        query = query * (query.shape[-1] ** -0.5)
-        scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
-        probabilities = nn.softmax(scores).astype(self.dtype)
-        dropped = nn.Dropout(c.attention_probs_dropout_prob)(probabilities, deterministic)
-        mixed = jnp.einsum("bhqk,bhkd->bqhd", dropped, value).reshape(x.shape)
-        return dense(c, c.hidden_size, self.dtype, "out")(mixed), probabilities
-
-
-class Mlp(nn.Module):
-    """Two linear layers, or three with a gate (Shazeer 2020, equation 6): (B, T, D) -> (B, T, D)."""
-
-    config: ViTClsConfig
-    dtype: Dtype = jnp.float32
-    gated: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        c = self.config
-        act = ACTIVATIONS[c.hidden_act]
-        hidden = dense(c, c.intermediate_size, self.dtype, "fc1")(x)
-        gate = act(dense(c, c.intermediate_size, self.dtype, "gate")(x)) if self.gated else None
-        hidden = act(hidden) if gate is None else gate * hidden
-        return dense(c, c.hidden_size, self.dtype, "fc2")(hidden)
-
-
-class EncoderBlock(nn.Module):
-    """Pre-norm block: (B, T, D) -> (B, T, D) and attention probabilities. Dosovitskiy et al. 2021, equations 2, 3."""
-
-    config: ViTClsConfig
-    drop_path_rate: float = 0.0
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, rope: Rope, deterministic: bool) -> tuple[jax.Array, jax.Array]:
-        c = self.config
-
-        def branch(y: jax.Array, number: int) -> jax.Array:
-            y = nn.Dropout(c.hidden_dropout_prob)(y, deterministic)
-            if c.layer_scale_init_value is not None:
-                init = nn.initializers.constant(c.layer_scale_init_value)
-                y = y * self.param(f"layer_scale{number}", init, (c.hidden_size,)).astype(self.dtype)
-            return nn.Dropout(self.drop_path_rate, broadcast_dims=(1, 2))(y, deterministic)  # whole images drop
-
-        y = layer_norm(c, self.dtype, "norm1")(x)
-        y, probabilities = Attention(c, self.dtype, name="attention")(y, y, rope, deterministic)
-        x = x + branch(y, 1)
-        y = layer_norm(c, self.dtype, "norm2")(x)
-        y = Mlp(c, self.dtype, c.mlp == "swiglu", name="mlp")(y)
-        return x + branch(y, 2), probabilities
 
 
 class Encoder(nn.Module):

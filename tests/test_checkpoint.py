@@ -166,7 +166,7 @@ def test_other_image_size_interpolates_and_says_so(folder, model, caplog):
         folder, image_size=(12, 16), output_loading_info=True
     )
     assert report.interpolated_keys == ["embeddings.position_embedding.embedding"]
-    assert "position embeddings interpolated (bicubic) from (8, 8) pixels to (12, 16)" in caplog.text
+    assert "interpolated to another image size: embeddings.position_embedding.embedding" in caplog.text
     images = pixels(size=(12, 16))
     np.testing.assert_allclose(
         loaded(images).logits, model(images, interpolate_pos_encoding=True).logits, atol=1e-5, rtol=1e-5
@@ -390,3 +390,21 @@ def test_the_config_can_be_given(folder, model):
     assert loaded.config.readout == "mean"
     again = FlaxViTClsForImageClassification.from_pretrained(folder, config=str(folder))
     assert_same(again.params, model.params)
+
+
+@pytest.mark.parametrize("why", ["working directory", "no exchange"])
+def test_where_folders_cannot_be_exchanged_files_are(folder, model, monkeypatch, why):
+    (folder / "notes.md").write_text("mine")
+    model.save_pretrained(folder, max_shard_size="4KB")
+    inode = folder.stat().st_ino
+    if why == "working directory":
+        monkeypatch.chdir(folder)
+        model.save_pretrained(".")
+    else:
+        monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
+        model.save_pretrained(folder)
+    assert folder.stat().st_ino == inode
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "model.safetensors", "preprocessor_config.json", "notes.md"}
+    assert_same(FlaxViTClsForImageClassification.from_pretrained(folder).params, model.params)
+    assert {path.name for path in folder.parent.iterdir()} == {"checkpoint"}

@@ -8,7 +8,8 @@ from conftest import pixels, spread, tiny_config, tiny_model
 from reference import norm
 
 from modeling_vit_cls import FlaxViTClsModel, ViTClsConfig
-from modeling_vit_cls.modules import FlaxViTClsModule, Mlp
+from modeling_vit_cls.layers import Mlp
+from modeling_vit_cls.modules import FlaxViTClsModule
 from modeling_vit_cls.positions import resample_positions, rope_table, rotate, sincos2d_table
 
 

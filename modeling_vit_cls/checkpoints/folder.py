@@ -32,12 +32,11 @@ def replace_folder(folder: Path, is_ours: Callable[[str], bool]) -> Iterator[Pat
     try:
         build.chmod(_mode_for(folder))
         yield build
-        if folder.exists():
-            for entry in sorted(folder.iterdir()):
-                if not is_ours(entry.name):
-                    _link(entry, build / entry.name)
         _sync(build)
-        _swap(build, folder)
+        if not folder.exists():
+            build.rename(folder)
+        elif not _exchange(build, folder, is_ours):
+            _replace_files(build, folder, is_ours)
         _sync_folder(folder.parent)
     except CheckpointError:
         raise
@@ -91,25 +90,31 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _swap(build: Path, folder: Path) -> None:
-    """Put `build` where `folder` is; afterwards `build` holds the old contents, if there were any."""
-    if not folder.exists():
-        os.rename(build, folder)
-    elif not _exchange(build, folder):
-        old = folder.with_name(f"{build.name}.old")  # a moment without the folder, but never a mixture
-        os.rename(folder, old)
-        os.rename(build, folder)
-        os.rename(old, build)
+def _exchange(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> bool:
+    """Exchange the two folders in one step, what is not ours linked into the new one; False where that cannot be.
 
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two names in one step; False where the system cannot."""
+    A folder that a process works in is not exchanged under its feet, and a mount point cannot be.
+    """
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:
+    if rename is None or Path.cwd().is_relative_to(folder):
         return False
-    if rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+    for entry in sorted(folder.iterdir()):
+        if not is_ours(entry.name):
+            _link(entry, build / entry.name)
+    _sync_folder(build)
+    if rename(_AT_FDCWD, os.fsencode(build), _AT_FDCWD, os.fsencode(folder), _RENAME_EXCHANGE) == 0:
         return True
-    code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS):
+    if ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS, errno.EBUSY, errno.EXDEV, errno.EPERM):
         return False
-    raise OSError(code, os.strerror(code), str(second))
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+
+
+def _replace_files(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Move our files over one at a time, config.json last, then remove those of ours that are outdated."""
+    new = [entry.name for entry in build.iterdir() if is_ours(entry.name) or not (folder / entry.name).exists()]
+    for name in sorted(new, key=lambda name: (name == "config.json", name.endswith(".json"), name)):
+        (build / name).replace(folder / name)
+    for entry in folder.iterdir():
+        if is_ours(entry.name) and entry.name not in new:
+            entry.unlink()
+    _sync_folder(folder)

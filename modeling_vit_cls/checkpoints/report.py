@@ -1,7 +1,11 @@
 """What happened to each tensor of a checkpoint while it was loaded."""
 
+import logging
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -26,3 +30,14 @@ class LoadReport:
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
+
+    def log(self, folder: Path) -> None:
+        """Warn of what is not simply the file's: missing, newly drawn, interpolated."""
+        said = {
+            "missing, left out of the parameters": self.missing_keys,
+            "newly drawn, to be trained": self.new_keys,
+            "interpolated to another image size": self.interpolated_keys,
+        }
+        for what, names in said.items():
+            if names:
+                logger.warning("%s: %s: %s", folder, what, ", ".join(names))

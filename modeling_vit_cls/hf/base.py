@@ -19,13 +19,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..checkpoints.adapt import adapt, canonical
 from ..checkpoints.hub import checkpoint_folder, push_folder
-from ..checkpoints.load import parameter_shapes
+from ..checkpoints.load import load_checked, parameter_shapes
 from ..checkpoints.report import LoadReport
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..processing import ViTClsImageProcessor
-from .loading import load_params, read_configs, read_processor
-from .saving import write_checkpoint
+from .dtypes import cast_floating, compute_dtype
+from .loading import read_configs, read_processor
+from .saving import check_tensors, config_to_save, write_checkpoint
 
 Params = Any  # a nested dict of arrays, or flax's FrozenDict of them
 _Upstream: type = getattr(transformers, "FlaxPreTrainedModel", object)
@@ -173,15 +174,15 @@ class FlaxPreTrainedModel(_Upstream):
 
     def to_bf16(self, params: Params, mask: Any = None) -> Params:
         """A copy of `params` in bfloat16; `mask` is a tree like it, False where a leaf keeps its type."""
-        return _cast(params, jnp.bfloat16, mask)
+        return cast_floating(params, jnp.bfloat16, mask)
 
     def to_fp16(self, params: Params, mask: Any = None) -> Params:
         """A copy of `params` in float16; `mask` is a tree like it, False where a leaf keeps its type."""
-        return _cast(params, jnp.float16, mask)
+        return cast_floating(params, jnp.float16, mask)
 
     def to_fp32(self, params: Params, mask: Any = None) -> Params:
         """A copy of `params` in float32; `mask` is a tree like it, False where a leaf keeps its type."""
-        return _cast(params, jnp.float32, mask)
+        return cast_floating(params, jnp.float32, mask)
 
     @classmethod
     def can_generate(cls) -> bool:
@@ -232,7 +233,10 @@ class FlaxPreTrainedModel(_Upstream):
         source, target = read_configs(cls.config_class, folder, config, kwargs)
         model = cls(target, seed=seed, dtype=dtype, _do_init=False)
         model.image_processor = read_processor(folder, source, target)
-        params, report = load_params(model, folder, source, ignore_mismatched_sizes, allow_missing=not _do_init)
+        tensors, missing = load_checked(folder, source, allow_missing=not _do_init)
+        report = LoadReport(missing_keys=[name for name in missing if name in map(canonical, model._shapes)])
+        params = model.take_over(tensors, source, report, ignore_mismatched_sizes)
+        report.log(folder)
         if not _do_init:
             return (model, params, report) if output_loading_info else (model, params)
         model._is_initialized, model._params = True, params
@@ -258,8 +262,7 @@ class FlaxPreTrainedModel(_Upstream):
             raise ValueError("safe_serialization=False: only safetensors are written")
         if kwargs and not push_to_hub:
             raise TypeError(f"unknown keywords {sorted(kwargs)}")
-        params = self.params if params is None else params
-        write_checkpoint(self, Path(save_directory), params, max_shard_size)
+        self._write(Path(save_directory), params, max_shard_size)
         if push_to_hub:
             repo_id = kwargs.pop("repo_id", Path(save_directory).resolve().name)
             push_folder(Path(save_directory), repo_id, **kwargs)
@@ -277,24 +280,11 @@ class FlaxPreTrainedModel(_Upstream):
         """
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "checkpoint"
-            write_checkpoint(self, target, self.params if params is None else params, max_shard_size)
+            self._write(target, params, max_shard_size)
             return push_folder(target, repo_id, **kwargs)
 
-
-def compute_dtype(dtype: Any) -> jnp.dtype:
-    """float32, bfloat16 or float16 from a type or its name. Raises ConfigError for any other."""
-    try:
-        found = jnp.dtype(dtype)
-    except TypeError as error:
-        raise ConfigError("dtype", dtype, "must be float32, bfloat16 or float16") from error
-    if found not in (jnp.float32, jnp.bfloat16, jnp.float16):
-        raise ConfigError("dtype", dtype, "must be float32, bfloat16 or float16")
-    return found
-
-
-def _cast(params: Params, dtype: Any, mask: Any) -> Params:
-    def cast(leaf: Any, chosen: bool = True) -> Any:
-        return leaf.astype(dtype) if chosen and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    tree = unfreeze(params)
-    return jax.tree.map(cast, tree) if mask is None else jax.tree.map(cast, tree, unfreeze(mask))
+    def _write(self, folder: Path, params: Params | None, max_shard_size: int | str) -> None:
+        tensors = flatten_dict(unfreeze(self.params if params is None else params), sep=".")
+        check_tensors(tensors, self._shapes, whole=self._is_initialized)
+        config = config_to_save(self.config, self.module.config, type(self).__name__)
+        write_checkpoint(folder, config, tensors, self.image_processor, max_shard_size)

@@ -1,23 +1,14 @@
-"""From a checkpoint folder to configs, image processor and parameters."""
+"""From a checkpoint folder to its config and image processor, and to those that are asked for."""
 
 import json
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..checkpoints.adapt import canonical
-from ..checkpoints.load import load_checked
-from ..checkpoints.report import LoadReport
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..processing import ViTClsImageProcessor
-
-if TYPE_CHECKING:
-    from .base import FlaxPreTrainedModel
-
-logger = logging.getLogger(__name__)
 
 # What transformers' Auto classes pass along beside the config's overrides; none has a meaning here: files say
 # themselves what they are, and no code is ever taken from a repository.
@@ -62,27 +53,3 @@ def read_processor(folder: Path, source: ViTClsConfig, target: ViTClsConfig) -> 
         return ViTClsImageProcessor.for_config(target)
     processor: Any = ViTClsImageProcessor.from_dict(read_json(file))
     return processor if source.image_hw == target.image_hw else processor.at_size(target.image_hw)
-
-
-def load_params(
-    model: "FlaxPreTrainedModel", folder: Path, source: ViTClsConfig, ignore_mismatched_sizes: bool, allow_missing: bool
-) -> tuple[dict[str, Any], LoadReport]:
-    """Parameters of `model` from a folder whose own config is `source`, and the report of what was done to them."""
-    tensors, missing = load_checked(folder, source, allow_missing)
-    wanted = {canonical(name) for name in model._shapes}
-    report = LoadReport(missing_keys=[name for name in missing if name in wanted])
-    params = model.take_over(tensors, source, report, ignore_mismatched_sizes)
-    _tell(folder, source, model.config, report)
-    return params, report
-
-
-def _tell(folder: Path, source: ViTClsConfig, target: ViTClsConfig, report: LoadReport) -> None:
-    if report.missing_keys:
-        logger.warning("%s: missing, left out of the parameters: %s", folder, ", ".join(report.missing_keys))
-    if report.new_keys:
-        logger.warning("%s: newly drawn, to be trained: %s", folder, ", ".join(report.new_keys))
-    if report.interpolated_keys:
-        sizes = f"{source.image_hw} pixels to {target.image_hw}"
-        logger.warning(
-            "%s: position embeddings interpolated (%s) from %s", folder, target.position_interpolation, sizes
-        )

@@ -1,52 +1,57 @@
-"""From a model to a checkpoint folder."""
+"""From parameters, config and image processor to a checkpoint folder."""
 
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from flax.core import unfreeze
-from flax.traverse_util import flatten_dict
+from typing import Any
 
 from ..checkpoints.folder import replace_folder
+from ..checkpoints.load import Shapes
 from ..checkpoints.weights import is_weight_file, write_weights
 from ..config_rules import FIELD_NAMES
+from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from .base import FlaxPreTrainedModel
+from ..processing import ViTClsImageProcessor
 
 
-def write_checkpoint(model: "FlaxPreTrainedModel", folder: Path, params: Any, max_shard_size: int | str) -> None:
-    """Write config, weights and image processor, replacing the folder's old checkpoint in one step."""
-    tensors = flatten_dict(unfreeze(params), sep=".")
-    _check_params(model, tensors)
-    _check_unchanged(model)
-    config = copy.deepcopy(model.config)
-    config.architectures = [type(model).__name__.removeprefix("Flax")]
-    config.dtype = None
+def write_checkpoint(
+    folder: Path,
+    config: ViTClsConfig,
+    tensors: Mapping[str, Any],
+    image_processor: ViTClsImageProcessor,
+    max_shard_size: int | str,
+) -> None:
+    """Replace a folder's checkpoint by another; an image processor that lies there stays."""
     has_processor = (folder / "preprocessor_config.json").is_file()
     with replace_folder(folder, lambda name: name == "config.json" or is_weight_file(name)) as build:
-        config.to_json_file(build / "config.json")
         write_weights(build, tensors, max_shard_size)
+        config.to_json_file(build / "config.json")
         if not has_processor:
-            model.image_processor.to_json_file(build / "preprocessor_config.json")
+            image_processor.to_json_file(build / "preprocessor_config.json")
 
 
-def _check_params(model: "FlaxPreTrainedModel", tensors: Mapping[str, Any]) -> None:
+def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:
+    """Raise ValueError unless `tensors` are those of a model of these shapes, all of them if `whole`."""
     for name, tensor in tensors.items():
-        if name not in model._shapes:
-            raise ValueError(f"params: {name!r} is not a parameter of {type(model).__name__}")
-        if tensor.shape != model._shapes[name].shape:
-            raise ValueError(f"params: {name!r} has shape {tensor.shape}, expected {model._shapes[name].shape}")
-    missing = sorted(set(model._shapes) - set(tensors))
-    if missing and model._is_initialized:  # without _do_init a part of the parameters may be saved, as upstream
+        if name not in shapes:
+            raise ValueError(f"params: {name!r} is not a parameter of this model")
+        if tensor.shape != shapes[name].shape:
+            raise ValueError(f"params: {name!r} has shape {tensor.shape}, expected {shapes[name].shape}")
+    missing = sorted(set(shapes) - set(tensors))
+    if missing and whole:  # of a model without parameters of its own, some may be saved, as in transformers
         raise ValueError(f"params: {missing[0]!r} is missing, {len(missing)} in all")
 
 
-def _check_unchanged(model: "FlaxPreTrainedModel") -> None:
-    """A config changed behind a built model would be saved beside weights that were not computed with it."""
+def config_to_save(config: ViTClsConfig, built: ViTClsConfig, class_name: str) -> ViTClsConfig:
+    """The config to write beside a model's weights; `built` is the one that its modules compute with.
+
+    Raises ConfigError if the two differ: the file would speak of a model that nobody has.
+    """
     for name in (*FIELD_NAMES, "num_labels"):
-        built, now = getattr(model.module.config, name), getattr(model.config, name)
-        if built != now:
-            raise ConfigError(name, now, f"was {built!r} when the model was built: build one with the new config")
+        before, now = getattr(built, name), getattr(config, name)
+        if before != now:
+            raise ConfigError(name, now, f"was {before!r} when the model was built: build one with the new config")
+    config = copy.deepcopy(config)
+    config.architectures = [class_name.removeprefix("Flax")]
+    config.dtype = None  # parameters have types of their own; this is a word for PyTorch
+    return config
