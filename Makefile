@@ -5,11 +5,16 @@ VENV ?= .venv-$(TRANSFORMERS)
 BIN = $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: test lint format constraints clean
+.PHONY: test parity lint format constraints clean
 .DELETE_ON_ERROR:
 
 test: $(VENV)/ready  ## the tests, in one world
 	$(BIN)/python -m pytest -n $(JOBS)
+
+parity: $(VENV)/ready $(VENV)-torch/ready  ## other libraries' checkpoints, written by the libraries just now
+	rm -rf build/golden && mkdir -p build/golden
+	$(VENV)-torch/bin/python tests/golden/make.py build/golden
+	VIT_CLS_GOLDEN=build/golden $(BIN)/python -m pytest -n $(JOBS) tests/test_families.py
 
 lint: $(VENV)/ready  ## what CI and the pre-commit hooks check
 	$(BIN)/ruff format --check .
@@ -29,6 +34,13 @@ $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	if [ $(TRANSFORMERS) = 4 ]; then $(BIN)/python tests/fetch_upstream.py; fi
 	touch $@
 
+$(VENV)-torch/ready: constraints/transformers-$(TRANSFORMERS).txt
+	$(PYTHON) -m venv $(VENV)-torch
+	$(VENV)-torch/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-torch/bin/python -m pip install --quiet torch==2.13.0
+	$(VENV)-torch/bin/python -m pip install --quiet pillow transformers --constraint constraints/transformers-$(TRANSFORMERS).txt
+	touch $@
+
 constraints:  ## resolve both worlds anew, to the newest versions that fit, for Python 3.11 to 3.13
 	for world in 4 5; do \
 	  uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --upgrade --extra dev \
@@ -36,4 +48,4 @@ constraints:  ## resolve both worlds anew, to the newest versions that fit, for 
 	done
 
 clean:
-	rm -rf .venv-* dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv-* build dist .pytest_cache .ruff_cache .hypothesis

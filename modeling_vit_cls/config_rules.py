@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 from transformers import PretrainedConfig
 
 from .errors import ConfigError
 
 MAX_PARAMETERS = 10**11  # a config beyond it is a typing error or an attack: 400 GB of float32
-MAX_LABELS = 10**6  # transformers keeps two dictionaries of that length
+MAX_LABELS = 500_000  # transformers keeps two dictionaries of that length: 0.1 GB
 
 # Keys that some version of transformers writes to config.json, or passes to a config class while it loads one.
 _WRITTEN_BY_TRANSFORMERS = set(
@@ -66,6 +67,7 @@ RULES: dict[str, Rule] = {
     "image_size": _SIZE,
     "patch_size": _integer(1, 65536),
     "num_channels": _integer(1, 4096),
+    "patch_bias": _BOOLEAN,
     "hidden_act": _choice("gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"),
     "layer_norm_eps": _SMALL,
     "qkv_bias": _BOOLEAN,
@@ -78,6 +80,7 @@ RULES: dict[str, Rule] = {
     "use_cls_token": _BOOLEAN,
     "num_register_tokens": _integer(0, 4096),
     "use_distillation_token": _BOOLEAN,
+    "use_distillation_head": _or_none(_BOOLEAN),
     "position_embedding": _choice("learned", "sincos2d", "rope", "none"),
     "position_embedding_tokens": _choice("all", "patches"),
     "position_interpolation": _choice("bicubic", "bicubic_antialias", "bilinear"),
@@ -87,6 +90,7 @@ RULES: dict[str, Rule] = {
     "pre_norm": _BOOLEAN,
     "norm_position": _choice("before_readout", "after_readout"),
     "representation_size": _or_none(_integer(1, 65536)),
+    "projection_size": _or_none(_integer(1, 65536)),
     "num_labels": _integer(1, MAX_LABELS),
 }
 FIELD_NAMES = tuple(name for name in RULES if name != "num_labels")  # num_labels lives in transformers' base class
@@ -119,6 +123,7 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
     """Rows of (field to name, whether the rule is broken, the rule)."""
     sides = f["image_size"] if isinstance(f["image_size"], tuple | list) else (f["image_size"],) * 2
     width, heads, patch = f["hidden_size"], f["num_attention_heads"], f["patch_size"]
+    distillation_head = f["use_distillation_token"] and f["use_distillation_head"] is not False
     reads_cls = f["readout"] in ("cls", "cls_mean")
     position, head_width = f["position_embedding"], width // heads
     return [
@@ -128,14 +133,19 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
         ("readout", reads_cls and not f["use_cls_token"], "reads the [CLS] token: needs use_cls_token=True"),
         ("use_distillation_token", f["use_distillation_token"] and not f["use_cls_token"], "needs use_cls_token=True"),
         (
-            "use_distillation_token",
-            f["use_distillation_token"] and f["norm_position"] != "before_readout",
-            "its head reads a normalised token: needs norm_position='before_readout'",
+            "use_distillation_head",
+            bool(f["use_distillation_head"]) and not f["use_distillation_token"],
+            "reads the distillation token: needs use_distillation_token=True",
+        ),
+        (
+            "norm_position",
+            distillation_head and f["norm_position"] != "before_readout",
+            "the distillation head reads a normalised token: use 'before_readout'",
         ),
         (
             "representation_size",
-            f["representation_size"] is not None and f["use_distillation_token"],
-            "a model with a distillation token has no representation layer: use None",
+            f["representation_size"] is not None and distillation_head,
+            "a model with a distillation head has no representation layer: use None",
         ),
         (
             "norm_position",
@@ -174,6 +184,8 @@ def check_call(fields: Mapping[str, Any], kwargs: dict[str, Any]) -> dict[str, A
             near = difflib.get_close_matches(str(name), [*RULES, *sorted(known)], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(str(name), kwargs[name], f"is not a field of ViTClsConfig{hint}")
+    if isinstance(kwargs.get("num_labels"), np.integer):
+        kwargs = {**kwargs, "num_labels": int(kwargs["num_labels"])}
     kwargs = _complete_labels(kwargs)
     if fields:
         labels = kwargs.get("id2label")

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import numpy as np
 from transformers import PretrainedConfig
 
 from .config_rules import FIELD_NAMES, check_call, check_config
@@ -22,6 +23,8 @@ class ViTClsConfig(PretrainedConfig):
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first (Huang et al. 2016).
         readout: "cls" takes token 0, "mean" averages the patches alone, "cls_mean" concatenates the two
             (2 x hidden_size wide), "map" pools by attention (Zhai et al. 2022, section 3.2).
+        use_distillation_head: a second classifier on the distillation token, averaged with the first (Touvron et al.
+            2021, section 4); None means wherever there is that token.
         position_embedding: "learned", "sincos2d" (Beyer et al. 2022), "rope" (DINOv3, Simeoni et al. 2025) or "none".
         position_embedding_tokens: "all" gives [CLS] and the distillation token positions too; registers never have one.
         position_interpolation: how learned positions are resampled to another grid; "bicubic" is torch's without
@@ -31,6 +34,7 @@ class ViTClsConfig(PretrainedConfig):
         pre_norm: a LayerNorm before the first block, as in CLIP.
         norm_position: the final LayerNorm acts on all tokens, or on the readout alone ("after_readout").
         representation_size: width of a tanh layer between readout and classifier; None for none.
+        projection_size: width of a linear projection of the readout, as in CLIP (`get_image_features`); None for none.
         num_labels, id2label, label2id: as everywhere in transformers.
 
     Raises:
@@ -49,6 +53,7 @@ class ViTClsConfig(PretrainedConfig):
         image_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
         num_channels: int = 3,
+        patch_bias: bool = True,
         hidden_act: Literal["gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"] = "gelu",
         layer_norm_eps: float = 1e-6,
         qkv_bias: bool = True,
@@ -61,6 +66,7 @@ class ViTClsConfig(PretrainedConfig):
         use_cls_token: bool = True,
         num_register_tokens: int = 0,
         use_distillation_token: bool = False,
+        use_distillation_head: bool | None = None,
         position_embedding: Literal["learned", "sincos2d", "rope", "none"] = "learned",
         position_embedding_tokens: Literal["all", "patches"] = "all",
         position_interpolation: Literal["bicubic", "bicubic_antialias", "bilinear"] = "bicubic",
@@ -70,9 +76,11 @@ class ViTClsConfig(PretrainedConfig):
         pre_norm: bool = False,
         norm_position: Literal["before_readout", "after_readout"] = "before_readout",
         representation_size: int | None = None,
+        projection_size: int | None = None,
         **kwargs: Any,
     ):
         fields = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
+        fields = {name: value.item() if isinstance(value, np.generic) else value for name, value in fields.items()}
         if isinstance(image_size, list):  # a pair comes back from JSON as a list
             fields["image_size"] = tuple(image_size)
         labels = check_call(fields, kwargs)
@@ -91,9 +99,10 @@ class ViTClsConfig(PretrainedConfig):
         if not isinstance(config_dict, dict):
             raise ConfigError("config.json", config_dict, "must hold one JSON object of fields")
         return_unused = kwargs.pop("return_unused_kwargs", False)
-        if "num_labels" in kwargs and kwargs["num_labels"] != len(config_dict.get("id2label") or ()):
-            config_dict = {k: v for k, v in config_dict.items() if k not in ("id2label", "label2id")}
-        overrides = {name: kwargs.pop(name) for name in [*kwargs] if name in cls.field_names() or name == "num_labels"}
+        labels = ("id2label", "label2id", "num_labels")
+        if any(kwargs.get(name) is not None for name in labels):  # a new head: none of the old labels stays
+            config_dict = {name: value for name, value in config_dict.items() if name not in labels}
+        overrides = {name: kwargs.pop(name) for name in [*kwargs] if name in (*cls.field_names(), *labels)}
         loaded: Any = super().from_dict({**config_dict, **overrides}, return_unused_kwargs=True, **kwargs)
         config, unused = loaded
         config.check()
@@ -116,6 +125,12 @@ class ViTClsConfig(PretrainedConfig):
     def num_classes(self) -> int:
         """Number K of classes; `num_labels`, which transformers lets be None."""
         return len(self.id2label or ())
+
+    @property
+    def has_distillation_head(self) -> bool:
+        """Whether there is a second classifier, on the distillation token."""
+        chosen = self.use_distillation_head
+        return self.use_distillation_token if chosen is None else chosen
 
     @property
     def image_hw(self) -> tuple[int, int]:

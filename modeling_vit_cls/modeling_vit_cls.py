@@ -65,7 +65,9 @@ class _FlaxViTCls(FlaxPreTrainedModel):
         config = copy.deepcopy(self.config)
         config.readout = readout  # pyright: ignore[reportAttributeAccessIssue]
         model = type(self)(config, seed=seed, dtype=self.dtype, _do_init=False)
-        model.image_processor = self.image_processor
+        model._image_processor = self._image_processor
+        if self.module.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
         if self._is_initialized:
             model._is_initialized, model._params = True, model.take_over(self.params, self.config, LoadReport())
         return model

@@ -26,7 +26,16 @@ class PatchEmbedding(nn.Module):
         c = self.config
         side = (c.patch_size, c.patch_size)
         init = kernel_init(c.initializer_range)
-        conv = nn.Conv(c.hidden_size, side, side, "VALID", dtype=self.dtype, kernel_init=init, name="projection")
+        conv = nn.Conv(
+            c.hidden_size,
+            side,
+            side,
+            "VALID",
+            use_bias=c.patch_bias,
+            dtype=self.dtype,
+            kernel_init=init,
+            name="projection",
+        )
         patches = conv(images)
         return patches.reshape(patches.shape[0], -1, c.hidden_size)
 
@@ -167,7 +176,10 @@ class FlaxViTClsModule(nn.Module):
             pooled = norm(readout(x))
         if c.representation_size is not None:
             pooled = jnp.tanh(dense(c, c.representation_size, self.dtype, "representation")(pooled))
-        return FlaxBaseModelOutputWithPooling(x, pooled, hidden_states, attentions)
+        embeds = None
+        if c.projection_size is not None:
+            embeds = dense(c, c.projection_size, self.dtype, "projection", use_bias=False)(pooled)
+        return FlaxBaseModelOutputWithPooling(x, pooled, hidden_states, attentions, embeds)
 
 
 class FlaxViTClsForImageClassificationModule(nn.Module):
@@ -184,7 +196,7 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
         outputs = backbone(images, deterministic)
         logits = dense(c, c.num_classes, self.dtype, "classifier")(outputs.pooler_output).astype(jnp.float32)
         cls_logits = distillation_logits = None
-        if c.use_distillation_token:  # Touvron et al. 2021, section 4: at inference the two heads are averaged
+        if c.has_distillation_head:  # Touvron et al. 2021, section 4: at inference the two heads are averaged
             token = outputs.last_hidden_state[:, 1]
             cls_logits = logits
             distillation_logits = dense(c, c.num_classes, self.dtype, "distillation_classifier")(token)

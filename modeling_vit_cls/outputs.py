@@ -24,12 +24,14 @@ class FlaxBaseModelOutputWithPooling(_Output):
     """Tokens (B, T, D), their readout (B, F), and on request every hidden state and attention map.
 
     `hidden_states` holds L + 1 arrays (B, T, D), the encoder's input first; `attentions` L arrays (B, heads, T, T).
+    `image_embeds` (B, projection_size) is the projected readout of a model that has such a projection.
     """
 
     last_hidden_state: jax.Array
     pooler_output: jax.Array | None = None
     hidden_states: tuple[jax.Array, ...] | None = None
     attentions: tuple[jax.Array, ...] | None = None
+    image_embeds: jax.Array | None = None
 
 
 @flax.struct.dataclass

@@ -1,7 +1,8 @@
 """The image processor: images of any kind -> pixel_values (B, C, H, W) float32."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import BaseImageProcessor, BatchFeature
 
 from .configuration_vit_cls import ViTClsConfig
-from .errors import BadImageError, shorten
+from .errors import BadImageError, ConfigError, shorten
 
 MAX_PIXELS = 100_000_000  # more is a decompression bomb, or a picture to be tiled by its owner
 _BROKEN = (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError)
@@ -22,10 +23,13 @@ def load_image(image: Any) -> Image.Image:
     16 bits are scaled to 8, CMYK and palettes are converted, the EXIF orientation is applied, and of an animation the
     first frame is taken. Raises BadImageError, naming the file, for whatever is not an image.
     """
-    name = os.fspath(image) if isinstance(image, str | os.PathLike) else type(image).__name__
+    name = shorten(os.fspath(image), 500)[1:-1] if isinstance(image, str | os.PathLike) else type(image).__name__
     try:
         if isinstance(image, str | os.PathLike):
+            if str(image).startswith(("http://", "https://")):
+                raise BadImageError("is an address; images are read from files: download it first")
             with Image.open(image) as opened:
+                opened.seek(0)
                 return _upright_rgb(opened)
         return _upright_rgb(image if isinstance(image, Image.Image) else _from_array(np.asarray(image)))
     except BadImageError as error:
@@ -57,9 +61,10 @@ def _to_8_bits(array: np.ndarray) -> np.ndarray:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
+    if 0 in image.size:
+        raise BadImageError(f"is empty: {image.width} x {image.height} pixels")
     if image.width * image.height > MAX_PIXELS:
         raise BadImageError(f"has {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS:,}")
-    image.seek(0)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode == "I":  # Pillow's own conversion would clip to white
         array = np.asarray(image)
@@ -72,6 +77,29 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _size(field: str, value: Any, default: dict[str, int], edge: bool) -> dict[str, int]:
+    """A size as a dict; one number, as in older files, is the shortest edge if `edge`, else both sides."""
+    if value is None:
+        return default
+    if isinstance(value, int):
+        value = {"shortest_edge": value} if edge else {"height": value, "width": value}
+    sides = dict(value) if isinstance(value, Mapping) else {}
+    allowed = ({"height", "width"},) if field == "crop_size" else ({"height", "width"}, {"shortest_edge"})
+    if set(sides) not in allowed or not all(isinstance(side, int) and 1 <= side <= 65536 for side in sides.values()):
+        raise ConfigError(
+            field, value, f"must have, in pixels, the keys {' or '.join(str(sorted(keys)) for keys in allowed)}"
+        )
+    return sides
+
+
+def _statistics(field: str, value: Any) -> list[Any]:
+    """Mean or deviation of each channel: 3 numbers, or 1 for grey images."""
+    numbers = [value] if isinstance(value, int | float) else list(value) if isinstance(value, Sequence) else []
+    if len(numbers) not in (1, 3) or not all(isinstance(number, int | float) for number in numbers):
+        raise ConfigError(field, value, "must hold 3 numbers, or 1 for grey images")
+    return numbers
 
 
 class ViTClsImageProcessor(BaseImageProcessor):
@@ -89,10 +117,10 @@ class ViTClsImageProcessor(BaseImageProcessor):
     def __init__(
         self,
         do_resize: bool = True,
-        size: dict[str, int] | None = None,
+        size: dict[str, int] | int | None = None,
         resample: int = Image.Resampling.BILINEAR,
         do_center_crop: bool = False,
-        crop_size: dict[str, int] | None = None,
+        crop_size: dict[str, int] | int | None = None,
         do_rescale: bool = True,
         rescale_factor: float = 1 / 255,
         do_normalize: bool = True,
@@ -101,15 +129,38 @@ class ViTClsImageProcessor(BaseImageProcessor):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.do_resize, self.size, self.resample = do_resize, size or {"height": 224, "width": 224}, int(resample)
-        self.do_center_crop, self.crop_size = do_center_crop, crop_size or self.size
+        self.do_resize, self.resample = do_resize, resample
+        self.size = _size("size", size, {"height": 224, "width": 224}, edge=do_center_crop)
+        self.do_center_crop = do_center_crop
+        self.crop_size = _size("crop_size", crop_size, {"height": 224, "width": 224}, edge=False)
         self.do_rescale, self.rescale_factor = do_rescale, rescale_factor
-        self.do_normalize, self.image_mean, self.image_std = do_normalize, list(image_mean), list(image_std)
+        self.do_normalize = do_normalize
+        self.image_mean, self.image_std = _statistics("image_mean", image_mean), _statistics("image_std", image_std)
+        if resample not in list(Image.Resampling):
+            raise ConfigError("resample", resample, "must be one of PIL's numbers, 0 to 5 (2 bilinear, 3 bicubic)")
+        if len(self.image_mean) != len(self.image_std) or min(self.image_std) <= 0:
+            raise ConfigError(
+                "image_std", image_std, f"must hold {len(self.image_mean)} positive numbers, as image_mean"
+            )
+
+    def emits(self, config: ViTClsConfig) -> bool:
+        """Whether this processor's pixels have the channels and the size that a config's model takes."""
+        last = self.crop_size if self.do_center_crop else self.size if self.do_resize else {}
+        size = (last.get("height"), last.get("width"))
+        return size in (config.image_hw, (None, None)) and len(self.image_mean) == config.num_channels
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> "ViTClsImageProcessor":
+        """The processor of a `preprocessor_config.json` of any of transformers' classes; what is not ours is left."""
+        known = {name: fields[name] for name in signature(cls.__init__).parameters if name in fields}
+        return cls(**{name: value for name, value in known.items() if value is not None})
 
     @classmethod
     def for_config(cls, config: ViTClsConfig) -> "ViTClsImageProcessor":
         """The processor that emits what a config's model takes: its size, its channels, values in [-1, 1]."""
         height, width = config.image_hw
+        if config.num_channels not in (1, 3):
+            raise ConfigError("num_channels", config.num_channels, "images have 1 or 3: prepare other pixels yourself")
         half = (0.5,) * config.num_channels
         return cls(size={"height": height, "width": width}, image_mean=half, image_std=half)
 
@@ -132,11 +183,14 @@ class ViTClsImageProcessor(BaseImageProcessor):
         if return_tensors not in (None, "np", "jax"):
             raise ValueError(f"return_tensors={return_tensors!r}: expected 'np', 'jax' or None")
         batch = images if isinstance(images, list | tuple) else [images]
-        if isinstance(images, np.ndarray) and images.ndim == 4:
-            batch = list(images)
+        if getattr(images, "ndim", 0) == 4:  # a batch in one array, NumPy's or JAX's
+            batch = list(np.asarray(images))
         if not batch:
             raise BadImageError("expected at least one image, got an empty batch")
-        pixels = np.stack([self._pixels(load_image(image)) for image in batch])
+        arrays = [self._pixels(load_image(image)) for image in batch]
+        if len({array.shape for array in arrays}) > 1:
+            raise BadImageError(f"expected images of one size, got {sorted({array.shape for array in arrays})}")
+        pixels = np.stack(arrays)
         if return_tensors == "jax":
             import jax.numpy as jnp  # the processor itself needs NumPy alone
 
@@ -146,7 +200,10 @@ class ViTClsImageProcessor(BaseImageProcessor):
     def _pixels(self, image: Image.Image) -> np.ndarray:
         """An RGB image to normalised pixels (C, H, W) float32."""
         if self.do_resize:
-            image = image.resize(self._target(image), self.resample)
+            width, height = self._target(image)
+            if width * height > MAX_PIXELS:
+                raise BadImageError(f"{image.width} x {image.height} pixels would become {width} x {height}")
+            image = image.resize((width, height), self.resample)
         if self.do_center_crop:
             height, width = self.crop_size["height"], self.crop_size["width"]
             left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -156,11 +213,6 @@ class ViTClsImageProcessor(BaseImageProcessor):
         if self.do_rescale:
             pixels = (pixels.astype(np.float64) * self.rescale_factor).astype(np.float32)
         if self.do_normalize:
-            channels = pixels.shape[2]
-            if len(self.image_mean) != channels or len(self.image_std) != channels:
-                raise BadImageError(
-                    f"image_mean={shorten(self.image_mean)} must hold {channels} numbers, or 1 for grey"
-                )
             pixels = (pixels - np.asarray(self.image_mean, np.float32)) / np.asarray(self.image_std, np.float32)
         return np.ascontiguousarray(pixels.astype(np.float32).transpose(2, 0, 1))
 

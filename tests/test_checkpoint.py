@@ -140,7 +140,7 @@ def test_new_number_of_labels_is_a_new_head_and_nothing_else(folder, model, kind
     assert_same(loaded.params["vit_cls"], model.params["vit_cls"])
     assert loaded.params["classifier"]["kernel"].shape == (16, 3)
     assert "newly drawn" in caplog.text
-    labelled = kind.from_pretrained(folder, id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1})
+    labelled = kind.from_pretrained(folder, id2label={0: "cat", 1: "dog"})
     assert (labelled.config.num_labels, labelled.config.label2id) == (2, {"cat": 0, "dog": 1})
 
 
@@ -320,6 +320,31 @@ def test_an_image_processor_of_ones_own_is_kept(folder, model):
     model.save_pretrained(folder)
     loaded = FlaxViTClsForImageClassification.from_pretrained(folder)
     assert loaded.image_processor.image_mean == [0.1, 0.2, 0.3]
+    loaded.image_processor = ViTClsImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.3, 0.2, 0.1])
+    loaded.save_pretrained(folder)
+    assert AutoImageProcessor.from_pretrained(folder).image_mean == [0.3, 0.2, 0.1]
+
+
+def test_a_model_saved_at_another_size_has_a_processor_of_that_size(folder):
+    FlaxViTClsForImageClassification.from_pretrained(folder, image_size=16).save_pretrained(folder)
+    assert AutoImageProcessor.from_pretrained(folder).size == {"height": 16, "width": 16}
+    tiny_model(image_size=12).save_pretrained(folder)
+    assert AutoImageProcessor.from_pretrained(folder).size == {"height": 12, "width": 12}
+    tiny_model(num_channels=4).save_pretrained(folder)
+    assert not (folder / "preprocessor_config.json").exists()
+
+
+def test_the_same_weights_computed_otherwise_is_said(folder, caplog):
+    loaded, report = FlaxViTClsModel.from_pretrained(folder, num_attention_heads=4, output_loading_info=True)
+    assert report.changed_fields == ["num_attention_heads"]
+    assert "saved with another value of: num_attention_heads" in caplog.text
+    assert loaded.config.num_attention_heads == 4
+    assert "missing_keys" in report
+    assert dict(report)["new_keys"] == []
+
+
+def test_the_old_name_of_dtype_is_understood(folder):
+    assert FlaxViTClsModel.from_pretrained(folder, torch_dtype="bfloat16").dtype == jnp.bfloat16
 
 
 def test_a_save_that_fails_leaves_the_old_checkpoint(folder, model, monkeypatch):
@@ -381,7 +406,7 @@ def test_another_process_reads_what_this_one_wrote(folder, tmp_path):
 def test_a_config_of_another_kind_is_refused(folder):
     fields = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**fields, "model_type": "bert"}))
-    with pytest.raises(ConfigError, match="model_type='bert'"):
+    with pytest.raises(CheckpointError, match="model_type='bert' is no Vision Transformer known here"):
         FlaxViTClsModel.from_pretrained(folder)
 
 

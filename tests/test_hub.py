@@ -134,5 +134,5 @@ def test_repository_of_another_kind_of_model(hub, repo_id):
     api.create_repo(repo_id)
     fields = {**tiny_config().to_dict(), "model_type": "bert"}
     api.upload_file(repo_id=repo_id, path_or_fileobj=json.dumps(fields).encode(), path_in_repo="config.json")
-    with pytest.raises(ValueError, match="bert"):
+    with pytest.raises(CheckpointError, match="model_type='bert'"):
         FlaxViTClsModel.from_pretrained(repo_id)

@@ -99,6 +99,7 @@ def test_gradient_checkpointing_changes_no_number(overrides):
     before = jax.grad(loss)(model.params)
     assert "remat" not in str(jax.make_jaxpr(jax.grad(loss))(model.params))
     model.enable_gradient_checkpointing()
+    assert model.with_readout("mean").module.gradient_checkpointing
     assert "remat" in str(jax.make_jaxpr(jax.grad(loss))(model.params))
     for ours, theirs in zip(jax.tree.leaves(jax.grad(loss)(model.params)), jax.tree.leaves(before)):
         np.testing.assert_allclose(ours, theirs, atol=1e-6, rtol=1e-4)
@@ -278,3 +279,10 @@ def test_pipeline_gives_labels_and_scores(model):
     assert [len(row) for row in single] == [2]
     assert single[0][0]["score"] == pytest.approx(found[0][0]["score"], abs=1e-6)
     assert pipeline.task == "image-classification"
+    for wrong in ({"top_k": 0}, {"top_k": -1}):
+        with pytest.raises(ConfigError, match="top_k"):
+            pipeline(images, **wrong)
+    with pytest.raises(ConfigError, match="batch_size"):
+        ImageClassificationPipeline(model, batch_size=0)
+    with pytest.raises(ConfigError, match="model"):
+        ImageClassificationPipeline(FlaxViTClsModel(tiny_config()))

@@ -7,7 +7,7 @@ from conftest import tiny_config
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from modeling_vit_cls import BadImageError, ViTClsImageProcessor
+from modeling_vit_cls import BadImageError, ConfigError, ViTClsImageProcessor
 from modeling_vit_cls.processing import load_image
 
 RAMP = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
@@ -124,6 +124,8 @@ def test_arrays_of_either_layout():
         (Image.new("F", (4, 4)), "floating-point"),
         (Image.new("L", (20_000, 20_000)), "over the limit"),
         ("nowhere.png", "nowhere.png: there is no such file"),
+        ("https://example.com/cat.png", "download it first"),
+        (Image.new("RGB", (0, 5)), "is empty"),
         (None, "NoneType"),
         (3, "int"),
         ([], "empty batch"),
@@ -166,5 +168,46 @@ def test_unknown_keywords_are_errors():
         ViTClsImageProcessor()(PHOTO, do_resise=False)
     with pytest.raises(ValueError, match="return_tensors='pt'"):
         ViTClsImageProcessor()(PHOTO, return_tensors="pt")
-    with pytest.raises(BadImageError, match="image_mean"):
-        ViTClsImageProcessor(image_mean=[0.5, 0.5])(PHOTO)
+
+
+WRONG_FIELDS = [
+    {"image_mean": [0.5, 0.5]},
+    {"image_mean": "half"},
+    {"image_std": [0, 1, 1]},
+    {"image_std": [1]},
+    {"size": (8, 8)},
+    {"size": {"longest_edge": 8}},
+    {"size": {"height": 8}},
+    {"size": {"height": 0, "width": 8}},
+    {"crop_size": {"shortest_edge": 8}},
+    {"resample": "bicubic"},
+]
+
+
+@pytest.mark.parametrize("fields", WRONG_FIELDS)
+def test_fields_that_cannot_work_are_named(fields):
+    with pytest.raises(ConfigError) as error:
+        ViTClsImageProcessor(**fields)
+    assert error.value.field in ("image_std", *fields)
+
+
+def test_one_number_is_a_size_and_a_mean():
+    assert ViTClsImageProcessor(size=8, image_mean=0.5, image_std=0.5)(PHOTO)["pixel_values"].shape == (1, 1, 8, 8)
+    crop = ViTClsImageProcessor(size=32, crop_size=24, do_center_crop=True)
+    assert (crop.size, crop(PHOTO)["pixel_values"].shape) == ({"shortest_edge": 32}, (1, 3, 24, 24))
+
+
+def test_images_of_several_sizes_do_not_stack():
+    with pytest.raises(BadImageError, match="images of one size"):
+        NATIVE([PHOTO, PHOTO.rotate(90, expand=True)])
+    with pytest.raises(BadImageError, match="would become"):
+        ViTClsImageProcessor(size={"shortest_edge": 224})(Image.new("RGB", (1, 30_000)))
+
+
+def test_the_callers_image_is_left_where_it_is(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "a.gif") as animation:
+        animation.seek(1)
+        assert (pixels_of(animation) == [0, 0, 255]).all()
+        assert animation.tell() == 1

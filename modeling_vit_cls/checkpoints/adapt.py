@@ -4,16 +4,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
 from ..positions import resample_positions
 from .report import LoadReport
+from .weights import Tensor
 
 _POSITIONS = "embeddings.position_embedding.embedding"
 # What a new head may replace, each group whole. Everything else is the backbone, which is loaded or refused.
 _HEADS = ("classifier.", "distillation_classifier.", "readout.attention_pooling.", "representation.")
+
+
+# Fields that change what a backbone computes without changing the shape of any weight.
+_SAME_WEIGHTS = (
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "position_embedding",
+    "rope_theta",
+    "norm_position",
+)
 
 
 def canonical(name: str) -> str:
@@ -35,6 +46,7 @@ def adapt(
     stays out of the result and is listed in `report.new_keys`. Raises CheckpointError where the backbones differ.
     """
     tensors = dict(tensors)
+    report.changed_fields += [name for name in _SAME_WEIGHTS if getattr(source, name) != getattr(target, name)]
     if source.grid != target.grid and _POSITIONS in tensors and _POSITIONS in shapes:
         tensors[_POSITIONS] = _interpolate(tensors[_POSITIONS], source, target)
         report.interpolated_keys.append(_POSITIONS)
@@ -70,9 +82,10 @@ def _head_of(name: str, problem: str) -> str:
     )
 
 
-def _interpolate(table: np.ndarray, source: ViTClsConfig, target: ViTClsConfig) -> jax.Array:
+def _interpolate(table: Any, source: ViTClsConfig, target: ViTClsConfig) -> jax.Array:
     """Learned positions (prefix + N, D) to the target's grid; the prefix rows stay."""
+    table = table.read() if isinstance(table, Tensor) else table
     rows, columns = source.grid
-    prefix, patches = jnp.split(jnp.asarray(table), [len(table) - rows * columns])
+    prefix, patches = jnp.split(jnp.asarray(table), [table.shape[0] - rows * columns])
     patches = resample_positions(patches, source.grid, target.grid, target.position_interpolation)
     return jnp.concatenate([prefix, patches])

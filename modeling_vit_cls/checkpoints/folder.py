@@ -93,7 +93,7 @@ def _sync_folder(folder: Path) -> None:
 def _exchange(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> bool:
     """Exchange the two folders in one step, what is not ours linked into the new one; False where that cannot be.
 
-    A folder that a process works in is not exchanged under its feet, and a mount point cannot be.
+    The folder that this process works in is not exchanged under its feet, and a mount point cannot be.
     """
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None or Path.cwd().is_relative_to(folder):

@@ -1,10 +1,9 @@
-"""Strict loading: the tensors of a folder against the shapes that its own config asks for."""
+"""Strict loading: what a folder holds, of whatever family, against the shapes that its own config asks for."""
 
 import json
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,7 +14,9 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
 from ..modules import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from .adapt import canonical
-from .weights import Tensor, read_weights
+from .families import family_of
+from .families.table import NATIVE, Family
+from .weights import FLOATS, Tensor, read_weights
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -38,37 +39,74 @@ def _parameter_shapes(module_class: type[nn.Module], config_json: str) -> tuple[
     return tuple(shapes.items())
 
 
-def load_checked(folder: Path, config: ViTClsConfig, allow_missing: bool) -> tuple[dict[str, Any], list[str]]:
-    """Tensors of a folder by canonical name, checked one by one against its own config, and the missing ones.
+class Source(NamedTuple):
+    """A checkpoint as it lies in its folder: family, our config of it, tensors by canonical name, still unread."""
+
+    folder: Path
+    family: Family
+    config: ViTClsConfig
+    tensors: dict[str, Tensor]
+
+
+def open_checkpoint(folder: Path) -> Source:
+    """Read config and headers of a folder of any family. Raises CheckpointError or ConfigError; no weights are read."""
+    file = folder / "config.json"
+    fields = read_json(file)
+    family = family_of(fields, file)
+    if family is NATIVE:
+        config = ViTClsConfig.from_dict(fields)  # refused before a weight file is opened
+        return Source(folder, family, config, family.convert(read_weights(folder)))
+    tensors = family.convert(read_weights(folder))
+    config = ViTClsConfig.from_dict(family.fields(fields, set(tensors)))
+    config.architectures = fields.get("architectures")
+    return Source(folder, family, config, tensors)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises CheckpointError naming the file for anything else."""
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{file}: must hold one JSON object")
+    return fields
+
+
+def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of a checkpoint, each checked against its own config, and the names of missing ones.
 
     Raises CheckpointError at a tensor that is missing (unless allowed), unexpected, of another shape, or not
-    floating-point.
+    floating-point. Of other libraries, a pooling head that the config does not read is taken for granted.
     """
-    found = read_weights(folder)
-    module = FlaxViTClsForImageClassificationModule if _has_head(config, found) else FlaxViTClsModule
-    expected = parameter_shapes(module, config)
+    config, found = source.config, source.tensors
+    module = FlaxViTClsForImageClassificationModule if _has_head(source) else FlaxViTClsModule
+    shapes = parameter_shapes(module, config)
+    own = {canonical(name): name for name in shapes}
+    expected = {name: shapes[own[name]] for name in own}
     for name, tensor in found.items():
+        where = f"{tensor.file}: tensor {tensor.name!r}"
         if name not in expected:
-            raise CheckpointError(f"{tensor.file}: tensor {name!r} is not one that config.json asks for")
-        if tensor.array.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{tensor.file}: tensor {name!r} has shape {tensor.array.shape}, config.json asks for "
-                f"{expected[name].shape}"
-            )
-        if tensor.array.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64):
-            raise CheckpointError(
-                f"{tensor.file}: tensor {name!r} is {tensor.array.dtype}, expected floating-point of 16 to 64 bits"
-            )
+            if source.family is not NATIVE and name.startswith("readout."):
+                continue
+            raise CheckpointError(f"{where} is not one that config.json asks for")
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(f"{where} has shape {tensor.shape}, config.json asks for {expected[name].shape}")
+        if tensor.dtype not in FLOATS.values():
+            raise CheckpointError(f"{where} is {tensor.dtype}, expected floating-point of 16 to 64 bits")
     missing = sorted(set(expected) - set(found))
     if missing and not allow_missing:
-        files = sorted({str(tensor.file) for tensor in found.values()}) or [str(folder)]
+        files = sorted({str(tensor.file) for tensor in found.values()}) or [str(source.folder)]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise CheckpointError(f"{files[0]}: tensor {missing[0]!r}{more} missing; the file is not of this config.json")
-    return {canonical(name): tensor.array for name, tensor in found.items()}, [canonical(name) for name in missing]
+        raise CheckpointError(
+            f"{files[0]}: tensor {own[missing[0]]!r}{more} missing; the file is not of this config.json"
+        )
+    return {name: tensor for name, tensor in found.items() if name in expected}, missing
 
 
-def _has_head(config: ViTClsConfig, found: Mapping[str, Tensor]) -> bool:
-    """Whether a folder was saved with a classifier, by its config; by its tensors where the config does not say."""
-    classes = {"ViTClsForImageClassification": True, "ViTClsModel": False}
-    named = [classes[name] for name in config.architectures or () if name in classes]
-    return named[0] if named else any(name != canonical(name) for name in found)
+def _has_head(source: Source) -> bool:
+    """Whether a checkpoint has a classifier: by its config, or by its tensors where that does not say."""
+    named = source.config.architectures
+    if isinstance(named, list) and named and isinstance(named[0], str):
+        return "ForImageClassification" in named[0]
+    return any(name.startswith("classifier.") for name in source.tensors)

@@ -1,20 +1,21 @@
 """What happened to each tensor of a checkpoint while it was loaded."""
 
 import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class LoadReport:
+class LoadReport(Mapping[str, list[str]]):
     """Tensors by what happened to them; also readable as the dict that transformers returns, `report["missing_keys"]`.
 
     Names are parameter paths joined by dots. `missing_keys` were not in the files and are absent (only with
     `_do_init=False`), `new_keys` belong to a new head and were drawn at random, `dropped_keys` were in the files and
-    are not used by this class or readout, `interpolated_keys` were resampled to another size.
+    are not used by this class or readout, `interpolated_keys` were resampled to another size. `changed_fields` are
+    those of the config that change what the backbone computes with the same weights.
     """
 
     missing_keys: list[str] = field(default_factory=list)
@@ -23,12 +24,17 @@ class LoadReport:
     new_keys: list[str] = field(default_factory=list)
     dropped_keys: list[str] = field(default_factory=list)
     interpolated_keys: list[str] = field(default_factory=list)
+    changed_fields: list[str] = field(default_factory=list)
 
-    def keys(self) -> list[str]:
-        """Names of the lists."""
-        return [item.name for item in fields(self)]
+    def __iter__(self) -> Iterator[str]:
+        return (item.name for item in fields(self))
 
-    def __getitem__(self, name: str) -> Any:
+    def __len__(self) -> int:
+        return len(fields(self))
+
+    def __getitem__(self, name: str) -> list[str]:
+        if name not in {item.name for item in fields(self)}:
+            raise KeyError(name)
         return getattr(self, name)
 
     def log(self, folder: Path) -> None:
@@ -37,6 +43,7 @@ class LoadReport:
             "missing, left out of the parameters": self.missing_keys,
             "newly drawn, to be trained": self.new_keys,
             "interpolated to another image size": self.interpolated_keys,
+            "the weights were saved with another value of": self.changed_fields,
         }
         for what, names in said.items():
             if names:

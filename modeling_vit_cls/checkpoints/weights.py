@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +29,22 @@ _FOREIGN = {
 }
 
 
-class Tensor(NamedTuple):
-    """An array and the file that it came from."""
+FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 
-    array: np.ndarray
+
+class Tensor(NamedTuple):
+    """A tensor of a file, known by name, shape and type; its numbers are read when they are asked for."""
+
+    name: str
     file: Path
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+    def through(self, change: Callable[[np.ndarray], np.ndarray]) -> "Tensor":
+        """The tensor that `change` (a transposition, a slice) makes of this one, still unread."""
+        shape = change(np.empty(self.shape, np.int8)).shape
+        return self._replace(shape=shape, read=lambda: np.ascontiguousarray(change(self.read())))
 
 
 def is_weight_file(name: str) -> bool:
@@ -79,7 +91,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             odd = sorted(expected ^ set(found))[0]
             where = "is named by the index but is not in" if odd in expected else "is not named by the index but is in"
             raise CheckpointError(f"{file}: tensor {shorten(odd)} {where} this shard; download or save it again")
-        tensors.update({name: Tensor(array, file) for name, array in found.items()})
+        tensors.update(found)
     return tensors
 
 
@@ -119,10 +131,16 @@ def _shards(index: Path) -> dict[Path, set[str] | None]:
     return shards
 
 
-def _read_file(file: Path) -> dict[str, np.ndarray]:
+def _read_file(file: Path) -> dict[str, Tensor]:
     try:
-        with safe_open(file, framework="numpy") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+        opened = safe_open(file, framework="numpy")
+        tensors = {}
+        for name in opened.keys():  # noqa: SIM118 (not a mapping)
+            header = opened.get_slice(name)
+            dtype = str(header.get_dtype())
+            read = partial(opened.get_tensor, name)
+            tensors[name] = Tensor(name, file, tuple(header.get_shape()), FLOATS.get(dtype, dtype), read)
+        return tensors
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file}: {_why_unreadable(file)} ({error})") from error
 

@@ -6,6 +6,13 @@ from typing import Any, ClassVar
 import transformers
 from transformers import AutoConfig, PretrainedConfig
 
+from ..checkpoints.families import FAMILIES
+from ..checkpoints.families.table import NATIVE
+from ..checkpoints.hub import checkpoint_folder
+from ..configuration_vit_cls import ViTClsConfig
+
+FOREIGN_TYPES = {name for family in FAMILIES if family is not NATIVE for name in family.model_types}
+
 
 class _FlaxAuto:
     """A model class chosen by the config of a checkpoint."""
@@ -35,11 +42,13 @@ class _FlaxAuto:
         if not isinstance(config, PretrainedConfig):
             names = ("subfolder", "revision", "cache_dir", "force_download", "local_files_only", "token")
             hub = {name: kwargs[name] for name in names if name in kwargs}
-            config = AutoConfig.from_pretrained(config or pretrained_model_name_or_path, **hub)
+            config = AutoConfig.from_pretrained(checkpoint_folder(config or pretrained_model_name_or_path, **hub))
         return cls._class_for(config).from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def _class_for(cls, config: PretrainedConfig) -> Any:
+        if config.model_type in FOREIGN_TYPES:  # another library's checkpoint, which our class reads
+            return cls._models[ViTClsConfig]
         if type(config) not in cls._models:
             known = ", ".join(sorted(item.__name__ for item in cls._models))
             raise ValueError(f"{cls.__name__} has no Flax model for {type(config).__name__}; it has one for {known}")

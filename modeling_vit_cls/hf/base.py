@@ -19,13 +19,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..checkpoints.adapt import adapt, canonical
 from ..checkpoints.hub import checkpoint_folder, push_folder
-from ..checkpoints.load import load_checked, parameter_shapes
+from ..checkpoints.load import checked_tensors, open_checkpoint, parameter_shapes
 from ..checkpoints.report import LoadReport
+from ..checkpoints.weights import Tensor
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..processing import ViTClsImageProcessor
 from .dtypes import cast_floating, compute_dtype
-from .loading import read_configs, read_processor
+from .loading import read_processor, target_config
 from .saving import check_tensors, config_to_save, write_checkpoint
 
 Params = Any  # a nested dict of arrays, or flax's FrozenDict of them
@@ -61,7 +62,7 @@ class FlaxPreTrainedModel(_Upstream):
         self._config, self.dtype, self.key = config, compute_dtype(dtype), jax.random.PRNGKey(seed)
         self._set_module(self.module_class(copy.deepcopy(config), dtype=self.dtype))
         self.input_shape = input_shape or (1, *config.image_hw, config.num_channels)
-        self.image_processor = ViTClsImageProcessor.for_config(config)
+        self._image_processor: ViTClsImageProcessor | None = None
         self._shapes = parameter_shapes(self.module_class, config)
         self._is_initialized = _do_init
         if _do_init:
@@ -96,7 +97,9 @@ class FlaxPreTrainedModel(_Upstream):
         given = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(params), sep=".").items()}
         shapes = {name: self._shapes[own[name]] for name in own}
         taken = adapt(given, shapes, source, self.config, ignore_mismatched_sizes, report)
-        flat = {own[name]: jax.device_put(leaf) for name, leaf in taken.items()}
+        flat = {
+            own[name]: jax.device_put(leaf.read() if isinstance(leaf, Tensor) else leaf) for name, leaf in taken.items()
+        }
         drawn = self._draw(self.key, self.input_shape, {own[name] for name in report.new_keys})
         return unflatten_dict({**flat, **drawn}, sep=".")
 
@@ -104,6 +107,15 @@ class FlaxPreTrainedModel(_Upstream):
     def config(self) -> ViTClsConfig:
         """The config; changing it does not change a model that is built."""
         return self._config
+
+    @property
+    def image_processor(self) -> ViTClsImageProcessor:
+        """The processor that came with the checkpoint, or the config's default; it is saved with the model."""
+        return self._image_processor or ViTClsImageProcessor.for_config(self.config)
+
+    @image_processor.setter
+    def image_processor(self, image_processor: ViTClsImageProcessor) -> None:
+        self._image_processor = image_processor
 
     @property
     def module(self) -> nn.Module:
@@ -137,9 +149,7 @@ class FlaxPreTrainedModel(_Upstream):
         if not self._is_initialized:
             raise ValueError("this model was made with _do_init=False: keep its parameters yourself, pass params=...")
         params = unfreeze(params) if isinstance(params, FrozenDict) else dict(params)
-        missing = self.required_params - set(flatten_dict(params))
-        if missing:
-            raise ValueError(f"parameters missing: {sorted('.'.join(path) for path in missing)}")
+        check_tensors(flatten_dict(params, sep="."), self._shapes, whole=True)
         self._params = params
 
     def num_parameters(self) -> int:
@@ -221,7 +231,8 @@ class FlaxPreTrainedModel(_Upstream):
             output_loading_info: return (model, LoadReport).
             _do_init: False returns (model, params), or (model, params, LoadReport), on the model's default device;
                 missing parameters are then left out, with a warning, instead of being an error.
-            kwargs: `seed` of a new head; any other is a field of the config to override.
+            kwargs: `seed` of a new head; `torch_dtype`, the old name of `dtype`; any other is a field of the config to
+                override.
 
         Raises CheckpointError, naming file and tensor, for weights that are not those that config.json asks for, and
         ConfigError for a config that contradicts itself.
@@ -229,13 +240,14 @@ class FlaxPreTrainedModel(_Upstream):
         hub = {"cache_dir": cache_dir, "force_download": force_download}
         hub |= {"local_files_only": local_files_only, "token": token}
         folder = checkpoint_folder(pretrained_model_name_or_path, subfolder=subfolder, revision=revision, **hub)
-        seed = kwargs.pop("seed", 0)
-        source, target = read_configs(cls.config_class, folder, config, kwargs)
+        seed, dtype = kwargs.pop("seed", 0), kwargs.pop("torch_dtype", dtype)
+        source = open_checkpoint(folder)
+        target = target_config(source, config, kwargs)
         model = cls(target, seed=seed, dtype=dtype, _do_init=False)
-        model.image_processor = read_processor(folder, source, target)
-        tensors, missing = load_checked(folder, source, allow_missing=not _do_init)
+        model._image_processor = read_processor(source, target)
+        tensors, missing = checked_tensors(source, allow_missing=not _do_init)
         report = LoadReport(missing_keys=[name for name in missing if name in map(canonical, model._shapes)])
-        params = model.take_over(tensors, source, report, ignore_mismatched_sizes)
+        params = model.take_over(tensors, source.config, report, ignore_mismatched_sizes)
         report.log(folder)
         if not _do_init:
             return (model, params, report) if output_loading_info else (model, params)
@@ -253,10 +265,10 @@ class FlaxPreTrainedModel(_Upstream):
     ) -> None:
         """Write `config.json`, `model.safetensors` (or shards and index) and `preprocessor_config.json`.
 
-        The folder is replaced in one step by the new checkpoint and whatever else lay in it. An image processor that
-        lies there already stays. `kwargs` with `push_to_hub`: `repo_id` (default: the folder's name) and those of
-        `push_to_hub`. Raises CheckpointError where the folder cannot be written, ValueError for parameters that are
-        not this model's.
+        The folder is replaced in one step by the new checkpoint and whatever else lay in it. The image processor is
+        the model's; if it never got one, one that lies in the folder already and fits the model stays. `kwargs` with
+        `push_to_hub`: `repo_id` (default: the folder's name) and those of `push_to_hub`. Raises CheckpointError where
+        the folder cannot be written, ValueError for parameters that are not this model's.
         """
         if not safe_serialization:
             raise ValueError("safe_serialization=False: only safetensors are written")
@@ -287,4 +299,4 @@ class FlaxPreTrainedModel(_Upstream):
         tensors = flatten_dict(unfreeze(self.params if params is None else params), sep=".")
         check_tensors(tensors, self._shapes, whole=self._is_initialized)
         config = config_to_save(self.config, self.module.config, type(self).__name__)
-        write_checkpoint(folder, config, tensors, self.image_processor, max_shard_size)
+        write_checkpoint(folder, config, tensors, self._image_processor, max_shard_size)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.folder import replace_folder
-from ..checkpoints.load import Shapes
+from ..checkpoints.load import Shapes, read_json
 from ..checkpoints.weights import is_weight_file, write_weights
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
@@ -18,16 +18,25 @@ def write_checkpoint(
     folder: Path,
     config: ViTClsConfig,
     tensors: Mapping[str, Any],
-    image_processor: ViTClsImageProcessor,
+    image_processor: ViTClsImageProcessor | None,
     max_shard_size: int | str,
 ) -> None:
-    """Replace a folder's checkpoint by another; an image processor that lies there stays."""
-    has_processor = (folder / "preprocessor_config.json").is_file()
-    with replace_folder(folder, lambda name: name == "config.json" or is_weight_file(name)) as build:
+    """Replace a folder's checkpoint by another. Without an image processor, one that lies there stays if it fits."""
+    file = folder / "preprocessor_config.json"
+    if image_processor is None and file.is_file():
+        lying = ViTClsImageProcessor.from_fields(read_json(file))
+        image_processor = lying if lying.emits(config) else None
+    if image_processor is None and config.num_channels in (1, 3):
+        image_processor = ViTClsImageProcessor.for_config(config)
+    with replace_folder(folder, _is_ours) as build:
         write_weights(build, tensors, max_shard_size)
         config.to_json_file(build / "config.json")
-        if not has_processor:
+        if image_processor is not None:
             image_processor.to_json_file(build / "preprocessor_config.json")
+
+
+def _is_ours(name: str) -> bool:
+    return name in ("config.json", "preprocessor_config.json") or is_weight_file(name)
 
 
 def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:

@@ -1,0 +1,68 @@
+"""DINOv3 of transformers (Simeoni et al. 2025): rotary positions, registers, no bias on the keys."""
+
+from typing import Any
+
+from .table import IMAGENET, Family, conv, linear, norm, refuse_unless, tokens, vector
+
+_COPIED = [
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "initializer_range",
+    "image_size",
+    "patch_size",
+    "num_channels",
+    "drop_path_rate",
+    "num_register_tokens",
+    "rope_theta",
+]
+
+TABLE = {
+    "embeddings.cls_token": tokens("embeddings.cls_token"),
+    "embeddings.register_tokens": tokens("embeddings.register_tokens"),
+    "embeddings.patch_embeddings": conv("embeddings.patch_embedding.projection"),
+    "norm": norm("norm"),
+    "layer.{}.norm1": norm("{}.norm1"),
+    "layer.{}.attention.q_proj": linear("{}.attention.query"),
+    "layer.{}.attention.k_proj": linear("{}.attention.key"),
+    "layer.{}.attention.v_proj": linear("{}.attention.value"),
+    "layer.{}.attention.o_proj": linear("{}.attention.out"),
+    "layer.{}.layer_scale1.lambda1": vector("{}.layer_scale1"),
+    "layer.{}.norm2": norm("{}.norm2"),
+    "layer.{}.mlp.gate_proj": linear("{}.mlp.gate"),
+    "layer.{}.mlp.up_proj": linear("{}.mlp.fc1"),
+    "layer.{}.mlp.down_proj": linear("{}.mlp.fc2"),
+    "layer.{}.layer_scale2.lambda1": vector("{}.layer_scale2"),
+}
+
+
+def _fields(fields: dict[str, Any], _: set[str]) -> dict[str, Any]:
+    refuse_unless(fields, proj_bias=True, mlp_bias=True, value_bias=fields.get("query_bias", True))
+    ours = {name: fields[name] for name in _COPIED if name in fields}
+    defaults = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6, "num_register_tokens": 0}
+    return {
+        **defaults,
+        **ours,
+        "attention_probs_dropout_prob": fields.get("attention_dropout", 0.0),
+        "layer_norm_eps": fields.get("layer_norm_eps", 1e-5),
+        "layer_scale_init_value": fields.get("layerscale_value", 1.0),
+        "position_embedding": "rope",
+        "qkv_bias": fields.get("query_bias", True),
+        "key_bias": fields.get("key_bias", False),
+        "mlp": "swiglu" if fields.get("use_gated_mlp", False) else "mlp",
+    }
+
+
+FAMILIES = (
+    Family(
+        "transformers DINOv3",
+        ("dinov3_vit",),
+        _fields,
+        TABLE,
+        ("model.",),
+        ("embeddings.mask_token", "rope_embeddings.*"),
+        IMAGENET,
+    ),
+)

@@ -1,0 +1,68 @@
+"""ViT and DeiT of transformers, in the spellings of versions 4 and 5; DINO's checkpoints are ViT's."""
+
+from typing import Any
+
+from .table import BICUBIC, IMAGENET, Family, conv, has, labels, linear, norm, refuse_unless, tokens
+
+_COPIED = [
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "initializer_range",
+    "image_size",
+    "patch_size",
+    "num_channels",
+    "qkv_bias",
+]
+
+# transformers 4: encoder.layer.{}; transformers 5: layers.{}
+TABLE = {
+    "embeddings.cls_token": tokens("embeddings.cls_token"),
+    "embeddings.distillation_token": tokens("embeddings.distillation_token"),
+    "embeddings.position_embeddings": tokens("embeddings.position_embedding.embedding"),
+    "embeddings.patch_embeddings.projection": conv("embeddings.patch_embedding.projection"),
+    "layernorm": norm("norm"),
+    "pooler.dense": linear("representation"),
+    "classifier": linear("classifier"),
+    "cls_classifier": linear("classifier"),
+    "distillation_classifier": linear("distillation_classifier"),
+}
+for _block in ("encoder.layer.{}", "layers.{}"):
+    TABLE |= {
+        f"{_block}.layernorm_before": norm("{}.norm1"),
+        f"{_block}.attention.attention.query": linear("{}.attention.query"),
+        f"{_block}.attention.attention.key": linear("{}.attention.key"),
+        f"{_block}.attention.attention.value": linear("{}.attention.value"),
+        f"{_block}.attention.output.dense": linear("{}.attention.out"),
+        f"{_block}.attention.q_proj": linear("{}.attention.query"),
+        f"{_block}.attention.k_proj": linear("{}.attention.key"),
+        f"{_block}.attention.v_proj": linear("{}.attention.value"),
+        f"{_block}.attention.o_proj": linear("{}.attention.out"),
+        f"{_block}.layernorm_after": norm("{}.norm2"),
+        f"{_block}.intermediate.dense": linear("{}.mlp.fc1"),
+        f"{_block}.output.dense": linear("{}.mlp.fc2"),
+        f"{_block}.mlp.fc1": linear("{}.mlp.fc1"),
+        f"{_block}.mlp.fc2": linear("{}.mlp.fc2"),
+    }
+
+
+def _fields(fields: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    ours = {name: fields[name] for name in _COPIED if name in fields} | labels(fields)
+    ours["layer_norm_eps"] = fields.get("layer_norm_eps", 1e-12)
+    if has(names, "representation"):
+        refuse_unless(fields, pooler_act="tanh")
+        ours["representation_size"] = fields.get("pooler_output_size") or fields.get("hidden_size", 768)
+    ours["use_distillation_token"] = fields["model_type"] == "deit"
+    ours["use_distillation_head"] = has(names, "distillation_classifier")
+    return ours
+
+
+_IGNORED = ("embeddings.mask_token",)
+FAMILIES = (
+    Family("transformers ViT", ("vit",), _fields, TABLE, ("vit.",), _IGNORED),
+    Family("transformers DeiT", ("deit",), _fields, TABLE, ("deit.",), _IGNORED, IMAGENET | BICUBIC),
+)

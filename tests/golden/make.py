@@ -1,0 +1,93 @@
+"""Write the golden checkpoints with the real libraries: python tests/golden/make.py [FOLDER]; needs torch.
+
+Each is a folder as its library saves it (config.json, model.safetensors, tiny and random) and an expected.npz: pixels
+at the native and at another, non-square size, and for both the embeddings, the first block's output, the last hidden
+state and what the model gives in the end, in float32.
+"""
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+VIT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
+VIT |= {"image_size": 16, "patch_size": 4}
+DINO = {name: value for name, value in VIT.items() if name != "intermediate_size"} | {"mlp_ratio": 2}
+DINOV3 = VIT | {"num_register_tokens": 3}
+
+
+def cases() -> dict[str, Any]:
+    """Name -> (model class, config): one for each family, and for each fact that changes its numbers."""
+    t = transformers
+    return {
+        "vit": (t.ViTForImageClassification, t.ViTConfig(**VIT, num_labels=5)),
+        "vit_pooler": (t.ViTModel, t.ViTConfig(**VIT)),
+        "deit": (t.DeiTForImageClassification, t.DeiTConfig(**VIT, num_labels=5)),
+        "deit_teacher": (t.DeiTForImageClassificationWithTeacher, t.DeiTConfig(**VIT, num_labels=5)),
+        "dinov2": (t.Dinov2ForImageClassification, t.Dinov2Config(**DINO, num_labels=5)),
+        "dinov2_giant": (t.Dinov2Model, t.Dinov2Config(**DINO, use_swiglu_ffn=True)),
+        "dinov2_registers": (t.Dinov2WithRegistersModel, t.Dinov2WithRegistersConfig(**DINO, num_register_tokens=3)),
+        "dinov3": (t.DINOv3ViTModel, t.DINOv3ViTConfig(**DINOV3)),
+        "dinov3_gated": (t.DINOv3ViTModel, t.DINOv3ViTConfig(**DINOV3, use_gated_mlp=True, hidden_act="silu")),
+        "siglip": (t.SiglipVisionModel, t.SiglipVisionConfig(**VIT)),
+        "siglip_classifier": (
+            t.SiglipForImageClassification,
+            t.SiglipConfig(vision_config=VIT, num_labels=5),
+        ),
+        "clip": (t.CLIPVisionModel, t.CLIPVisionConfig(**VIT)),
+        "clip_projection": (t.CLIPVisionModelWithProjection, t.CLIPVisionConfig(**VIT, projection_dim=8)),
+    }
+
+
+def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarray]:
+    """What a model gives for pixels (B, C, H, W)."""
+    asked = not native and "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+    extra = {"interpolate_pos_encoding": True} if asked else {}
+    with torch.no_grad():
+        outputs = model(torch.from_numpy(pixels), output_hidden_states=True, **extra)
+    found = {"embeddings": outputs.hidden_states[0], "block": outputs.hidden_states[1]}
+    for name in ("last_hidden_state", "pooler_output", "logits", "cls_logits", "distillation_logits", "image_embeds"):
+        if outputs.get(name) is not None:
+            found[name] = outputs[name]
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def write(folder: Path, model_class: Any, config: Any) -> None:
+    """One golden folder."""
+    torch.manual_seed(0)
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # far from the zeros and ones that an importer could forget unseen
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    model.save_pretrained(folder)
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for kind, size in {"native": (16, 16), "other": (12, 24)}.items():
+        pixels = generator.normal(size=(2, 3, *size)).astype(np.float32)
+        results = expected(model, pixels, kind == "native")
+        arrays |= {f"{kind}.{name}": value for name, value in {"pixels": pixels, **results}.items()}
+    np.savez_compressed(folder / "expected.npz", **arrays)
+    (folder / "versions.txt").write_text(f"transformers {transformers.__version__}, torch {torch.__version__}\n")
+    if transformers.__version__.startswith("5") and folder.name in ("vit", "dinov2_giant"):
+        inner = folder.with_name(f"{folder.name}_v5_names")  # as version 5 has the tensors in memory
+        inner.mkdir(exist_ok=True)
+        save_file(model.state_dict(), inner / "model.safetensors", metadata={"format": "pt"})
+        for name in ("config.json", "expected.npz", "versions.txt"):
+            (inner / name).write_bytes((folder / name).read_bytes())
+
+
+def main() -> None:
+    """Write them all."""
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    for name, (model_class, config) in cases().items():
+        write(target / name, model_class, config)
+
+
+if __name__ == "__main__":
+    main()
