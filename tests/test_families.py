@@ -1,15 +1,25 @@
 """Other libraries' checkpoints give their own library's numbers: golden folders written by tests/golden/make.py."""
 
+import json
 import os
 import re
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import transformers
 from safetensors.numpy import load_file, save_file
 
-from modeling_vit_cls import CheckpointError, ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel
+from modeling_vit_cls import (
+    CheckpointError,
+    ConfigError,
+    FlaxAutoModel,
+    FlaxAutoModelForImageClassification,
+    FlaxViTClsForImageClassification,
+    FlaxViTClsModel,
+)
 
 # `make parity` points this at folders that the real libraries have just written.
 GOLDEN = Path(os.environ.get("VIT_CLS_GOLDEN", Path(__file__).parent / "golden"))
@@ -61,7 +71,8 @@ def test_each_tensor_removed_renamed_or_reshaped_is_named_and_each_square_one_tu
     shutil.copy(folder / "config.json", tmp_path)
     whole = load_file(folder / "model.safetensors")
     for name, tensor in whole.items():
-        if name.endswith(("mask_token", "position_ids")) or (folder.name == "siglip_classifier" and ".head." in name):
+        pooling_unused = folder.name == "siglip_classifier" and ".head." in name
+        if pooling_unused or name.endswith("mask_token") or name.startswith(("text_", "logit_")):
             continue  # no part of the model
         rest = {key: value for key, value in whole.items() if key != name}
         faults = {
@@ -79,3 +90,98 @@ def test_each_tensor_removed_renamed_or_reshaped_is_named_and_each_square_one_tu
             save_file({**rest, name: np.ascontiguousarray(tensor.T)}, file, metadata={"format": "pt"})
             _, params = type(model).from_pretrained(tmp_path, _do_init=False)
             assert abs(model(pixels, params=params)[last] - right).max() > 1e-3, f"{name} transposed goes unseen"
+
+
+def golden(name: str) -> Path:
+    return GOLDEN / name
+
+
+@pytest.mark.skipif(
+    hasattr(transformers, "FlaxAutoModel"), reason="transformers 4.57 loads these as its own Flax classes"
+)
+def test_auto_classes_load_them_too():
+    model = FlaxAutoModelForImageClassification.from_pretrained(golden("vit"))
+    assert isinstance(model, FlaxViTClsForImageClassification)
+    assert isinstance(FlaxAutoModel.from_pretrained(golden("dinov3")), FlaxViTClsModel)
+
+
+@pytest.mark.parametrize("name", ["vit", "deit_teacher", "dinov2_giant", "dinov3", "siglip", "clip_projection"])
+def test_saved_as_ours_and_loaded_again_nothing_changes(name, tmp_path):
+    model, expected = load(golden(name))
+    model.save_pretrained(tmp_path)
+    again = FlaxAutoModelForImageClassification if "native.logits" in expected else FlaxAutoModel
+    again = again.from_pretrained(tmp_path)
+    for ours, theirs in zip(jax.tree.leaves(again.params), jax.tree.leaves(model.params), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert again.image_processor.image_mean == model.image_processor.image_mean
+
+
+def test_other_sizes_heads_and_readouts_keep_the_backbone():
+    model, _ = load(golden("vit"))
+    for overrides in ({"num_labels": 3}, {"readout": "mean"}, {"readout": "cls_mean"}, {"readout": "map"}):
+        other = FlaxViTClsForImageClassification.from_pretrained(golden("vit"), **overrides)
+        np.testing.assert_array_equal(
+            other.params["vit_cls"]["encoder"]["layer_01"]["mlp"]["fc2"]["kernel"],
+            model.params["vit_cls"]["encoder"]["layer_01"]["mlp"]["fc2"]["kernel"],
+        )
+    larger, report = FlaxViTClsModel.from_pretrained(golden("dinov2"), image_size=(12, 24), output_loading_info=True)
+    expected = np.load(golden("dinov2") / "expected.npz")
+    assert report.interpolated_keys == ["embeddings.position_embedding.embedding"]
+    outputs = larger(expected["other.pixels"], output_hidden_states=True)
+    compare(outputs.hidden_states[0], expected["other.embeddings"], 1e-4, "embeddings at the new size")
+
+
+def test_labels_come_from_the_source(tmp_path):
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(golden("vit") / file, tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    names = {str(i): f"kind {i}" for i in range(5)}
+    fields |= {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert FlaxViTClsForImageClassification.from_pretrained(tmp_path).config.id2label[4] == "kind 4"
+
+
+PROCESSORS = [
+    ({"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}, "resample": 2}, (16, 16)),
+    ({"feature_extractor_type": "ViTFeatureExtractor", "size": 16, "resample": 2, "do_normalize": True}, (16, 16)),
+    (
+        {
+            "image_processor_type": "BitImageProcessor",
+            "size": {"shortest_edge": 20},
+            "crop_size": {"height": 16, "width": 16},
+            "do_center_crop": True,
+            "do_convert_rgb": True,
+            "resample": 3,
+            "image_mean": [0.485, 0.456, 0.406],
+            "image_std": [0.229, 0.224, 0.225],
+        },
+        (16, 16),
+    ),
+    ({"feature_extractor_type": "CLIPFeatureExtractor", "size": 20, "crop_size": 16, "do_center_crop": True}, (16, 16)),
+]
+
+
+@pytest.mark.parametrize(("fields", "size"), PROCESSORS)
+def test_image_processors_of_every_age_are_understood(fields, size, tmp_path):
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(golden("vit") / file, tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(fields))
+    processor = FlaxViTClsForImageClassification.from_pretrained(tmp_path).image_processor
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    assert processor(image)["pixel_values"].shape == (1, 3, *size)
+    for name in ("resample", "image_mean", "do_center_crop"):
+        assert getattr(processor, name) == fields.get(name, getattr(processor, name))
+
+
+def test_without_a_processor_of_its_own_a_family_has_its_known_one():
+    assert load(golden("dinov2"))[0].image_processor.image_mean == [0.485, 0.456, 0.406]
+    assert load(golden("vit"))[0].image_processor.image_mean == [0.5, 0.5, 0.5]
+    assert load(golden("siglip"))[0].image_processor.resample == 3
+
+
+def test_what_our_model_cannot_express_is_refused_by_name(tmp_path):
+    shutil.copy(golden("vit_pooler") / "model.safetensors", tmp_path)
+    fields = json.loads((golden("vit_pooler") / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "pooler_act": "relu"}))
+    with pytest.raises(CheckpointError, match="pooler_act='relu'"):
+        FlaxViTClsModel.from_pretrained(tmp_path)

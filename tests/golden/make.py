@@ -19,6 +19,8 @@ HERE = Path(__file__).parent
 VIT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
 VIT |= {"image_size": 16, "patch_size": 4}
 DINO = {name: value for name, value in VIT.items() if name != "intermediate_size"} | {"mlp_ratio": 2}
+TEXT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+TEXT |= {"vocab_size": 16, "max_position_embeddings": 8, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 DINOV3 = VIT | {"num_register_tokens": 3}
 
 
@@ -40,6 +42,8 @@ def cases() -> dict[str, Any]:
             t.SiglipForImageClassification,
             t.SiglipConfig(vision_config=VIT, num_labels=5),
         ),
+        "siglip_model": (t.SiglipModel, t.SiglipConfig(text_config=TEXT, vision_config=VIT)),
+        "clip_model": (t.CLIPModel, t.CLIPConfig(text_config=TEXT, vision_config=VIT, projection_dim=8)),
         "clip": (t.CLIPVisionModel, t.CLIPVisionConfig(**VIT)),
         "clip_projection": (t.CLIPVisionModelWithProjection, t.CLIPVisionConfig(**VIT, projection_dim=8)),
     }
@@ -47,6 +51,7 @@ def cases() -> dict[str, Any]:
 
 def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarray]:
     """What a model gives for pixels (B, C, H, W)."""
+    model = getattr(model, "vision_model", model) if "Model" in type(model).__name__[-5:] else model
     asked = not native and "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
     extra = {"interpolate_pos_encoding": True} if asked else {}
     with torch.no_grad():
