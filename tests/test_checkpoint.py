@@ -6,6 +6,8 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -417,7 +419,7 @@ def test_the_config_can_be_given(folder, model):
     assert_same(again.params, model.params)
 
 
-@pytest.mark.parametrize("why", ["working directory", "no exchange"])
+@pytest.mark.parametrize("why", ["working directory", "no exchange", "parent cannot be written"])
 def test_where_folders_cannot_be_exchanged_files_are(folder, model, monkeypatch, why):
     (folder / "notes.md").write_text("mine")
     model.save_pretrained(folder, max_shard_size="4KB")
@@ -425,6 +427,16 @@ def test_where_folders_cannot_be_exchanged_files_are(folder, model, monkeypatch,
     if why == "working directory":
         monkeypatch.chdir(folder)
         model.save_pretrained(".")
+    elif why == "parent cannot be written":
+        make = tempfile.mkdtemp
+
+        def refuse(prefix="", dir=None):
+            if Path(dir) == folder.parent:
+                raise PermissionError(13, "Permission denied")
+            return make(prefix=prefix, dir=dir)
+
+        monkeypatch.setattr("tempfile.mkdtemp", refuse)
+        model.save_pretrained(folder)
     else:
         monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
         model.save_pretrained(folder)
@@ -433,3 +445,14 @@ def test_where_folders_cannot_be_exchanged_files_are(folder, model, monkeypatch,
     assert names == {"config.json", "model.safetensors", "preprocessor_config.json", "notes.md"}
     assert_same(FlaxViTClsForImageClassification.from_pretrained(folder).params, model.params)
     assert {path.name for path in folder.parent.iterdir()} == {"checkpoint"}
+
+
+def test_float64_files_are_read_as_float32(folder, model):
+    rewrite(folder, lambda t: t.update({name: tensor.astype(np.float64) for name, tensor in t.items()}))
+    assert_same(FlaxViTClsForImageClassification.from_pretrained(folder).params, model.params)
+
+
+def test_an_error_of_another_backbone_names_the_folder(folder):
+    with pytest.raises(CheckpointError, match="differs in the backbone") as error:
+        FlaxViTClsModel.from_pretrained(folder, num_register_tokens=1)
+    assert str(folder) in str(error.value)

@@ -53,7 +53,9 @@ def test_shards_over_one_file_leave_no_stale_weights(hub, model, repo_id):
 
 
 def test_save_pretrained_can_push(hub, model, repo_id, tmp_path):
+    (tmp_path / "secret.env").write_text("mine")
     model.save_pretrained(tmp_path, push_to_hub=True, repo_id=repo_id)
+    assert set(hub.files(repo_id)) == {"config.json", "model.safetensors", "preprocessor_config.json"}
     assert hub.files(repo_id)["model.safetensors"] == (tmp_path / "model.safetensors").read_bytes()
 
 

@@ -24,11 +24,7 @@ def replace_folder(folder: Path, is_ours: Callable[[str], bool]) -> Iterator[Pat
     folder = Path(os.path.realpath(folder))  # through symbolic links: the link itself stays
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; give the folder to save into")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        build = Path(tempfile.mkdtemp(prefix=f".{folder.name}.tmp-", dir=folder.parent))
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
+    build = _build_folder(folder)
     try:
         build.chmod(_mode_for(folder))
         yield build
@@ -37,13 +33,27 @@ def replace_folder(folder: Path, is_ours: Callable[[str], bool]) -> Iterator[Pat
             build.rename(folder)
         elif not _exchange(build, folder, is_ours):
             _replace_files(build, folder, is_ours)
-        _sync_folder(folder.parent)
     except CheckpointError:
         raise
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written ({error}); what it held is unchanged") from error
     finally:
         shutil.rmtree(build, ignore_errors=True)
+
+
+def _build_folder(folder: Path) -> Path:
+    """A new folder beside `folder`, or inside it where only that can be written."""
+    prefix = f".{folder.name}.tmp-"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    except OSError as error:
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
 def _mode_for(folder: Path) -> int:
@@ -96,13 +106,14 @@ def _exchange(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> bool
     The folder that this process works in is not exchanged under its feet, and a mount point cannot be.
     """
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None or Path.cwd().is_relative_to(folder):
+    if rename is None or Path.cwd().is_relative_to(folder) or build.parent == folder:
         return False
     for entry in sorted(folder.iterdir()):
         if not is_ours(entry.name):
             _link(entry, build / entry.name)
     _sync_folder(build)
     if rename(_AT_FDCWD, os.fsencode(build), _AT_FDCWD, os.fsencode(folder), _RENAME_EXCHANGE) == 0:
+        _sync_folder(folder.parent)
         return True
     if ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS, errno.EBUSY, errno.EXDEV, errno.EPERM):
         return False
@@ -111,10 +122,13 @@ def _exchange(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> bool
 
 def _replace_files(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> None:
     """Move our files over one at a time, config.json last, then remove those of ours that are outdated."""
-    new = [entry.name for entry in build.iterdir() if is_ours(entry.name) or not (folder / entry.name).exists()]
-    for name in sorted(new, key=lambda name: (name == "config.json", name.endswith(".json"), name)):
-        (build / name).replace(folder / name)
-    for entry in folder.iterdir():
-        if is_ours(entry.name) and entry.name not in new:
-            entry.unlink()
-    _sync_folder(folder)
+    new = [entry.name for entry in build.iterdir() if is_ours(entry.name)]
+    try:
+        for name in sorted(new, key=lambda name: (name == "config.json", name.endswith(".json"), name)):
+            (build / name).replace(folder / name)
+        for entry in folder.iterdir():
+            if is_ours(entry.name) and entry.name not in new:
+                entry.unlink()
+        _sync_folder(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: was replaced in part only ({error}); save again") from error

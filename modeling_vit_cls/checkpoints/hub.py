@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import CheckpointError, shorten
-from .weights import is_weight_file
+from .weights import is_checkpoint_file, is_weight_file
 
 _FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "model.safetensors.index.json")
 _PATTERNS = (*_FILES, "model-[0-9]*-of-[0-9]*.safetensors")
@@ -83,13 +83,14 @@ def push_folder(
     commit_message: str = "Upload model",
     commit_description: str | None = None,
 ) -> str:
-    """Push the files of a folder in one commit, created repository included, and return the commit's URL.
+    """Push the checkpoint in a folder in one commit, and return the commit's URL; the repository is made if need be.
 
-    Weight files of ours that the folder no longer has (old shards) are removed in the same commit.
+    What else lies in the folder stays here. Weight files of ours that the folder no longer has (old shards) are removed
+    in the same commit.
     """
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    files = sorted(entry for entry in folder.iterdir() if entry.is_file())
+    files = sorted(entry for entry in folder.iterdir() if is_checkpoint_file(entry.name))
     names = {entry.name for entry in files}
     stale = [name for name in api.list_repo_files(repo_id, revision=revision) if is_weight_file(name)]
     operations = [CommitOperationAdd(entry.name, str(entry)) for entry in files]

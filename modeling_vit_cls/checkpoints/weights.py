@@ -47,6 +47,11 @@ class Tensor(NamedTuple):
         return self._replace(shape=shape, read=lambda: np.ascontiguousarray(change(self.read())))
 
 
+def is_checkpoint_file(name: str) -> bool:
+    """Whether a file name is one of a checkpoint of ours: config, image processor or weights."""
+    return name in ("config.json", "preprocessor_config.json") or is_weight_file(name)
+
+
 def is_weight_file(name: str) -> bool:
     """Whether a file name is one that `write_weights` gives."""
     return _OURS.fullmatch(name) is not None

@@ -23,7 +23,7 @@ from ..checkpoints.load import checked_tensors, open_checkpoint, parameter_shape
 from ..checkpoints.report import LoadReport
 from ..checkpoints.weights import Tensor
 from ..configuration_vit_cls import ViTClsConfig
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..processing import ViTClsImageProcessor
 from .dtypes import cast_floating, compute_dtype
 from .loading import read_processor, target_config
@@ -247,7 +247,10 @@ class FlaxPreTrainedModel(_Upstream):
         model._image_processor = read_processor(source, target)
         tensors, missing = checked_tensors(source, allow_missing=not _do_init)
         report = LoadReport(missing_keys=[name for name in missing if name in map(canonical, model._shapes)])
-        params = model.take_over(tensors, source.config, report, ignore_mismatched_sizes)
+        try:
+            params = model.take_over(tensors, source.config, report, ignore_mismatched_sizes)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder}: {error}") from error
         report.log(folder)
         if not _do_init:
             return (model, params, report) if output_loading_info else (model, params)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..checkpoints.folder import replace_folder
 from ..checkpoints.load import Shapes, read_json
-from ..checkpoints.weights import is_weight_file, write_weights
+from ..checkpoints.weights import is_checkpoint_file, write_weights
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
@@ -28,15 +28,11 @@ def write_checkpoint(
         image_processor = lying if lying.emits(config) else None
     if image_processor is None and config.num_channels in (1, 3):
         image_processor = ViTClsImageProcessor.for_config(config)
-    with replace_folder(folder, _is_ours) as build:
+    with replace_folder(folder, is_checkpoint_file) as build:
         write_weights(build, tensors, max_shard_size)
         config.to_json_file(build / "config.json")
         if image_processor is not None:
             image_processor.to_json_file(build / "preprocessor_config.json")
-
-
-def _is_ours(name: str) -> bool:
-    return name in ("config.json", "preprocessor_config.json") or is_weight_file(name)
 
 
 def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:
