@@ -39,6 +39,7 @@ $(VENV)-torch/ready: constraints/transformers-$(TRANSFORMERS).txt
 	$(VENV)-torch/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)-torch/bin/python -m pip install --quiet torch==2.13.0
 	$(VENV)-torch/bin/python -m pip install --quiet pillow transformers --constraint constraints/transformers-$(TRANSFORMERS).txt
+	$(VENV)-torch/bin/python -m pip install --quiet --no-deps timm==1.0.31
 	touch $@
 
 constraints:  ## resolve both worlds anew, to the newest versions that fit, for Python 3.11 to 3.13

@@ -105,7 +105,9 @@ def test_auto_classes_load_them_too():
     assert isinstance(FlaxAutoModel.from_pretrained(golden("dinov3")), FlaxViTClsModel)
 
 
-@pytest.mark.parametrize("name", ["vit", "deit_teacher", "dinov2_giant", "dinov3", "siglip", "clip_projection"])
+@pytest.mark.parametrize(
+    "name", ["vit", "deit_teacher", "dinov2_giant", "dinov3", "siglip", "clip_projection", "timm_vit"]
+)
 def test_saved_as_ours_and_loaded_again_nothing_changes(name, tmp_path):
     model, expected = load(golden(name))
     model.save_pretrained(tmp_path)
@@ -177,6 +179,18 @@ def test_without_a_processor_of_its_own_a_family_has_its_known_one():
     assert load(golden("dinov2"))[0].image_processor.image_mean == [0.485, 0.456, 0.406]
     assert load(golden("vit"))[0].image_processor.image_mean == [0.5, 0.5, 0.5]
     assert load(golden("siglip"))[0].image_processor.resample == 3
+    timm = load(golden("timm_vit"))[0].image_processor  # its config.json says crop_pct 0.9, bicubic, mean 0.5
+    assert (timm.size, timm.crop_size) == ({"shortest_edge": 17}, {"height": 16, "width": 16})
+    assert (timm.resample, timm.image_mean) == (3, [0.5, 0.5, 0.5])
+
+
+def test_an_architecture_of_timm_with_another_block_is_refused(tmp_path):
+    fields = json.loads((golden("timm_vit") / "config.json").read_text())
+    shutil.copy(golden("timm_vit") / "model.safetensors", tmp_path)
+    for name in ("vit_base_patch16_rpn_224", "vit_small_patch16_18x2_224", "resnet50"):
+        (tmp_path / "config.json").write_text(json.dumps({**fields, "architecture": name}))
+        with pytest.raises(CheckpointError, match=f"architecture='{name}' is none of timm's plain"):
+            FlaxViTClsModel.from_pretrained(tmp_path)
 
 
 def test_what_our_model_cannot_express_is_refused_by_name(tmp_path):

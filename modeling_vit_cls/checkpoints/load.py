@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from ..configuration_vit_cls import ViTClsConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..modules import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from .adapt import canonical
 from .families import family_of
@@ -57,7 +57,10 @@ def open_checkpoint(folder: Path) -> Source:
         config = ViTClsConfig.from_dict(fields)  # refused before a weight file is opened
         return Source(folder, family, config, family.convert(read_weights(folder)))
     tensors = family.convert(read_weights(folder))
-    config = ViTClsConfig.from_dict(family.fields(fields, set(tensors)))
+    try:
+        config = ViTClsConfig.from_dict(family.fields(fields, tensors))
+    except (ConfigError, CheckpointError) as error:
+        raise CheckpointError(f"{file}, {family.name}: {error}") from error
     config.architectures = fields.get("architectures")
     return Source(folder, family, config, tensors)
 

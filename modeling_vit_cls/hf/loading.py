@@ -34,7 +34,9 @@ def target_config(source: Source, config: Any, overrides: Mapping[str, Any]) -> 
 def read_processor(source: Source, target: ViTClsConfig) -> ViTClsImageProcessor | None:
     """The checkpoint's image processor, at the new image size if one is asked for; its family's where it has none."""
     file = source.folder / "preprocessor_config.json"
-    fields = {**source.family.processor, **(read_json(file) if file.is_file() else {})}
+    fields = source.family.processor(read_json(source.folder / "config.json"))
+    if file.is_file():
+        fields = {**fields, **read_json(file)}
     if not fields:
         return None
     default = ViTClsImageProcessor.for_config(source.config)

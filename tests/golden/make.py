@@ -7,6 +7,7 @@ state and what the model gives in the end, in float32.
 
 import inspect
 import sys
+import unittest.mock
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ HERE = Path(__file__).parent
 VIT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
 VIT |= {"image_size": 16, "patch_size": 4}
 DINO = {name: value for name, value in VIT.items() if name != "intermediate_size"} | {"mlp_ratio": 2}
+TIMM = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2, "num_classes": 5}
+TIMM |= {"dynamic_img_size": True}
 TEXT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 TEXT |= {"vocab_size": 16, "max_position_embeddings": 8, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 DINOV3 = VIT | {"num_register_tokens": 3}
@@ -47,6 +50,50 @@ def cases() -> dict[str, Any]:
         "clip": (t.CLIPVisionModel, t.CLIPVisionConfig(**VIT)),
         "clip_projection": (t.CLIPVisionModelWithProjection, t.CLIPVisionConfig(**VIT, projection_dim=8)),
     }
+
+
+def timm_cases() -> dict[str, dict[str, Any]]:
+    """Name -> arguments of timm.create_model, beside the sizes of TIMM."""
+    return {
+        "timm_vit": {"model_name": "vit_tiny_patch16_224"},
+        "timm_registers_gap": {"model_name": "vit_medium_patch16_reg4_gap_256"},
+        "timm_deit_distilled": {"model_name": "deit_tiny_distilled_patch16_224"},
+        "timm_deit3": {"model_name": "deit3_small_patch16_224"},
+        "timm_dinov2": {"model_name": "vit_small_patch14_dinov2", "num_classes": 0},
+        "timm_dinov2_registers": {"model_name": "vit_small_patch14_reg4_dinov2", "num_classes": 0},
+        "timm_clip": {"model_name": "vit_base_patch16_clip_quickgelu_224"},
+        "timm_siglip": {"model_name": "vit_so400m_patch16_siglip_256"},
+    }
+
+
+def write_timm(folder: Path, arguments: dict[str, Any]) -> None:
+    """One golden folder of timm's."""
+    for name in ("", ".transforms", ".transforms.functional", ".datasets", ".ops", ".ops.misc", ".models"):
+        # timm imports torchvision, which has no build without CUDA; its Vision Transformers use none of it
+        sys.modules.setdefault(f"torchvision{name}", unittest.mock.MagicMock(__spec__=None, __path__=[]))
+    import timm
+
+    arguments = {**TIMM, **arguments}
+    torch.manual_seed(0)
+    model = timm.create_model(**arguments).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    sizes = {name: value for name, value in arguments.items() if name not in ("model_name", "num_classes")}
+    timm.models.save_for_hf(model, folder, model_args=sizes, safe_serialization=True)
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for kind, size in {"native": (16, 16), "other": (12, 24)}.items():
+        pixels = generator.normal(size=(2, 3, *size)).astype(np.float32)
+        with torch.no_grad():
+            x = model.norm_pre(model._pos_embed(model.patch_embed(torch.from_numpy(pixels))))
+            found = {"embeddings": x, "block": model.blocks[0](x)}
+            found["last_hidden_state"] = model.forward_features(torch.from_numpy(pixels))
+            result = model(torch.from_numpy(pixels))
+            found["logits" if model.num_classes else "pooler_output"] = result
+        arrays |= {f"{kind}.pixels": pixels} | {f"{kind}.{name}": value.numpy() for name, value in found.items()}
+    np.savez_compressed(folder / "expected.npz", **arrays)
+    (folder / "versions.txt").write_text(f"timm {timm.__version__}, torch {torch.__version__}\n")
 
 
 def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarray]:
@@ -92,6 +139,8 @@ def main() -> None:
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     for name, (model_class, config) in cases().items():
         write(target / name, model_class, config)
+    for name, arguments in timm_cases().items():
+        write_timm(target / name, arguments)
 
 
 if __name__ == "__main__":

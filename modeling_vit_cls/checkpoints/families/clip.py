@@ -1,9 +1,11 @@
 """Vision towers of CLIP (Radford et al. 2021): a norm before the blocks, one after [CLS] alone, a projection."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from ..weights import Tensor
 from .siglip import TABLE as _SIGLIP
-from .table import BICUBIC, Family, has, linear, norm, tokens
+from .table import BICUBIC, Family, always, has, linear, norm, tokens
 
 _COPIED = [
     "hidden_size",
@@ -24,11 +26,11 @@ TABLE = {
 }
 
 
-def _fields(fields: dict[str, Any], names: set[str]) -> dict[str, Any]:
+def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     vision = fields.get("vision_config") or fields
     size = fields.get("projection_dim", vision.get("projection_dim", 512))
     classes = {"CLIPModel", "CLIPVisionModelWithProjection"}
-    projected = has(names, "projection") or not classes.isdisjoint(fields.get("architectures") or ())
+    projected = has(tensors, "projection") or not classes.isdisjoint(fields.get("architectures") or ())
     return {
         "patch_size": 32,
         **{name: vision[name] for name in _COPIED if name in vision},
@@ -50,10 +52,12 @@ FAMILIES = (
         TABLE,
         ("vision_model.",),
         ("text_model.*", "text_projection.*", "logit_scale", "embeddings.position_ids"),
-        {
-            **BICUBIC,
-            "image_mean": [0.48145466, 0.4578275, 0.40821073],
-            "image_std": [0.26862954, 0.26130258, 0.27577711],
-        },
+        always(
+            {
+                **BICUBIC,
+                "image_mean": [0.48145466, 0.4578275, 0.40821073],
+                "image_std": [0.26862954, 0.26130258, 0.27577711],
+            }
+        ),
     ),
 )

@@ -1,8 +1,10 @@
 """DINOv2 of transformers, with and without registers (Oquab et al. 2024; Darcet et al. 2024)."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from .table import BICUBIC, IMAGENET, Family, conv, halves, has, labels, linear, norm, tokens, vector
+from ..weights import Tensor
+from .table import BICUBIC, IMAGENET, Family, always, conv, has, labels, linear, norm, pair, tokens, vector
 
 _COPIED = [
     "hidden_size",
@@ -41,7 +43,7 @@ for _block in ("encoder.layer.{}", "layers.{}", "layer.{}"):
         f"{_block}.norm2": norm("{}.norm2"),
         f"{_block}.mlp.fc1": linear("{}.mlp.fc1"),
         f"{_block}.mlp.fc2": linear("{}.mlp.fc2"),
-        f"{_block}.mlp.weights_in": halves("{}.mlp.gate", "{}.mlp.fc1"),
+        f"{_block}.mlp.weights_in": pair("{}.mlp.gate", "{}.mlp.fc1"),
         f"{_block}.mlp.weights_out": linear("{}.mlp.fc2"),
         f"{_block}.mlp.gate_proj": linear("{}.mlp.gate"),
         f"{_block}.mlp.up_proj": linear("{}.mlp.fc1"),
@@ -50,7 +52,7 @@ for _block in ("encoder.layer.{}", "layers.{}", "layer.{}"):
     }
 
 
-def _fields(fields: dict[str, Any], names: set[str]) -> dict[str, Any]:
+def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     registers = fields["model_type"] == "dinov2_with_registers"
     ours = {name: fields[name] for name in _COPIED if name in fields} | labels(fields)
     ours["patch_size"] = fields.get("patch_size", 16 if registers else 14)
@@ -63,13 +65,13 @@ def _fields(fields: dict[str, Any], names: set[str]) -> dict[str, Any]:
     ours["num_register_tokens"] = fields.get("num_register_tokens", 4) if registers else 0
     ours["position_interpolation"] = "bicubic_antialias" if registers else "bicubic"
     ours["layer_norm_eps"] = fields.get("layer_norm_eps", 1e-6)
-    ours["readout"] = "cls_mean" if has(names, "classifier") else "cls"
+    ours["readout"] = "cls_mean" if has(tensors, "classifier") else "cls"
     return ours
 
 
 _IGNORED = ("embeddings.mask_token",)
 FAMILIES = (
-    Family("transformers DINOv2", ("dinov2",), _fields, TABLE, ("dinov2.",), _IGNORED, IMAGENET | BICUBIC),
+    Family("transformers DINOv2", ("dinov2",), _fields, TABLE, ("dinov2.",), _IGNORED, always(IMAGENET | BICUBIC)),
     Family(
         "transformers DINOv2 with registers",
         ("dinov2_with_registers",),
@@ -77,6 +79,6 @@ FAMILIES = (
         TABLE,
         ("dinov2_with_registers.",),
         _IGNORED,
-        IMAGENET | BICUBIC,
+        always(IMAGENET | BICUBIC),
     ),
 )

@@ -1,8 +1,10 @@
 """DINOv3 of transformers (Simeoni et al. 2025): rotary positions, registers, no bias on the keys."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from .table import IMAGENET, Family, conv, linear, norm, refuse_unless, tokens, vector
+from ..weights import Tensor
+from .table import IMAGENET, Family, always, conv, linear, norm, refuse_unless, tokens, vector
 
 _COPIED = [
     "hidden_size",
@@ -38,7 +40,7 @@ TABLE = {
 }
 
 
-def _fields(fields: dict[str, Any], _: set[str]) -> dict[str, Any]:
+def _fields(fields: dict[str, Any], _: Mapping[str, Tensor]) -> dict[str, Any]:
     refuse_unless(fields, proj_bias=True, mlp_bias=True, value_bias=fields.get("query_bias", True))
     ours = {name: fields[name] for name in _COPIED if name in fields}
     defaults = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6, "num_register_tokens": 0}
@@ -63,6 +65,6 @@ FAMILIES = (
         TABLE,
         ("model.",),
         ("embeddings.mask_token", "rope_embeddings.*"),
-        IMAGENET,
+        always(IMAGENET),
     ),
 )

@@ -1,8 +1,10 @@
 """Vision towers of SigLIP and of the fixed-size SigLIP 2 (Zhai et al. 2023): no [CLS], attention pooling."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from .table import BICUBIC, Family, conv, has, labels, linear, norm, qkv, tokens
+from ..weights import Tensor
+from .table import BICUBIC, Family, always, conv, has, labels, linear, norm, qkv, tokens
 
 _COPIED = [
     "hidden_size",
@@ -38,17 +40,17 @@ TABLE = {
 }
 
 
-def _fields(fields: dict[str, Any], names: set[str]) -> dict[str, Any]:
+def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     vision = fields.get("vision_config") or fields
     return {
         **{name: vision[name] for name in _COPIED if name in vision},
-        **(labels(fields) if has(names, "classifier") else {}),
+        **(labels(fields) if has(tensors, "classifier") else {}),
         "hidden_act": vision.get("hidden_act", "gelu_pytorch_tanh"),
         "layer_norm_eps": vision.get("layer_norm_eps", 1e-6),
         "attention_probs_dropout_prob": vision.get("attention_dropout", 0.0),
         "use_cls_token": False,
         # transformers' classifier reads the mean of the patches, and leaves the pooling unused
-        "readout": "mean" if has(names, "classifier") or not has(names, _POOLING) else "map",
+        "readout": "mean" if has(tensors, "classifier") or not has(tensors, _POOLING) else "map",
     }
 
 
@@ -60,6 +62,6 @@ FAMILIES = (
         TABLE,
         ("vision_model.",),
         ("text_model.*", "logit_scale", "logit_bias", "embeddings.position_ids"),
-        BICUBIC,
+        always(BICUBIC),
     ),
 )

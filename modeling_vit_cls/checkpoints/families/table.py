@@ -31,6 +31,11 @@ def _third(part: int) -> Change:
     return lambda array: np.split(array, 3)[part]
 
 
+def always(fields: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The same image processor's fields for every checkpoint of a family."""
+    return lambda _: dict(fields)
+
+
 def linear(name: str) -> Targets:
     """A torch Linear: weight (out, in) -> kernel (in, out)."""
     return {"weight": [(f"{name}.kernel", _transposed)], "bias": [(f"{name}.bias", _same)]}
@@ -53,7 +58,7 @@ def qkv(name: str) -> Targets:
     return {"weight": kernels, "bias": [(f"{part}.bias", third) for part, third in parts]}
 
 
-def halves(first: str, second: str) -> Targets:
+def pair(first: str, second: str) -> Targets:
     """Two Linears stacked in one: weight (2H, D) -> two kernels."""
 
     return {
@@ -80,17 +85,17 @@ class Family(NamedTuple):
 
     `table` maps a module or parameter of theirs, "{}" for the block's number, to ours; `prefixes` are taken off their
     names; tensors that match `ignored` (shell wildcards, after the prefix) are no part of the model. `fields` gives
-    our config's fields from their config and the names of ours that the tensors fill. `processor` holds the image
-    processor's fields where the checkpoint's own file does not say.
+    our config's fields from their config and the tensors by our names. `processor` gives the image processor's fields,
+    from their config, where the checkpoint has no file of its own for them.
     """
 
     name: str
     model_types: tuple[str, ...]
-    fields: Callable[[dict[str, Any], set[str]], dict[str, Any]]
+    fields: Callable[[dict[str, Any], Mapping[str, Tensor]], dict[str, Any]]
     table: Mapping[str, Targets] = {}
     prefixes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    processor: Mapping[str, Any] = {}
+    processor: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {}
 
     def convert(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our canonical names and layouts. Raises CheckpointError at a tensor that the family does not have."""
@@ -124,16 +129,16 @@ class Family(NamedTuple):
         return [(ours.replace("{}.", layer), change) for ours, change in targets]
 
 
-def _own_fields(fields: dict[str, Any], _: set[str]) -> dict[str, Any]:
+def _own_fields(fields: dict[str, Any], _: Mapping[str, Tensor]) -> dict[str, Any]:
     return fields
 
 
 NATIVE = Family("vit_cls", ("vit_cls",), _own_fields, prefixes=("vit_cls.",))
 
 
-def has(names: set[str], module: str) -> bool:
-    """Whether any tensor of a module is there; one that lacks another is for the strict check to refuse."""
-    return any(name.startswith(f"{module}.") for name in names)
+def has(tensors: Mapping[str, Tensor], module: str) -> bool:
+    """Whether a tensor, or any of a module, is there; a module in part is for the strict check to refuse."""
+    return any(name == module or name.startswith(f"{module}.") for name in tensors)
 
 
 def labels(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """ViT and DeiT of transformers, in the spellings of versions 4 and 5; DINO's checkpoints are ViT's."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from .table import BICUBIC, IMAGENET, Family, conv, has, labels, linear, norm, refuse_unless, tokens
+from ..weights import Tensor
+from .table import BICUBIC, IMAGENET, Family, always, conv, has, labels, linear, norm, refuse_unless, tokens
 
 _COPIED = [
     "hidden_size",
@@ -50,19 +52,19 @@ for _block in ("encoder.layer.{}", "layers.{}"):
     }
 
 
-def _fields(fields: dict[str, Any], names: set[str]) -> dict[str, Any]:
+def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     ours = {name: fields[name] for name in _COPIED if name in fields} | labels(fields)
     ours["layer_norm_eps"] = fields.get("layer_norm_eps", 1e-12)
-    if has(names, "representation"):
+    if has(tensors, "representation"):
         refuse_unless(fields, pooler_act="tanh")
         ours["representation_size"] = fields.get("pooler_output_size") or fields.get("hidden_size", 768)
     ours["use_distillation_token"] = fields["model_type"] == "deit"
-    ours["use_distillation_head"] = has(names, "distillation_classifier")
+    ours["use_distillation_head"] = has(tensors, "distillation_classifier")
     return ours
 
 
 _IGNORED = ("embeddings.mask_token",)
 FAMILIES = (
     Family("transformers ViT", ("vit",), _fields, TABLE, ("vit.",), _IGNORED),
-    Family("transformers DeiT", ("deit",), _fields, TABLE, ("deit.",), _IGNORED, IMAGENET | BICUBIC),
+    Family("transformers DeiT", ("deit",), _fields, TABLE, ("deit.",), _IGNORED, always(IMAGENET | BICUBIC)),
 )
