@@ -45,8 +45,9 @@ def test_numbers_are_those_of_the_source(folder):
     for kind, tolerance in (("native", 1e-5), ("other", 1e-4)):
         pixels = expected[f"{kind}.pixels"]
         outputs = model(pixels, output_hidden_states=True, interpolate_pos_encoding=kind == "other")
-        compare(outputs.hidden_states[0], expected[f"{kind}.embeddings"], tolerance, f"{kind} embeddings")
-        compare(outputs.hidden_states[1], expected[f"{kind}.block"], tolerance, f"{kind} first block")
+        for i, name in enumerate(("embeddings", "block")):
+            if not (folder.name.endswith("_model") and f"{kind}.{name}" not in expected):  # see tests/golden/make.py
+                compare(outputs.hidden_states[i], expected[f"{kind}.{name}"], tolerance, f"{kind} {name}")
         for name in (
             "last_hidden_state",
             "pooler_output",
