@@ -34,7 +34,7 @@ class ViTClsConfig(PretrainedConfig):
         pre_norm: a LayerNorm before the first block, as in CLIP.
         norm_position: the final LayerNorm acts on all tokens, or on the readout alone ("after_readout").
         representation_size: width of a tanh layer between readout and classifier; None for none.
-        projection_size: width of a linear projection of the readout, as in CLIP (`get_image_features`); None for none.
+        projection_size: width of a projection of the readout, as in CLIP (output `image_embeds`); None for none.
         num_labels, id2label, label2id: as everywhere in transformers.
 
     Raises:

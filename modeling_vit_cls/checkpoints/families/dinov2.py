@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..weights import Tensor
-from .table import BICUBIC, IMAGENET, Family, always, conv, has, labels, linear, norm, pair, tokens, vector
+from .table import BICUBIC, IMAGENET, Family, always, conv, has, labels, linear, norm, stacked, tokens, vector
 
 _COPIED = [
     "hidden_size",
@@ -43,7 +43,7 @@ for _block in ("encoder.layer.{}", "layers.{}", "layer.{}"):
         f"{_block}.norm2": norm("{}.norm2"),
         f"{_block}.mlp.fc1": linear("{}.mlp.fc1"),
         f"{_block}.mlp.fc2": linear("{}.mlp.fc2"),
-        f"{_block}.mlp.weights_in": pair("{}.mlp.gate", "{}.mlp.fc1"),
+        f"{_block}.mlp.weights_in": stacked("{}.mlp.gate", "{}.mlp.fc1"),
         f"{_block}.mlp.weights_out": linear("{}.mlp.fc2"),
         f"{_block}.mlp.gate_proj": linear("{}.mlp.gate"),
         f"{_block}.mlp.up_proj": linear("{}.mlp.fc1"),

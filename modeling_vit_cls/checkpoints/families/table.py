@@ -27,10 +27,6 @@ def _transposed(array: np.ndarray) -> np.ndarray:
     return array.T
 
 
-def _third(part: int) -> Change:
-    return lambda array: np.split(array, 3)[part]
-
-
 def always(fields: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The same image processor's fields for every checkpoint of a family."""
     return lambda _: dict(fields)
@@ -51,23 +47,24 @@ def norm(name: str) -> Targets:
     return {"weight": [(f"{name}.scale", _same)], "bias": [(f"{name}.bias", _same)]}
 
 
-def qkv(name: str) -> Targets:
-    """Query, key and value stacked in one Linear: weight (3D, D) -> three kernels."""
-    parts = [(f"{name}.{part}", _third(i)) for i, part in enumerate(("query", "key", "value"))]
-    kernels = [(f"{part}.kernel", lambda a, third=third: third(a).T) for part, third in parts]
-    return {"weight": kernels, "bias": [(f"{part}.bias", third) for part, third in parts]}
+def stacked(*names: str) -> Targets:
+    """Several Linears stacked in one, query, key and value or a gate and its partner: weight (k H, D) -> k kernels."""
 
+    def part(i: int) -> Change:
+        return lambda array: np.split(array, len(names))[i]
 
-def pair(first: str, second: str) -> Targets:
-    """Two Linears stacked in one: weight (2H, D) -> two kernels."""
+    def kernel(i: int) -> Change:
+        return lambda array: part(i)(array).T
 
     return {
-        "weight": [
-            (f"{first}.kernel", lambda a: np.split(a, 2)[0].T),
-            (f"{second}.kernel", lambda a: np.split(a, 2)[1].T),
-        ],
-        "bias": [(f"{first}.bias", lambda a: np.split(a, 2)[0]), (f"{second}.bias", lambda a: np.split(a, 2)[1])],
+        "weight": [(f"{name}.kernel", kernel(i)) for i, name in enumerate(names)],
+        "bias": [(f"{name}.bias", part(i)) for i, name in enumerate(names)],
     }
+
+
+def qkv(name: str) -> Targets:
+    """Query, key and value of an attention stacked in one Linear."""
+    return stacked(f"{name}.query", f"{name}.key", f"{name}.value")
 
 
 def tokens(name: str) -> Targets:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import CheckpointError
 from ..weights import Tensor
-from .table import Family, conv, has, linear, norm, pair, qkv, tokens, vector
+from .table import Family, conv, has, linear, norm, qkv, stacked, tokens, vector
 
 # Architectures whose block is ours; others share the names of their tensors but compute something else with them.
 _KNOWN = re.compile(
@@ -39,7 +39,7 @@ TABLE = {
     "head_dist": linear("distillation_classifier"),
     "attn_pool.latent": tokens(f"{_POOLING}.probe"),
     "attn_pool.q": linear(f"{_POOLING}.attention.query"),
-    "attn_pool.kv": pair(f"{_POOLING}.attention.key", f"{_POOLING}.attention.value"),
+    "attn_pool.kv": stacked(f"{_POOLING}.attention.key", f"{_POOLING}.attention.value"),
     "attn_pool.proj": linear(f"{_POOLING}.attention.out"),
     "attn_pool.norm": norm(f"{_POOLING}.norm"),
     "attn_pool.mlp.fc1": linear(f"{_POOLING}.mlp.fc1"),
