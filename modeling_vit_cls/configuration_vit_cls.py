@@ -27,8 +27,10 @@ class ViTClsConfig(PretrainedConfig):
             2021, section 4); None means wherever there is that token.
         position_embedding: "learned", "sincos2d" (Beyer et al. 2022), "rope" (DINOv3, Simeoni et al. 2025) or "none".
         position_embedding_tokens: "all" gives [CLS] and the distillation token positions too; registers never have one.
-        position_interpolation: how learned positions are resampled to another grid; "bicubic" is torch's without
-            antialias (a=-0.75), "bicubic_antialias" torch's with it (a=-0.5), "bilinear" is without antialias.
+        position_interpolation: how learned positions are resampled to another grid, by the library that a checkpoint
+            comes from: "bicubic" is torch's without antialias (a=-0.75), "bicubic_antialias" with it (a=-0.5); likewise
+            "bilinear" and "bilinear_antialias"; "..._align_corners" lets the corner patches meet instead of the image's
+            edges; "bicubic_offset" is that of Meta's own DINO and DINOv2.
         layer_scale_init_value: None for no LayerScale (Touvron et al. 2021, equation 4).
         mlp: "mlp", or "swiglu", in which a gate of width `intermediate_size` is passed through `hidden_act`.
         pre_norm: a LayerNorm before the first block, as in CLIP.
@@ -69,7 +71,7 @@ class ViTClsConfig(PretrainedConfig):
         use_distillation_head: bool | None = None,
         position_embedding: Literal["learned", "sincos2d", "rope", "none"] = "learned",
         position_embedding_tokens: Literal["all", "patches"] = "all",
-        position_interpolation: Literal["bicubic", "bicubic_antialias", "bilinear"] = "bicubic",
+        position_interpolation: str = "bicubic",
         rope_theta: float = 100.0,
         layer_scale_init_value: float | None = None,
         mlp: Literal["mlp", "swiglu"] = "mlp",

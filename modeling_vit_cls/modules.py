@@ -12,7 +12,8 @@ import numpy as np
 from .configuration_vit_cls import ViTClsConfig
 from .layers import Attention, Dtype, EncoderBlock, Mlp, Rope, dense, kernel_init, layer_norm
 from .outputs import FlaxBaseModelOutputWithPooling, FlaxViTClsClassifierOutput
-from .positions import Grid, resample_positions, rope_table, sincos2d_table
+from .positions import rope_table, sincos2d_table
+from .resampling import Grid, resample_positions
 
 
 class PatchEmbedding(nn.Module):
@@ -75,7 +76,7 @@ class Embeddings(nn.Module):
 
         def tokens(name: str, count: int) -> jax.Array:
             token = self.param(name, nn.initializers.normal(c.initializer_range), (count, c.hidden_size))
-            return jnp.broadcast_to(token.astype(self.dtype), (len(images), count, c.hidden_size))
+            return jnp.broadcast_to(token.astype(self.dtype), (images.shape[0], count, c.hidden_size))
 
         sequence = [patches]
         if c.use_distillation_token:
@@ -124,7 +125,7 @@ class AttentionPooling(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         c = self.config
         probe = self.param("probe", nn.initializers.xavier_uniform(), (1, c.hidden_size)).astype(self.dtype)
-        query = jnp.broadcast_to(probe, (len(tokens), 1, c.hidden_size))
+        query = jnp.broadcast_to(probe, (tokens.shape[0], 1, c.hidden_size))
         x, _ = Attention(c, self.dtype, name="attention")(query, tokens)
         x = x + Mlp(c, self.dtype, name="mlp")(layer_norm(c, self.dtype, "norm")(x))
         return x[:, 0]

@@ -1,28 +1,10 @@
-"""Where a patch stands: sine-cosine and rotary tables, and learned tables resampled to another grid."""
+"""Where a patch stands: sine-cosine and rotary tables."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Grid = tuple[int, int]
-
-# jax.image.resize's names for torch's two bicubic kernels: a=-0.75 without antialias, a=-0.5 with it.
-_METHODS = {
-    "bicubic": ("bicubic-pytorch", False),
-    "bicubic_antialias": ("bicubic", True),
-    "bilinear": ("linear", False),
-}
-
-
-def resample_positions(table: jax.Array, old: Grid, new: Grid, method: str) -> jax.Array:
-    """Patch rows of a learned table to another grid: (old N, D) -> (new N, D), computed in float32."""
-    if old == new:
-        return table
-    kernel, antialias = _METHODS[method]
-    width = table.shape[-1]
-    image = jnp.asarray(table, jnp.float32).reshape(*old, width)
-    image = jax.image.resize(image, (*new, width), kernel, antialias=antialias)
-    return image.reshape(-1, width).astype(table.dtype)
+from .resampling import Grid
 
 
 def sincos2d_table(grid: Grid, width: int, temperature: float = 10_000.0) -> np.ndarray:

@@ -10,7 +10,8 @@ from reference import norm
 from modeling_vit_cls import FlaxViTClsModel, ViTClsConfig
 from modeling_vit_cls.layers import Mlp
 from modeling_vit_cls.modules import FlaxViTClsModule
-from modeling_vit_cls.positions import resample_positions, rope_table, rotate, sincos2d_table
+from modeling_vit_cls.positions import rope_table, rotate, sincos2d_table
+from modeling_vit_cls.resampling import resample_positions
 
 
 def swap_patches(images: np.ndarray) -> np.ndarray:

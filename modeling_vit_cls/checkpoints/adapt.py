@@ -7,10 +7,11 @@ import jax.numpy as jnp
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
-from ..positions import resample_positions
+from ..resampling import resample_patch_kernel, resample_positions
 from .report import LoadReport
-from .weights import Tensor
+from .tensor import Tensor
 
+_PATCHES = "embeddings.patch_embedding.projection.kernel"
 _POSITIONS = "embeddings.position_embedding.embedding"
 # What a new head may replace, each group whole. Everything else is the backbone, which is loaded or refused.
 _HEADS = ("classifier.", "distillation_classifier.", "readout.attention_pooling.", "representation.")
@@ -42,11 +43,15 @@ def adapt(
 ) -> dict[str, Any]:
     """The tensors that `target` takes over from a checkpoint of config `source`; names are canonical.
 
-    Position embeddings of another grid are interpolated. A head may be new, dropped, or of another width; what is new
-    stays out of the result and is listed in `report.new_keys`. Raises CheckpointError where the backbones differ.
+    Position embeddings of another grid and a patch embedding of another patch size are interpolated. A head may be new,
+    dropped, or of another width; what is new stays out of the result and is listed in `report.new_keys`. Raises
+    CheckpointError where the backbones differ.
     """
     tensors = dict(tensors)
     report.changed_fields += [name for name in _SAME_WEIGHTS if getattr(source, name) != getattr(target, name)]
+    if source.patch_size != target.patch_size and _PATCHES in tensors:
+        tensors[_PATCHES] = resample_patch_kernel(_read(tensors[_PATCHES]), target.patch_size)
+        report.interpolated_keys.append(_PATCHES)
     if source.grid != target.grid and _POSITIONS in tensors and _POSITIONS in shapes:
         tensors[_POSITIONS] = _interpolate(tensors[_POSITIONS], source, target)
         report.interpolated_keys.append(_POSITIONS)
@@ -82,9 +87,13 @@ def _head_of(name: str, problem: str) -> str:
     )
 
 
+def _read(tensor: Any) -> Any:
+    return tensor.read() if isinstance(tensor, Tensor) else tensor
+
+
 def _interpolate(table: Any, source: ViTClsConfig, target: ViTClsConfig) -> jax.Array:
     """Learned positions (prefix + N, D) to the target's grid; the prefix rows stay."""
-    table = table.read() if isinstance(table, Tensor) else table
+    table = _read(table)
     rows, columns = source.grid
     prefix, patches = jnp.split(jnp.asarray(table), [table.shape[0] - rows * columns])
     patches = resample_positions(patches, source.grid, target.grid, target.position_interpolation)

@@ -15,20 +15,21 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import CheckpointError, shorten
-from .weights import is_checkpoint_file, is_weight_file
+from .load import config_file
+from .weights import FLAX, INDEX, PICKLES, SINGLE, holds_weights, is_checkpoint_file, is_weight_file, pickle_refused
 
-_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "model.safetensors.index.json")
-_PATTERNS = (*_FILES, "model-[0-9]*-of-[0-9]*.safetensors")
+_FILES = ("config.json", "preprocessor_config.json", SINGLE, INDEX, "model-[0-9]*-of-[0-9]*.safetensors")
+_OTHER_WEIGHTS = (FLAX, "*.safetensors", "*.npz")  # fetched only where there are none of the above
 
 
-def checkpoint_folder(
+def checkpoint_path(
     name_or_path: str | os.PathLike[str],
     *,
     subfolder: str = "",
     revision: str | None = None,
     **hub: Any,
 ) -> Path:
-    """Folder of a checkpoint given by path or Hub id, downloaded if need be, all files of one commit.
+    """Folder, or weight file, of a checkpoint given by path or Hub id; downloaded if need be, all files of one commit.
 
     `hub`: `cache_dir`, `force_download`, `local_files_only`, `token`, as in huggingface_hub. Raises CheckpointError
     in one line: no such folder, repository, revision or subfolder; no access; no network and nothing cached.
@@ -37,23 +38,34 @@ def checkpoint_folder(
     if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
         raise CheckpointError(f"subfolder={shorten(subfolder)}: must lie inside the checkpoint")
     root = Path(name).expanduser()
-    if not root.is_dir():
-        if root.exists():
-            raise CheckpointError(f"{name}: is a file; give the folder that holds config.json and the weights")
-        root = Path(_download(name, subfolder, revision, hub))
+    if root.is_file():
+        return root
+    if not root.exists():
+        root = _download(name, subfolder, revision, hub)
     folder = root / subfolder
-    if not (folder / "config.json").is_file():
+    if not folder.is_dir() or not (config_file(folder).is_file() or holds_weights(folder)):
         where = f"{name}, subfolder {subfolder!r}" if subfolder else name
         raise CheckpointError(f"{where}: holds no config.json, so it is no checkpoint (looked in {folder})")
     return folder
 
 
-def _download(repo_id: str, subfolder: str, revision: str | None, hub: dict[str, Any]) -> str:
+def _download(repo_id: str, subfolder: str, revision: str | None, hub: dict[str, Any]) -> Path:
+    """The folder in the cache that holds a repository's checkpoint, and nothing else of what is in the repository."""
     prefix = f"{subfolder.strip('/')}/" if subfolder else ""
-    patterns = [prefix + pattern for pattern in _PATTERNS]
+
+    def fetch(*patterns: str) -> Path:
+        wanted = [prefix + pattern for pattern in patterns]
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=wanted, **hub))
+
     at = f" at revision {revision!r}" if revision not in (None, "main") else ""
     try:
-        return snapshot_download(repo_id, revision=revision, allow_patterns=patterns, **hub)
+        root = fetch(*_FILES)
+        if (root / subfolder).is_dir() and holds_weights(root / subfolder):
+            return root
+        root = fetch(*_FILES, *_OTHER_WEIGHTS)
+        if not hub.get("local_files_only") and not ((root / subfolder).is_dir() and holds_weights(root / subfolder)):
+            _refuse_pickles(repo_id, revision, prefix, hub.get("token"))
+        return root
     except HFValidationError as error:
         raise CheckpointError(f"{repo_id}: is neither a folder here nor the name of a Hub repository") from error
     except RevisionNotFoundError as error:
@@ -70,6 +82,13 @@ def _download(repo_id: str, subfolder: str, revision: str | None, hub: dict[str,
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{repo_id}{at}: could not be downloaded ({reason[0]})") from error
+
+
+def _refuse_pickles(repo_id: str, revision: str | None, prefix: str, token: str | bool | None) -> None:
+    """Raise CheckpointError, with the remedy, for a repository whose only weights are pickled."""
+    for name in HfApi(token=token).list_repo_files(repo_id, revision=revision):
+        if name.startswith(prefix) and name.endswith(PICKLES):
+            raise pickle_refused(f"{repo_id}/{name}")
 
 
 def push_folder(

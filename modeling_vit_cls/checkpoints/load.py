@@ -14,9 +14,10 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..modules import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from .adapt import canonical
-from .families import family_of
+from .families import FAMILIES, family_of, family_of_tensors
 from .families.table import NATIVE, Family
-from .weights import FLOATS, Tensor, read_weights
+from .tensor import FLOATS, Tensor
+from .weights import read_weights
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -40,29 +41,48 @@ def _parameter_shapes(module_class: type[nn.Module], config_json: str) -> tuple[
 
 
 class Source(NamedTuple):
-    """A checkpoint as it lies in its folder: family, our config of it, tensors by canonical name, still unread."""
+    """A checkpoint as it lies there: family and config.json, our config of it, tensors by canonical name, unread."""
 
-    folder: Path
+    path: Path
     family: Family
+    fields: dict[str, Any]
     config: ViTClsConfig
     tensors: dict[str, Tensor]
 
 
-def open_checkpoint(folder: Path) -> Source:
-    """Read config and headers of a folder of any family. Raises CheckpointError or ConfigError; no weights are read."""
-    file = folder / "config.json"
-    fields = read_json(file)
-    family = family_of(fields, file)
-    if family is NATIVE:
+def open_checkpoint(path: Path) -> Source:
+    """Read config and headers of a folder, or of a weight file, of any family; no weights are read.
+
+    Raises CheckpointError or ConfigError.
+    """
+    file = config_file(path)
+    fields = read_json(file) if file.is_file() else {}
+    said = family_of(fields, file)
+    if said is not None and said is NATIVE:
         config = ViTClsConfig.from_dict(fields)  # refused before a weight file is opened
-        return Source(folder, family, config, family.convert(read_weights(folder)))
-    tensors = family.convert(read_weights(folder))
+        return Source(path, said, fields, config, said.convert(read_weights(path)))
+    found = read_weights(path)
+    family = said or family_of_tensors(found, path)
+    tensors = family.convert(found)
     try:
         config = ViTClsConfig.from_dict(family.fields(fields, tensors))
     except (ConfigError, CheckpointError) as error:
-        raise CheckpointError(f"{file}, {family.name}: {error}") from error
+        raise CheckpointError(f"{file if fields else path}, {family.name}: {error}") from error
     config.architectures = fields.get("architectures")
-    return Source(folder, family, config, tensors)
+    return Source(path, family, fields, config, tensors)
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a checkpoint is another library's that is read here. Raises CheckpointError for a damaged config.json."""
+    file = config_file(path)
+    fields = read_json(file) if file.is_file() else {}
+    model_type = fields.get("model_type")
+    return model_type is None or (model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES))
+
+
+def config_file(path: Path) -> Path:
+    """Where the config.json of a folder or of a weight file lies, if it has one."""
+    return (path if path.is_dir() else path.parent) / "config.json"
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -83,7 +103,7 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
     floating-point. Of other libraries, a pooling head that the config does not read is taken for granted.
     """
     config, found = source.config, source.tensors
-    module = FlaxViTClsForImageClassificationModule if _has_head(source) else FlaxViTClsModule
+    module = FlaxViTClsForImageClassificationModule if has_head(source) else FlaxViTClsModule
     shapes = parameter_shapes(module, config)
     own = {canonical(name): name for name in shapes}
     expected = {name: shapes[own[name]] for name in own}
@@ -99,7 +119,7 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
             raise CheckpointError(f"{where} is {tensor.dtype}, expected floating-point of 16 to 64 bits")
     missing = sorted(set(expected) - set(found))
     if missing and not allow_missing:
-        files = sorted({str(tensor.file) for tensor in found.values()}) or [str(source.folder)]
+        files = sorted({str(tensor.file) for tensor in found.values()}) or [str(source.path)]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise CheckpointError(
             f"{files[0]}: tensor {own[missing[0]]!r}{more} missing; the file is not of this config.json"
@@ -107,7 +127,7 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
     return {name: tensor for name, tensor in found.items() if name in expected}, missing
 
 
-def _has_head(source: Source) -> bool:
+def has_head(source: Source) -> bool:
     """Whether a checkpoint has a classifier: by its config, or by its tensors where that does not say."""
     named = source.config.architectures
     if isinstance(named, list) and named and isinstance(named[0], str):

@@ -42,7 +42,7 @@ class LoadReport(Mapping[str, list[str]]):
         said = {
             "missing, left out of the parameters": self.missing_keys,
             "newly drawn, to be trained": self.new_keys,
-            "interpolated to another image size": self.interpolated_keys,
+            "interpolated to another image or patch size": self.interpolated_keys,
             "the weights were saved with another value of": self.changed_fields,
         }
         for what, names in said.items():

@@ -1,50 +1,32 @@
-"""The weight files of a folder: safetensors, one file or shards with an index, Flax names joined by dots."""
+"""The weight files of a folder: which are read, and how ours are written (safetensors, names joined by dots)."""
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from huggingface_hub import split_state_dict_into_shards_factory
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from transformers.utils.hub import convert_file_size_to_int
 
 from ..errors import CheckpointError, shorten
+from .formats import SUFFIXES, read_file
+from .tensor import Tensor
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+FLAX = "flax_model.msgpack"
 SHARD = "model{suffix}.safetensors"
 _OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._-]+\.safetensors")
 
-# Other libraries' weight files: never read, always named, so that nobody wonders why nothing was found.
-_FOREIGN = {
-    "flax_model.msgpack": "msgpack weights are not read; save them as safetensors with the library that wrote them",
-    "pytorch_model.bin": "pickled weights are never read: they can run code; convert them to safetensors first",
-    "model.npz": "npz weights are not read; save them as safetensors",
-}
-
-
-FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
-
-
-class Tensor(NamedTuple):
-    """A tensor of a file, known by name, shape and type; its numbers are read when they are asked for."""
-
-    name: str
-    file: Path
-    shape: tuple[int, ...]
-    dtype: str
-    read: Callable[[], np.ndarray]
-
-    def through(self, change: Callable[[np.ndarray], np.ndarray]) -> "Tensor":
-        """The tensor that `change` (a transposition, a slice) makes of this one, still unread."""
-        shape = change(np.empty(self.shape, np.int8)).shape
-        return self._replace(shape=shape, read=lambda: np.ascontiguousarray(change(self.read())))
+PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
+_REMEDY = """pickled weights are never read: they can run code. Convert them once, with PyTorch:
+    import torch, safetensors.torch as st
+    tensors = {{k: v.contiguous().clone() for k, v in torch.load("{0}", weights_only=True).items()}}
+    st.save_file(tensors, "model.safetensors")"""
 
 
 def is_checkpoint_file(name: str) -> bool:
@@ -57,10 +39,13 @@ def is_weight_file(name: str) -> bool:
     return _OURS.fullmatch(name) is not None
 
 
-def write_weights(folder: Path, tensors: Mapping[str, Any], max_shard_size: int | str = "5GB") -> None:
+def write_weights(
+    folder: Path, tensors: Mapping[str, Any], max_shard_size: int | str = "5GB", layout: str = "flax"
+) -> None:
     """Write named arrays to `model.safetensors`, or to shards of at most `max_shard_size` bytes and an index.
 
-    Arrays that live on an accelerator are brought over one shard at a time.
+    Arrays that live on an accelerator are brought over one shard at a time. `layout` is what transformers looks for in
+    the metadata: "flax", or "pt" for names and layouts of PyTorch.
     """
     limit = convert_file_size_to_int(max_shard_size)
     plan = split_state_dict_into_shards_factory(
@@ -70,7 +55,7 @@ def write_weights(folder: Path, tensors: Mapping[str, Any], max_shard_size: int 
     for name, keys in plan.filename_to_tensors.items():
         # safetensors writes the wrong numbers, without a word, for an array that is not contiguous
         shard = {key: np.ascontiguousarray(tensors[key]).reshape(tensors[key].shape) for key in keys}
-        save_file(shard, folder / name, metadata={"format": "flax"})
+        save_file(shard, folder / name, metadata={"format": layout})
         (folder / name).chmod(mode)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
@@ -87,11 +72,15 @@ def _ordinary_mode(folder: Path) -> int:
         probe.unlink()
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder by name. Raises CheckpointError naming the file that is missing, damaged or unsafe."""
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a folder or of one file, by name.
+
+    A folder holds `model.safetensors`, or shards and their index, or `flax_model.msgpack`, or one weight file of
+    another name. Raises CheckpointError naming the file that is missing, damaged, pickled or unsafe.
+    """
     tensors: dict[str, Tensor] = {}
-    for file, expected in _weight_files(folder).items():
-        found = _read_file(file)
+    for file, expected in _weight_files(path).items():
+        found = read_file(file)
         if expected is not None and set(found) != expected:
             odd = sorted(expected ^ set(found))[0]
             where = "is named by the index but is not in" if odd in expected else "is not named by the index but is in"
@@ -100,19 +89,44 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _weight_files(folder: Path) -> dict[Path, set[str] | None]:
+def holds_weights(folder: Path) -> bool:
+    """Whether there is a weight file that can be read in a folder."""
+    return any(entry.suffix in SUFFIXES for entry in folder.iterdir())
+
+
+def pickle_refused(file: str | Path) -> CheckpointError:
+    """The error for a file of pickled weights, with the two lines that convert it."""
+    return CheckpointError(f"{file}: {_REMEDY.format(Path(file).name)}")
+
+
+def _weight_files(path: Path) -> dict[Path, set[str] | None]:
     """The files to read, each with the names it must hold (None: whatever it holds)."""
-    single, index = folder / SINGLE, folder / INDEX
+    if path.is_file():
+        if path.suffix in SUFFIXES:
+            return {path: None}
+        raise (
+            pickle_refused(path)
+            if path.suffix in PICKLES
+            else CheckpointError(f"{path}: is no weight file; expected one that ends in {', '.join(SUFFIXES)}")
+        )
+    single, index = path / SINGLE, path / INDEX
     if single.is_file() and index.is_file():
-        raise CheckpointError(f"{folder}: holds both {SINGLE} and {INDEX}; delete the one that is out of date")
+        raise CheckpointError(f"{path}: holds both {SINGLE} and {INDEX}; delete the one that is out of date")
     if single.is_file():
         return {single: None}
     if index.is_file():
         return _shards(index)
-    for name, remedy in _FOREIGN.items():
-        if (folder / name).exists():
-            raise CheckpointError(f"{folder / name}: {remedy}")
-    raise CheckpointError(f"{folder}: holds no weights; expected {SINGLE}, or {INDEX} and its shards")
+    files = sorted(entry for entry in path.iterdir() if entry.suffix in SUFFIXES and entry.is_file())
+    if path / FLAX in files:
+        return {path / FLAX: None}
+    if len(files) > 1:
+        raise CheckpointError(f"{path}: holds several weight files; give one of them: {', '.join(map(str, files))}")
+    if files:
+        return {files[0]: None}
+    for entry in sorted(path.iterdir()):
+        if entry.name.endswith(PICKLES):
+            raise pickle_refused(entry)
+    raise CheckpointError(f"{path}: holds no weights; expected {SINGLE}, or {INDEX} and its shards")
 
 
 def _shards(index: Path) -> dict[Path, set[str] | None]:
@@ -134,27 +148,3 @@ def _shards(index: Path) -> dict[Path, set[str] | None]:
         assert names is not None
         names.add(key)
     return shards
-
-
-def _read_file(file: Path) -> dict[str, Tensor]:
-    try:
-        opened = safe_open(file, framework="numpy")
-        tensors = {}
-        for name in opened.keys():  # noqa: SIM118 (not a mapping)
-            header = opened.get_slice(name)
-            dtype = str(header.get_dtype())
-            read = partial(opened.get_tensor, name)
-            tensors[name] = Tensor(name, file, tuple(header.get_shape()), FLOATS.get(dtype, dtype), read)
-        return tensors
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file}: {_why_unreadable(file)} ({error})") from error
-
-
-def _why_unreadable(file: Path) -> str:
-    with open(file, "rb") as opened:
-        head = opened.read(64)
-    if head.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the weights; run `git lfs install && git lfs pull`"
-    if not head:
-        return "is empty; download or save it again"
-    return "is not a whole safetensors file; download or save it again"

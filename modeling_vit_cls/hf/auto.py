@@ -6,12 +6,9 @@ from typing import Any, ClassVar
 import transformers
 from transformers import AutoConfig, PretrainedConfig
 
-from ..checkpoints.families import FAMILIES
-from ..checkpoints.families.table import NATIVE
-from ..checkpoints.hub import checkpoint_folder
+from ..checkpoints.hub import checkpoint_path
+from ..checkpoints.load import is_foreign
 from ..configuration_vit_cls import ViTClsConfig
-
-FOREIGN_TYPES = {name for family in FAMILIES if family is not NATIVE for name in family.model_types}
 
 
 class _FlaxAuto:
@@ -42,13 +39,14 @@ class _FlaxAuto:
         if not isinstance(config, PretrainedConfig):
             names = ("subfolder", "revision", "cache_dir", "force_download", "local_files_only", "token")
             hub = {name: kwargs[name] for name in names if name in kwargs}
-            config = AutoConfig.from_pretrained(checkpoint_folder(config or pretrained_model_name_or_path, **hub))
+            path = checkpoint_path(config or pretrained_model_name_or_path, **hub)
+            if is_foreign(path):  # another library's checkpoint, which our class reads
+                return cls._models[ViTClsConfig].from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            config = AutoConfig.from_pretrained(path)
         return cls._class_for(config).from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def _class_for(cls, config: PretrainedConfig) -> Any:
-        if config.model_type in FOREIGN_TYPES:  # another library's checkpoint, which our class reads
-            return cls._models[ViTClsConfig]
         if type(config) not in cls._models:
             known = ", ".join(sorted(item.__name__ for item in cls._models))
             raise ValueError(f"{cls.__name__} has no Flax model for {type(config).__name__}; it has one for {known}")

@@ -18,10 +18,10 @@ from flax.core import FrozenDict, unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..checkpoints.adapt import adapt, canonical
-from ..checkpoints.hub import checkpoint_folder, push_folder
+from ..checkpoints.hub import checkpoint_path, push_folder
 from ..checkpoints.load import checked_tensors, open_checkpoint, parameter_shapes
 from ..checkpoints.report import LoadReport
-from ..checkpoints.weights import Tensor
+from ..checkpoints.tensor import Tensor
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..processing import ViTClsImageProcessor
@@ -239,9 +239,9 @@ class FlaxPreTrainedModel(_Upstream):
         """
         hub = {"cache_dir": cache_dir, "force_download": force_download}
         hub |= {"local_files_only": local_files_only, "token": token}
-        folder = checkpoint_folder(pretrained_model_name_or_path, subfolder=subfolder, revision=revision, **hub)
+        path = checkpoint_path(pretrained_model_name_or_path, subfolder=subfolder, revision=revision, **hub)
         seed, dtype = kwargs.pop("seed", 0), kwargs.pop("torch_dtype", dtype)
-        source = open_checkpoint(folder)
+        source = open_checkpoint(path)
         target = target_config(source, config, kwargs)
         model = cls(target, seed=seed, dtype=dtype, _do_init=False)
         model._image_processor = read_processor(source, target)
@@ -250,8 +250,8 @@ class FlaxPreTrainedModel(_Upstream):
         try:
             params = model.take_over(tensors, source.config, report, ignore_mismatched_sizes)
         except CheckpointError as error:
-            raise CheckpointError(f"{folder}: {error}") from error
-        report.log(folder)
+            raise CheckpointError(f"{path}: {error}") from error
+        report.log(path)
         if not _do_init:
             return (model, params, report) if output_loading_info else (model, params)
         model._is_initialized, model._params = True, params

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..checkpoints.load import Source, read_json
+from ..checkpoints.load import Source, config_file, read_json
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..processing import ViTClsImageProcessor
@@ -33,8 +33,8 @@ def target_config(source: Source, config: Any, overrides: Mapping[str, Any]) -> 
 
 def read_processor(source: Source, target: ViTClsConfig) -> ViTClsImageProcessor | None:
     """The checkpoint's image processor, at the new image size if one is asked for; its family's where it has none."""
-    file = source.folder / "preprocessor_config.json"
-    fields = source.family.processor(read_json(source.folder / "config.json"))
+    file = config_file(source.path).with_name("preprocessor_config.json")
+    fields = source.family.processor(source.fields)
     if file.is_file():
         fields = {**fields, **read_json(file)}
     if not fields:

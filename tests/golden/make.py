@@ -7,11 +7,11 @@ state and what the model gives in the end, in float32.
 
 import inspect
 import sys
-import unittest.mock
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import others
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -20,10 +20,9 @@ HERE = Path(__file__).parent
 VIT = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
 VIT |= {"image_size": 16, "patch_size": 4}
 DINO = {name: value for name, value in VIT.items() if name != "intermediate_size"} | {"mlp_ratio": 2}
-TIMM = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2, "num_classes": 5}
-TIMM |= {"dynamic_img_size": True}
 TEXT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 TEXT |= {"vocab_size": 16, "max_position_embeddings": 8, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+SIGLIP2 = {name: value for name, value in VIT.items() if name != "image_size"} | {"num_patches": 16}
 DINOV3 = VIT | {"num_register_tokens": 3}
 
 
@@ -45,6 +44,7 @@ def cases() -> dict[str, Any]:
             t.SiglipForImageClassification,
             t.SiglipConfig(vision_config=VIT, num_labels=5),
         ),
+        "siglip2": (t.Siglip2VisionModel, t.Siglip2VisionConfig(**SIGLIP2)),
         "siglip_model": (t.SiglipModel, t.SiglipConfig(text_config=TEXT, vision_config=VIT)),
         "clip_model": (t.CLIPModel, t.CLIPConfig(text_config=TEXT, vision_config=VIT, projection_dim=8)),
         "clip": (t.CLIPVisionModel, t.CLIPVisionConfig(**VIT)),
@@ -52,54 +52,12 @@ def cases() -> dict[str, Any]:
     }
 
 
-def timm_cases() -> dict[str, dict[str, Any]]:
-    """Name -> arguments of timm.create_model, beside the sizes of TIMM."""
-    return {
-        "timm_vit": {"model_name": "vit_tiny_patch16_224"},
-        "timm_registers_gap": {"model_name": "vit_medium_patch16_reg4_gap_256"},
-        "timm_deit_distilled": {"model_name": "deit_tiny_distilled_patch16_224"},
-        "timm_deit3": {"model_name": "deit3_small_patch16_224"},
-        "timm_dinov2": {"model_name": "vit_small_patch14_dinov2", "num_classes": 0},
-        "timm_dinov2_registers": {"model_name": "vit_small_patch14_reg4_dinov2", "num_classes": 0},
-        "timm_clip": {"model_name": "vit_base_patch16_clip_quickgelu_224"},
-        "timm_siglip": {"model_name": "vit_so400m_patch16_siglip_256"},
-    }
-
-
-def write_timm(folder: Path, arguments: dict[str, Any]) -> None:
-    """One golden folder of timm's."""
-    for name in ("", ".transforms", ".transforms.functional", ".datasets", ".ops", ".ops.misc", ".models"):
-        # timm imports torchvision, which has no build without CUDA; its Vision Transformers use none of it
-        sys.modules.setdefault(f"torchvision{name}", unittest.mock.MagicMock(__spec__=None, __path__=[]))
-    import timm
-
-    arguments = {**TIMM, **arguments}
-    torch.manual_seed(0)
-    model = timm.create_model(**arguments).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    sizes = {name: value for name, value in arguments.items() if name not in ("model_name", "num_classes")}
-    timm.models.save_for_hf(model, folder, model_args=sizes, safe_serialization=True)
-    generator = np.random.default_rng(0)
-    arrays = {}
-    for kind, size in {"native": (16, 16), "other": (12, 24)}.items():
-        pixels = generator.normal(size=(2, 3, *size)).astype(np.float32)
-        with torch.no_grad():
-            x = model.norm_pre(model._pos_embed(model.patch_embed(torch.from_numpy(pixels))))
-            found = {"embeddings": x, "block": model.blocks[0](x)}
-            found["last_hidden_state"] = model.forward_features(torch.from_numpy(pixels))
-            result = model(torch.from_numpy(pixels))
-            found["logits" if model.num_classes else "pooler_output"] = result
-        arrays |= {f"{kind}.pixels": pixels} | {f"{kind}.{name}": value.numpy() for name, value in found.items()}
-    np.savez_compressed(folder / "expected.npz", **arrays)
-    (folder / "versions.txt").write_text(f"timm {timm.__version__}, torch {torch.__version__}\n")
-
-
 def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarray]:
     """What a model gives for pixels (B, C, H, W)."""
     if type(model).__name__ in ("SiglipModel", "CLIPModel"):
         model = model.vision_model
+    if type(model).__name__ == "Siglip2VisionModel":
+        return siglip2(model, pixels)
     asked = not native and "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
     extra = {"interpolate_pos_encoding": True} if asked else {}
     with torch.no_grad():
@@ -110,6 +68,39 @@ def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarr
         if outputs.get(name) is not None:
             found[name] = outputs[name]
     return {name: value.numpy() for name, value in found.items()}
+
+
+def siglip2(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """What SigLIP 2 gives for images all of one size, cut into patches as its image processor does."""
+    batch, channels, height, width = pixels.shape
+    rows, columns, side = height // 4, width // 4, 4
+    patches = pixels.reshape(batch, channels, rows, side, columns, side).transpose(0, 2, 4, 3, 5, 1)
+    with torch.no_grad():
+        outputs = model(
+            torch.from_numpy(patches.reshape(batch, rows * columns, -1).copy()),
+            pixel_attention_mask=torch.ones(batch, rows * columns, dtype=torch.int64),
+            spatial_shapes=torch.tensor([[rows, columns]] * batch),
+            output_hidden_states=True,
+        )
+    found = dict(zip(("embeddings", "block"), outputs.hidden_states))
+    found |= {name: outputs[name] for name in ("last_hidden_state", "pooler_output")}
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def write_flax(folder: Path) -> None:
+    """One golden folder of FlaxViT, which only transformers 4.57 has: flax_model.msgpack."""
+    import jax
+
+    model = transformers.FlaxViTForImageClassification(transformers.ViTConfig(**VIT, num_labels=5))
+    generator = np.random.default_rng(0)
+    model.params = jax.tree.map(lambda leaf: leaf + 0.2 * generator.normal(size=leaf.shape).astype("f4"), model.params)
+    model.save_pretrained(folder)
+    pixels = generator.normal(size=(2, 3, 16, 16)).astype(np.float32)
+    outputs = model(pixels, output_hidden_states=True)
+    arrays = {"pixels": pixels, "embeddings": outputs.hidden_states[0], "block": outputs.hidden_states[1]}
+    arrays["logits"] = outputs.logits
+    np.savez_compressed(folder / "expected.npz", **{f"native.{name}": value for name, value in arrays.items()})
+    (folder / "versions.txt").write_text(f"transformers {transformers.__version__}, jax {jax.__version__}\n")
 
 
 def write(folder: Path, model_class: Any, config: Any) -> None:
@@ -137,12 +128,13 @@ def write(folder: Path, model_class: Any, config: Any) -> None:
 
 
 def main() -> None:
-    """Write them all."""
+    """Write them all; FlaxViT's only where there is one."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     for name, (model_class, config) in cases().items():
         write(target / name, model_class, config)
-    for name, arguments in timm_cases().items():
-        write_timm(target / name, arguments)
+    if hasattr(transformers, "FlaxViTForImageClassification"):
+        write_flax(target / "flax_vit")
+    others.write_all(target)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,53 @@
-"""Checkpoints of other libraries: one file a family, a table of names and the facts; recognised by config.json."""
+"""Checkpoints of other libraries: one file a family, a table of names and the facts; recognised by themselves."""
 
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ...errors import CheckpointError, shorten
-from . import clip, dinov2, dinov3, siglip, timm, vit
+from ..tensor import Tensor
+from . import big_vision, clip, dinov2, dinov3, meta, siglip, timm, torchvision, vit
 from .table import NATIVE, Family
 
-FAMILIES = (NATIVE, *vit.FAMILIES, *dinov2.FAMILIES, *dinov3.FAMILIES, *siglip.FAMILIES, *clip.FAMILIES, *timm.FAMILIES)
+FAMILIES = (
+    NATIVE,
+    *vit.FAMILIES,
+    *dinov2.FAMILIES,
+    *dinov3.FAMILIES,
+    *siglip.FAMILIES,
+    *clip.FAMILIES,
+    *timm.FAMILIES,
+    *torchvision.FAMILIES,
+    *big_vision.FAMILIES,
+    *meta.FAMILIES,
+)
 
 
-def family_of(fields: dict[str, Any], file: object) -> Family:
-    """The family whose `config.json` this is. Raises CheckpointError, naming those there are, for any other."""
-    model_type = fields.get("model_type", "timm" if "architecture" in fields else None)
+def family_of(fields: dict[str, Any], file: object) -> Family | None:
+    """The family whose `config.json` this is, None if it says nothing. Raises CheckpointError for one unknown here."""
+    model_type, architecture = fields.get("model_type"), fields.get("architecture")
+    if model_type is None and architecture is None:
+        return None
     for family in FAMILIES:
         if model_type in family.model_types:
             return family
+        if model_type is None and family.architectures and re.fullmatch(family.architectures, str(architecture)):
+            return family
+    if model_type is None:
+        raise CheckpointError(
+            f"{file}: architecture={shorten(architecture)} is none of timm's plain Vision Transformers"
+        )
     known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
     raise CheckpointError(f"{file}: model_type={shorten(model_type)} is no Vision Transformer known here ({known})")
+
+
+def family_of_tensors(found: Mapping[str, Tensor], path: object) -> Family:
+    """The family that a weight file without a config.json is of. Raises CheckpointError where none is recognised."""
+    for family in FAMILIES:
+        if any(fnmatchcase(family.short(name), pattern) for name in found for pattern in family.signature):
+            return family
+    known = ", ".join(family.name for family in FAMILIES if family.signature)
+    raise CheckpointError(
+        f"{path}: without a config.json only weights of {known} are recognised, and these are of none"
+    )

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..weights import Tensor
+from ...configuration_vit_cls import ViTClsConfig
+from ...errors import ConfigError
+from ..tensor import Tensor
+from .layouts import linear, norm, tokens
 from .siglip import TABLE as _SIGLIP
-from .table import BICUBIC, Family, always, has, linear, norm, tokens
+from .table import BICUBIC, Export, Family, always, common_fields, has, square
 
 _COPIED = [
     "hidden_size",
@@ -20,7 +23,7 @@ _COPIED = [
 
 TABLE = {
     **{name: targets for name, targets in _SIGLIP.items() if not name.startswith(("head.", "classifier"))},
-    "embeddings.class_embedding": tokens("embeddings.cls_token"),
+    "embeddings.class_embedding": tokens("embeddings.cls_token", axes=1),
     "pre_layrnorm": norm("pre_norm"),  # so spelled
     "visual_projection": linear("projection"),
 }
@@ -44,20 +47,35 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     }
 
 
+def _export(config: ViTClsConfig, has_head: bool) -> Export:
+    if has_head:
+        raise ConfigError("num_labels", config.num_labels, "a classifier on CLIP is not written: load the backbone")
+    fields = {
+        **common_fields(config, _COPIED, has_head),
+        "architectures": ["CLIPVisionModelWithProjection" if config.projection_size else "CLIPVisionModel"],
+        "model_type": "clip_vision_model",
+        "image_size": square(config, "transformers' CLIP"),
+        "hidden_act": config.hidden_act,
+        "layer_norm_eps": config.layer_norm_eps,
+        "attention_dropout": config.attention_probs_dropout_prob,
+        **({"projection_dim": config.projection_size} if config.projection_size else {}),
+    }
+    return Export(fields, "vision_model.")
+
+
+CLIP = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
 FAMILIES = (
     Family(
         "transformers CLIP",
-        ("clip", "clip_vision_model"),
         _fields,
         TABLE,
-        ("vision_model.",),
-        ("text_model.*", "text_projection.*", "logit_scale", "embeddings.position_ids"),
-        always(
-            {
-                **BICUBIC,
-                "image_mean": [0.48145466, 0.4578275, 0.40821073],
-                "image_std": [0.26862954, 0.26130258, 0.27577711],
-            }
-        ),
+        model_types=("clip", "clip_vision_model"),
+        prefixes=("vision_model.",),
+        ignored=("text_model.*", "text_projection.*", "logit_scale", "embeddings.position_ids"),
+        processor=always(BICUBIC | CLIP),
+        export=_export,
     ),
 )

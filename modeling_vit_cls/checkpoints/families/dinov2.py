@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..weights import Tensor
-from .table import BICUBIC, IMAGENET, Family, always, conv, has, labels, linear, norm, stacked, tokens, vector
+from ...configuration_vit_cls import ViTClsConfig
+from ...errors import ConfigError
+from ..tensor import Tensor
+from .layouts import conv, linear, norm, stacked, tokens, vector
+from .table import BICUBIC, IMAGENET, Export, Family, always, common_fields, has, labels
 
 _COPIED = [
     "hidden_size",
@@ -56,11 +59,10 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     registers = fields["model_type"] == "dinov2_with_registers"
     ours = {name: fields[name] for name in _COPIED if name in fields} | labels(fields)
     ours["patch_size"] = fields.get("patch_size", 16 if registers else 14)
-    hidden = int(fields.get("hidden_size", 768) * fields.get("mlp_ratio", 4))
-    if fields.get("use_swiglu_ffn", False):  # the gate is always SiLU, whatever hidden_act says
-        hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
+    swiglu = bool(fields.get("use_swiglu_ffn", False))
+    if swiglu:  # the gate is always SiLU, whatever hidden_act says
         ours |= {"mlp": "swiglu", "hidden_act": "silu"}
-    ours["intermediate_size"] = hidden
+    ours["intermediate_size"] = _width(fields.get("hidden_size", 768), fields.get("mlp_ratio", 4), swiglu)
     ours["layer_scale_init_value"] = fields.get("layerscale_value", 1.0)
     ours["num_register_tokens"] = fields.get("num_register_tokens", 4) if registers else 0
     ours["position_interpolation"] = "bicubic_antialias" if registers else "bicubic"
@@ -69,16 +71,51 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     return ours
 
 
+def _mlp_ratio(config: ViTClsConfig) -> int:
+    """Their `mlp_ratio`, a whole number, that gives our `intermediate_size`. Raises ConfigError if there is none."""
+    for ratio in range(1, 17):
+        if _width(config.hidden_size, ratio, config.mlp == "swiglu") == config.intermediate_size:
+            return ratio
+    raise ConfigError("intermediate_size", config.intermediate_size, "DINOv2 has whole multiples of hidden_size alone")
+
+
+def _width(hidden_size: int, mlp_ratio: float, swiglu: bool) -> int:
+    """Width of the MLP; that of SwiGLU is two thirds, rounded up to a multiple of 8."""
+    width = int(hidden_size * mlp_ratio)
+    return (int(width * 2 / 3) + 7) // 8 * 8 if swiglu else width
+
+
+def _export(config: ViTClsConfig, has_head: bool) -> Export:
+    registers = config.num_register_tokens > 0
+    kind = "dinov2_with_registers" if registers else "dinov2"
+    name = "Dinov2WithRegisters" if registers else "Dinov2"
+    fields = {
+        "architectures": [name + ("ForImageClassification" if has_head else "Model")],
+        "model_type": kind,
+        **common_fields(config, _COPIED, has_head),
+        "layer_norm_eps": config.layer_norm_eps,
+        "layerscale_value": config.layer_scale_init_value,
+        "mlp_ratio": _mlp_ratio(config),
+        "patch_size": config.patch_size,
+        "use_swiglu_ffn": config.mlp == "swiglu",
+        **({"num_register_tokens": config.num_register_tokens} if registers else {}),
+    }
+    without = [f"encoder.layer.{{}}.mlp.{name}" for name in ("fc1", "fc2") if config.mlp == "swiglu"]
+    zeros = {"embeddings.mask_token": (1, config.hidden_size)}
+    return Export(fields, f"{kind}." if has_head else "", tuple(without), zeros)
+
+
 _IGNORED = ("embeddings.mask_token",)
-FAMILIES = (
-    Family("transformers DINOv2", ("dinov2",), _fields, TABLE, ("dinov2.",), _IGNORED, always(IMAGENET | BICUBIC)),
+FAMILIES = tuple(
     Family(
-        "transformers DINOv2 with registers",
-        ("dinov2_with_registers",),
+        f"transformers {name}",
         _fields,
         TABLE,
-        ("dinov2_with_registers.",),
-        _IGNORED,
-        always(IMAGENET | BICUBIC),
-    ),
+        model_types=(kind,),
+        prefixes=(f"{kind}.",),
+        ignored=_IGNORED,
+        processor=always(IMAGENET | BICUBIC),
+        export=_export,
+    )
+    for name, kind in (("DINOv2", "dinov2"), ("DINOv2 with registers", "dinov2_with_registers"))
 )

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..weights import Tensor
-from .table import IMAGENET, Family, always, conv, linear, norm, refuse_unless, tokens, vector
+from ...configuration_vit_cls import ViTClsConfig
+from ...errors import ConfigError
+from ..tensor import Tensor
+from .layouts import conv, linear, norm, tokens, vector
+from .table import IMAGENET, Export, Family, always, common_fields, refuse_unless
 
 _COPIED = [
     "hidden_size",
@@ -57,14 +60,33 @@ def _fields(fields: dict[str, Any], _: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def _export(config: ViTClsConfig, has_head: bool) -> Export:
+    if has_head:
+        raise ConfigError("num_labels", config.num_labels, "transformers' DINOv3 has no classifier: load the backbone")
+    fields = {
+        "architectures": ["DINOv3ViTModel"],
+        "model_type": "dinov3_vit",
+        **common_fields(config, _COPIED, has_head),
+        "attention_dropout": config.attention_probs_dropout_prob,
+        "layer_norm_eps": config.layer_norm_eps,
+        "layerscale_value": config.layer_scale_init_value,
+        "query_bias": config.qkv_bias,
+        "key_bias": config.qkv_bias if config.key_bias is None else config.key_bias,
+        "value_bias": config.qkv_bias,
+        "use_gated_mlp": config.mlp == "swiglu",
+    }
+    return Export(fields, zeros={"embeddings.mask_token": (1, 1, config.hidden_size)})
+
+
 FAMILIES = (
     Family(
         "transformers DINOv3",
-        ("dinov3_vit",),
         _fields,
         TABLE,
-        ("model.",),
-        ("embeddings.mask_token", "rope_embeddings.*"),
-        always(IMAGENET),
+        model_types=("dinov3_vit",),
+        prefixes=("model.",),
+        ignored=("embeddings.mask_token", "rope_embeddings.*"),
+        processor=always(IMAGENET),
+        export=_export,
     ),
 )

@@ -1,10 +1,15 @@
-"""Vision towers of SigLIP and of the fixed-size SigLIP 2 (Zhai et al. 2023): no [CLS], attention pooling."""
+"""Vision towers of SigLIP and SigLIP 2 (Zhai et al. 2023; Tschannen et al. 2025): no [CLS], attention pooling."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..weights import Tensor
-from .table import BICUBIC, Family, always, conv, has, labels, linear, norm, qkv, tokens
+import numpy as np
+
+from ...configuration_vit_cls import ViTClsConfig
+from ..tensor import Tensor
+from .layouts import Layout, conv, linear, norm, qkv, tokens
+from .table import BICUBIC, Export, Family, always, common_fields, has, labels, square
 
 _COPIED = [
     "hidden_size",
@@ -19,7 +24,7 @@ _COPIED = [
 _POOLING = "readout.attention_pooling"
 TABLE = {
     "embeddings.patch_embedding": conv("embeddings.patch_embedding.projection"),
-    "embeddings.position_embedding": tokens("embeddings.position_embedding.embedding"),
+    "embeddings.position_embedding": tokens("embeddings.position_embedding.embedding", axes=2),
     "post_layernorm": norm("norm"),
     "classifier": linear("classifier"),
     "head.probe": tokens(f"{_POOLING}.probe"),
@@ -54,14 +59,62 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     }
 
 
+def _export(config: ViTClsConfig, has_head: bool) -> Export:
+    vision = {
+        **common_fields(config, _COPIED, has_head=False),
+        "model_type": "siglip_vision_model",
+        "image_size": square(config, "transformers' SigLIP"),
+        "hidden_act": config.hidden_act,
+        "layer_norm_eps": config.layer_norm_eps,
+        "attention_dropout": config.attention_probs_dropout_prob,
+        "vision_use_head": config.readout == "map",
+    }
+    if not has_head:
+        return Export({"architectures": ["SiglipVisionModel"], **vision}, "vision_model.")
+    fields = {"architectures": ["SiglipForImageClassification"], "model_type": "siglip", "vision_config": vision}
+    return Export(fields | common_fields(config, [], has_head), "vision_model.")
+
+
+def _flexible_fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """SigLIP 2 NaFlex: patches of any image, one square table of positions that is resampled to its grid."""
+    vision = fields.get("vision_config") or fields
+    size = math.isqrt(vision.get("num_patches", 256)) * vision.get("patch_size", 16)
+    ours = _fields({**fields, "vision_config": {**vision, "image_size": size}}, tensors)
+    return ours | {"position_interpolation": "bilinear_antialias"}
+
+
+def _flat_patches(weight: np.ndarray) -> np.ndarray:
+    """A Linear on flattened RGB patches, weight (D, P P 3) -> kernel (P, P, 3, D)."""
+    side = math.isqrt(weight.shape[1] // 3)
+    return weight.reshape(-1, side, side, 3).transpose(1, 2, 3, 0)
+
+
+_PATCHES = "embeddings.patch_embedding.projection"
+_FLEXIBLE = TABLE | {
+    "embeddings.patch_embedding": {
+        "weight": Layout((f"{_PATCHES}.kernel",), lambda weight: [_flat_patches(weight)]),
+        "bias": conv(_PATCHES)["bias"],
+    }
+}
+_IGNORED = ("text_model.*", "logit_scale", "logit_bias", "embeddings.position_ids")
 FAMILIES = (
     Family(
         "transformers SigLIP",
-        ("siglip", "siglip_vision_model"),
         _fields,
         TABLE,
-        ("vision_model.",),
-        ("text_model.*", "logit_scale", "logit_bias", "embeddings.position_ids"),
-        always(BICUBIC),
+        model_types=("siglip", "siglip_vision_model"),
+        prefixes=("vision_model.",),
+        ignored=_IGNORED,
+        processor=always(BICUBIC),
+        export=_export,
+    ),
+    Family(
+        "transformers SigLIP 2",
+        _flexible_fields,
+        _FLEXIBLE,
+        model_types=("siglip2", "siglip2_vision_model"),
+        prefixes=("vision_model.",),
+        ignored=_IGNORED,
+        processor=always(BICUBIC),
     ),
 )

@@ -1,30 +1,21 @@
-"""What a family is: a table from its tensor names to ours, and a function from its config to ours."""
+"""What a family is: a table between its tensor names and ours, and functions between its config and ours."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import CheckpointError
-from ..weights import Tensor
+from ...configuration_vit_cls import ViTClsConfig
+from ...errors import CheckpointError, ConfigError
+from ..tensor import Tensor
+from .layouts import Layout, Layouts
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 BICUBIC = {"resample": 3}
 
-Change = Callable[[np.ndarray], np.ndarray]
-# What becomes of "x.weight", "x.bias" or "x" itself (""): our names, each with the change from theirs.
-Targets = dict[str, list[tuple[str, Change]]]
-
-
-def _same(array: np.ndarray) -> np.ndarray:
-    return array
-
-
-def _transposed(array: np.ndarray) -> np.ndarray:
-    return array.T
+_OUTSIDE = ("classifier.", "distillation_classifier.", "projection.")  # what no library puts under its prefix
 
 
 def always(fields: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -32,105 +23,130 @@ def always(fields: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]
     return lambda _: dict(fields)
 
 
-def linear(name: str) -> Targets:
-    """A torch Linear: weight (out, in) -> kernel (in, out)."""
-    return {"weight": [(f"{name}.kernel", _transposed)], "bias": [(f"{name}.bias", _same)]}
+class Export(NamedTuple):
+    """A config of ours as a family writes it: its `config.json`, what its names begin with, and what is special.
 
+    `without` are rows of the table that this checkpoint has no use for, where several rows are the same parameter of
+    ours. `zeros` are parameters that theirs has and ours has not, and that change nothing: shapes by name.
+    """
 
-def conv(name: str) -> Targets:
-    """A torch Conv2d: weight OIHW -> kernel HWIO."""
-    return {"weight": [(f"{name}.kernel", lambda a: a.transpose(2, 3, 1, 0))], "bias": [(f"{name}.bias", _same)]}
-
-
-def norm(name: str) -> Targets:
-    """A torch LayerNorm: weight -> scale."""
-    return {"weight": [(f"{name}.scale", _same)], "bias": [(f"{name}.bias", _same)]}
-
-
-def stacked(*names: str) -> Targets:
-    """Several Linears stacked in one, query, key and value or a gate and its partner: weight (k H, D) -> k kernels."""
-
-    def part(i: int) -> Change:
-        return lambda array: np.split(array, len(names))[i]
-
-    def kernel(i: int) -> Change:
-        return lambda array: part(i)(array).T
-
-    return {
-        "weight": [(f"{name}.kernel", kernel(i)) for i, name in enumerate(names)],
-        "bias": [(f"{name}.bias", part(i)) for i, name in enumerate(names)],
-    }
-
-
-def qkv(name: str) -> Targets:
-    """Query, key and value of an attention stacked in one Linear."""
-    return stacked(f"{name}.query", f"{name}.key", f"{name}.value")
-
-
-def tokens(name: str) -> Targets:
-    """A parameter (1, k, D), (k, D) or (D,) -> (k, D)."""
-    return {"": [(name, lambda a: a.reshape(-1, a.shape[-1]))], "weight": [(name, _same)]}
-
-
-def vector(name: str) -> Targets:
-    """A parameter that stays as it is."""
-    return {"": [(name, _same)]}
+    fields: dict[str, Any]
+    prefix: str = ""
+    without: tuple[str, ...] = ()
+    zeros: Mapping[str, tuple[int, ...]] = {}
 
 
 class Family(NamedTuple):
     """A kind of checkpoint.
 
-    `table` maps a module or parameter of theirs, "{}" for the block's number, to ours; `prefixes` are taken off their
-    names; tensors that match `ignored` (shell wildcards, after the prefix) are no part of the model. `fields` gives
-    our config's fields from their config and the tensors by our names. `processor` gives the image processor's fields,
-    from their config, where the checkpoint has no file of its own for them.
+    It is recognised by the `model_types` of a config.json, by timm's names of `architectures` (a regular expression),
+    or, without a config.json, by a tensor that no earlier
+    one has: the `signature`, shell wildcards of which one is enough. `table` maps a module or parameter of theirs,
+    "{}" for the block's number, to ours; `prefixes` are taken off their names; tensors that match `ignored` (shell
+    wildcards, after the prefix) are no part of the model; `prepare` puts right what is more than a name. `fields` gives
+    our config's fields from their config and the tensors by our names; `processor` the image processor's, from their
+    config, where the checkpoint has no file of its own for them. `export` is the way back, for those that have one.
     """
 
     name: str
-    model_types: tuple[str, ...]
     fields: Callable[[dict[str, Any], Mapping[str, Tensor]], dict[str, Any]]
-    table: Mapping[str, Targets] = {}
+    table: Mapping[str, Layouts] = {}
+    model_types: tuple[str, ...] = ()
+    architectures: str = ""
+    signature: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda found: found
     processor: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {}
+    export: Callable[[ViTClsConfig, bool], Export] | None = None
+
+    def short(self, name: str) -> str:
+        """A tensor's name without the family's prefixes."""
+        for prefix in self.prefixes:
+            name = name.removeprefix(prefix)
+        return name
 
     def convert(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our canonical names and layouts. Raises CheckpointError at a tensor that the family does not have."""
-        converted: dict[str, Tensor] = {}
+        short: dict[str, Tensor] = {}
         for name, tensor in found.items():
-            for ours, change in self._targets(name, tensor.file):
-                if ours in converted:
-                    raise CheckpointError(f"{tensor.file}: tensors {converted[ours].name!r} and {name!r} are the same")
-                try:
-                    converted[ours] = tensor.through(change)
-                except (ValueError, IndexError) as error:
-                    problem = f"tensor {name!r} has shape {tensor.shape}, which no {self.name} checkpoint has there"
-                    raise CheckpointError(f"{tensor.file}: {problem}") from error
+            _add(short, self.short(name), tensor)
+        converted: dict[str, Tensor] = {}
+        for name, tensor in self.prepare(short).items():
+            for ours, part in self._parts(name, tensor):
+                _add(converted, ours, part)
         return converted
 
-    def _targets(self, name: str, file: Path) -> list[tuple[str, Change]]:
-        short = name
-        for prefix in self.prefixes:
-            short = short.removeprefix(prefix)
+    def _parts(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         if not self.table:
-            return [(short, _same)]
-        if any(fnmatchcase(short, pattern) for pattern in self.ignored):
-            return []
-        number = re.search(r"(?<=[._])\d+(?=\.)", short)
-        pattern = short if number is None else short[: number.start()] + "{}" + short[number.end() :]
+            yield name, tensor
+            return
+        if any(fnmatchcase(name, pattern) for pattern in self.ignored):
+            return
+        number = re.search(r"(?<=[._])\d+(?=\.)", name)
+        pattern = name if number is None else name[: number.start()] + "{}" + name[number.end() :]
         module, _, suffix = pattern.rpartition(".")
-        targets = self.table.get(pattern, {}).get("") or self.table.get(module, {}).get(suffix)
-        if targets is None:
-            raise CheckpointError(f"{file}: tensor {name!r} is not one of a {self.name} checkpoint")
-        layer = "" if number is None else f"encoder.layer_{int(number[0]):02d}."
-        return [(ours.replace("{}.", layer), change) for ours, change in targets]
+        layout = self.table.get(pattern, {}).get("") or self.table.get(module, {}).get(suffix)
+        if layout is None:
+            raise CheckpointError(f"{tensor.file}: tensor {tensor.name!r} is not one of a {self.name} checkpoint")
+        try:
+            for i, ours in enumerate(layout.names):
+                if ours is not None:
+                    part = tensor.through(lambda array, i=i, layout=layout: layout.split(array)[i])
+                    yield _in_block(ours, int(number[0]) if number else 0), part
+        except (ValueError, IndexError) as error:
+            problem = f"tensor {tensor.name!r} has shape {tensor.shape}, which no {self.name} checkpoint has there"
+            raise CheckpointError(f"{tensor.file}: {problem}") from error
+
+    def restore(
+        self, tensors: Mapping[str, np.ndarray], depth: int, export: Export
+    ) -> tuple[dict[str, np.ndarray], set[str]]:
+        """Their names and layouts for parameters by our canonical names, and those of ours that have no place there.
+
+        The way back from `convert`. Of several spellings the table's first is written.
+        """
+        left, restored = dict(tensors), {}
+        for theirs, layout in self._rows(depth, export.without):
+            parts = [None if name is None else left.get(name) for name in layout.names]
+            given = [part for part in parts if part is not None]
+            if layout.join is None or len(given) < sum(name is not None for name in layout.names):
+                continue
+            prefix = "" if str(layout.names[0]).startswith(_OUTSIDE) else export.prefix
+            restored[prefix + theirs] = np.ascontiguousarray(
+                layout.join([np.zeros_like(given[0]) if part is None else part for part in parts])
+            )
+            left = {name: array for name, array in left.items() if name not in layout.names}
+        zeros = {export.prefix + name: np.zeros(shape, np.float32) for name, shape in export.zeros.items()}
+        return restored | zeros, set(left)
+
+    def _rows(self, depth: int, without: tuple[str, ...]) -> Iterator[tuple[str, Layout]]:
+        """Every tensor that the family can have: its name, and its layout with our names, blocks numbered."""
+        for pattern, layouts in self.table.items():
+            for suffix, layout in layouts.items() if pattern not in without else ():
+                name = f"{pattern}.{suffix}" if suffix else pattern
+                for block in range(depth if "{}" in pattern else 1):
+                    names = tuple(ours and _in_block(ours, block) for ours in layout.names)
+                    yield name.replace("{}", str(block)), layout._replace(names=names)
+
+
+def _add(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> None:
+    """Add a tensor under a name that no other has. Raises CheckpointError where one has it."""
+    if name in tensors:
+        same = f"tensors {tensors[name].name!r} and {tensor.name!r} are the same"
+        raise CheckpointError(f"{tensor.file}: {same}")
+    tensors[name] = tensor
+
+
+def _in_block(ours: str, block: int) -> str:
+    """Our name with the number of its block: "{}.norm1.scale" -> "encoder.layer_07.norm1.scale"."""
+    return ours.replace("{}.", f"encoder.layer_{block:02d}.")
 
 
 def _own_fields(fields: dict[str, Any], _: Mapping[str, Tensor]) -> dict[str, Any]:
     return fields
 
 
-NATIVE = Family("vit_cls", ("vit_cls",), _own_fields, prefixes=("vit_cls.",))
+NATIVE = Family("vit_cls", _own_fields, model_types=("vit_cls",), prefixes=("vit_cls.",))
 
 
 def has(tensors: Mapping[str, Tensor], module: str) -> bool:
@@ -141,6 +157,25 @@ def has(tensors: Mapping[str, Tensor], module: str) -> bool:
 def labels(fields: dict[str, Any]) -> dict[str, Any]:
     """The label maps of a transformers config, as far as it has them."""
     return {name: fields[name] for name in ("id2label", "label2id", "num_labels") if fields.get(name)}
+
+
+def common_fields(config: ViTClsConfig, names: Sequence[str], has_head: bool) -> dict[str, Any]:
+    """Fields that a transformers config has under our names, and the labels of a classifier, as JSON has them."""
+    fields = {name: getattr(config, name) for name in names}
+    if config.image_hw[0] == config.image_hw[1]:  # some of transformers' models take no pair
+        fields["image_size"] = config.image_hw[0]
+    if has_head:
+        id2label = {str(i): label for i, label in config.id2label.items()}  # pyright: ignore
+        fields |= {"id2label": id2label, "label2id": {label: int(i) for i, label in id2label.items()}}
+    return fields
+
+
+def square(config: ViTClsConfig, target: str) -> int:
+    """The side of a square image. Raises ConfigError for another, where `target` knows no other."""
+    height, width = config.image_hw
+    if height != width:
+        raise ConfigError("image_size", config.image_size, f"must be square in {target}")
+    return height
 
 
 def refuse_unless(file_says: dict[str, Any], **expected: Any) -> None:

@@ -1,20 +1,23 @@
-"""timm's `vit_*`, `deit*` and their DINOv2, CLIP and SigLIP variants: fused qkv, sizes read off the tensors."""
+"""timm's `vit_*` and `deit*`, DINOv2, DINOv3, CLIP and SigLIP too: fused qkv, sizes read off the tensors."""
 
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ...errors import CheckpointError
-from ..weights import Tensor
-from .table import Family, conv, has, linear, norm, qkv, stacked, tokens, vector
+from ..tensor import Tensor
+from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
+from .sizes import heads_of, sizes
+from .table import Family, has
+from .timm_export import export
 
 # Architectures whose block is ours; others share the names of their tensors but compute something else with them.
-_KNOWN = re.compile(
+_PLAIN = (
     r"vit_(tiny|small|medium|base|large|huge|so400m|giantopt)_patch\d+(_reg\d)?(_clip(_quickgelu)?|_siglip|_dinov2)?"
     r"(_gap)?(_\d+)?|deit3?_(tiny|small|medium|base|large|huge)(_distilled)?_patch\d+_\d+"
 )
-_HEADS = {192: 3, 384: 6, 512: 8, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1536: 16}
+_GIANT = r"vit_giant_patch14(_reg4)?_dinov2"
+_DINOV3 = r"vit_(tiny|small|small_plus|base|large|huge_plus|7b)_patch16_dinov3(_qkvb)?"
 _ACTIVATIONS = {
     "*_quickgelu_*": "quick_gelu",
     "vit_so400m_*siglip*": "gelu_pytorch_tanh",
@@ -53,58 +56,50 @@ TABLE = {
     "blocks.{}.mlp.fc2": linear("{}.mlp.fc2"),
     "blocks.{}.ls2.gamma": vector("{}.layer_scale2"),
 }
+_SWIGLU = TABLE | {"blocks.{}.mlp.fc1": stacked("{}.mlp.gate", "{}.mlp.fc1")}
+_EVA_ROWS = {
+    "blocks.{}.attn.qkv": {"weight": qkv("{}.attention")["weight"]},
+    "blocks.{}.attn.q_bias": vector("{}.attention.query.bias"),
+    "blocks.{}.attn.v_bias": vector("{}.attention.value.bias"),
+    "blocks.{}.gamma_1": vector("{}.layer_scale1"),
+    "blocks.{}.gamma_2": vector("{}.layer_scale2"),
+    "blocks.{}.mlp.fc1_g": linear("{}.mlp.gate"),
+    "blocks.{}.mlp.fc1_x": linear("{}.mlp.fc1"),
+}
+_EVA = _EVA_ROWS | TABLE | _EVA_ROWS  # its own names come first
 
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     name, given = str(fields["architecture"]), fields.get("model_args") or {}
-    if not _KNOWN.fullmatch(name):
-        raise CheckpointError(f"config.json: architecture={name!r} is none of timm's plain Vision Transformers")
-    side, _, channels, width = _shape(tensors, "embeddings.patch_embedding.projection.kernel", 4)
-    _, hidden = _shape(tensors, "encoder.layer_00.mlp.fc1.kernel", 2)
-    rows, _ = _shape(tensors, "embeddings.position_embedding.embedding", 2)
-    heads = given.get("num_heads") or _HEADS.get(width)
-    if heads is None:
-        raise CheckpointError(f"config.json: model_args must give num_heads for a width of {width}")
-    size = _size(fields, given)
-    patches = (size[0] // side) * (size[1] // side)
-    prefix = int(has(tensors, "embeddings.cls_token")) + int(has(tensors, "embeddings.distillation_token"))
-    registers = re.search(r"_reg(\d)", name)
+    ours = sizes(tensors, _size(fields, given))
     norms = [tensors[key].name for key in ("norm.scale", "norm.bias") if key in tensors]
-    scaled = has(tensors, "encoder.layer_00.layer_scale1")
-    averaged = fields.get("global_pool", given.get("global_pool", "token"))
-    ours = {
-        "hidden_size": width,
-        "num_hidden_layers": len({key[:16] for key in tensors if key.startswith("encoder.layer_")}),
-        "num_attention_heads": heads,
-        "intermediate_size": hidden,
-        "image_size": size,
-        "patch_size": side,
-        "num_channels": channels,
-        "patch_bias": "_clip" not in name,
+    registers = re.search(r"_reg(\d)", name)
+    pool = fields.get("global_pool", given.get("global_pool", "token"))
+    ours |= {
+        "num_attention_heads": given.get("num_heads") or _heads(name, ours["hidden_size"]),
         "hidden_act": next((act for pattern, act in _ACTIVATIONS.items() if fnmatchcase(name, pattern)), "gelu"),
-        "layer_norm_eps": 1e-5 if "_clip" in name else 1e-6,
-        "qkv_bias": has(tensors, "encoder.layer_00.attention.query.bias"),
-        "readout": _READOUTS.get(averaged, averaged),
-        "use_cls_token": has(tensors, "embeddings.cls_token"),
-        "use_distillation_token": has(tensors, "embeddings.distillation_token"),
+        "layer_norm_eps": 1e-5 if "_clip" in name or "_dinov3" in name else 1e-6,
+        "readout": _READOUTS.get(pool, pool),
+        "patch_bias": "_clip" not in name,
+        "use_cls_token": given.get("class_token", "_gap" not in name and "siglip" not in name),
+        "use_distillation_token": "_distilled" in name,
         "num_register_tokens": given.get("reg_tokens", int(registers[1]) if registers else 0),
-        "position_embedding_tokens": "patches" if rows == patches and prefix else "all",
         "position_interpolation": "bicubic_antialias",
-        "layer_scale_init_value": 1e-5 if scaled else None,
         "pre_norm": has(tensors, "pre_norm"),
         "norm_position": "after_readout" if any(key.startswith("fc_norm") for key in norms) else "before_readout",
     }
-    classes = fields.get("num_classes")  # 0 for a backbone
-    return ours | ({"num_labels": classes} if classes else {}) | _labels(fields)
+    if has(tensors, "encoder.layer_00.mlp.gate"):
+        ours |= {"mlp": "swiglu", "hidden_act": "silu"}
+    if "_dinov3" in name:
+        ours |= {"position_embedding": "rope", "key_bias": False}
+        ours["num_register_tokens"] = given.get("num_reg_tokens", 4)
+    return ours | _labels(fields)
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
-    """The shape that a size is read off. Raises CheckpointError where the tensor is not there or has other axes."""
-    if name not in tensors:
-        raise CheckpointError(f"no tensor that would be our {name!r}")
-    if len(tensors[name].shape) != axes:
-        raise CheckpointError(f"tensor {tensors[name].name!r} has shape {tensors[name].shape}, expected {axes} axes")
-    return tensors[name].shape
+def _heads(name: str, width: int) -> int:
+    if "_dinov3" in name:
+        return max(width // 64, 1)
+    return 16 if "giantopt" in name else heads_of(width)
 
 
 def _size(fields: dict[str, Any], given: dict[str, Any]) -> tuple[int, int]:
@@ -118,13 +113,15 @@ def _labels(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _processor(fields: dict[str, Any]) -> dict[str, Any]:
-    """Image processor of a `pretrained_cfg`: shortest edge size / crop_pct, then the central crop."""
+    """Image processor of a `pretrained_cfg`: shortest edge size / crop_pct, or both edges, then the central crop."""
     said = fields.get("pretrained_cfg") or fields
     height, width = _size(fields, fields.get("model_args") or {})
     share = said.get("crop_pct") or 0.875
+    larger = {"height": int(height / share), "width": int(width / share)}
+    squash = said.get("crop_mode") == "squash"
     return {
-        "size": {"shortest_edge": int(max(height, width) / share)},
-        "do_center_crop": True,
+        "size": larger if squash else {"shortest_edge": int(max(height, width) / share)},
+        "do_center_crop": not squash or share != 1,
         "crop_size": {"height": height, "width": width},
         "resample": _RESAMPLING.get(said.get("interpolation", "bicubic"), 3),
         "image_mean": list(said.get("mean", (0.485, 0.456, 0.406))),
@@ -132,4 +129,19 @@ def _processor(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-FAMILIES = (Family("timm", ("timm",), _fields, TABLE, processor=_processor),)
+FAMILIES = tuple(
+    Family(
+        f"timm {kind}",
+        _fields,
+        table,
+        architectures=architectures,
+        ignored=("mask_token",),
+        processor=_processor,
+        export=export,
+    )
+    for kind, architectures, table in (
+        ("ViT", _PLAIN, TABLE),
+        ("DINOv2 giant", _GIANT, _SWIGLU),
+        ("DINOv3", _DINOV3, _EVA),
+    )
+)

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..weights import Tensor
-from .table import BICUBIC, IMAGENET, Family, always, conv, has, labels, linear, norm, refuse_unless, tokens
+from ...configuration_vit_cls import ViTClsConfig
+from ..tensor import Tensor
+from .layouts import conv, linear, norm, tokens
+from .table import BICUBIC, IMAGENET, Export, Family, always, common_fields, has, labels, refuse_unless
 
 _COPIED = [
     "hidden_size",
@@ -63,8 +65,45 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     return ours
 
 
+def _export(config: ViTClsConfig, has_head: bool) -> Export:
+    kind = "deit" if config.use_distillation_token else "vit"
+    name = {"vit": "ViT", "deit": "DeiT"}[kind]
+    head = "Model" if not has_head else "ForImageClassification"
+    without = ["cls_classifier"]
+    if has_head:
+        without.append("pooler.dense")  # their classifier reads the token itself
+        if config.has_distillation_head:
+            head, without[0] = "ForImageClassificationWithTeacher", "classifier"
+    fields = {
+        "architectures": [f"{name}{head}"],
+        "model_type": kind,
+        **common_fields(config, _COPIED, has_head),
+        "layer_norm_eps": config.layer_norm_eps,
+    }
+    if config.representation_size is not None:
+        fields |= {"pooler_output_size": config.representation_size, "pooler_act": "tanh"}
+    return Export(fields, f"{kind}." if has_head else "", tuple(without))
+
+
 _IGNORED = ("embeddings.mask_token",)
 FAMILIES = (
-    Family("transformers ViT", ("vit",), _fields, TABLE, ("vit.",), _IGNORED),
-    Family("transformers DeiT", ("deit",), _fields, TABLE, ("deit.",), _IGNORED, always(IMAGENET | BICUBIC)),
+    Family(
+        "transformers ViT",
+        _fields,
+        TABLE,
+        model_types=("vit",),
+        prefixes=("vit.",),
+        ignored=_IGNORED,
+        export=_export,
+    ),
+    Family(
+        "transformers DeiT",
+        _fields,
+        TABLE,
+        model_types=("deit",),
+        prefixes=("deit.",),
+        ignored=_IGNORED,
+        processor=always(IMAGENET | BICUBIC),
+        export=_export,
+    ),
 )

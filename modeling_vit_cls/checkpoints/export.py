@@ -1,0 +1,136 @@
+"""Checkpoints that other libraries load: their names, layouts, config and image processor, or a refusal by field."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config_rules import FIELD_NAMES
+from ..configuration_vit_cls import ViTClsConfig
+from ..errors import CheckpointError, ConfigError
+from ..processing import ViTClsImageProcessor
+from .families import FAMILIES, timm, timm_export
+from .families.table import Family
+from .load import checked_tensors, open_checkpoint
+from .weights import write_weights
+
+TARGETS = ("transformers", "timm")
+# What acts in training alone, or at another image size alone: where the target has it otherwise, that is said.
+_ELSEWHERE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range")
+_ELSEWHERE += ("position_interpolation",)
+# The field that a parameter comes from, by its name or what that begins with.
+_FIELD_OF = {
+    "classifier": "num_labels",
+    "distillation_classifier": "use_distillation_head",
+    "embeddings.cls_token": "use_cls_token",
+    "embeddings.distillation_token": "use_distillation_token",
+    "embeddings.register_tokens": "num_register_tokens",
+    "embeddings.position_embedding": "position_embedding",
+    "pre_norm": "pre_norm",
+    "representation": "representation_size",
+    "projection": "projection_size",
+    "readout": "readout",
+}
+_FIELD_IN_BLOCK = {"layer_scale": "layer_scale_init_value", "mlp.gate": "mlp", ".bias": "qkv_bias"}
+
+
+def write_foreign(
+    folder: Path,
+    target: str,
+    config: ViTClsConfig,
+    tensors: Mapping[str, Any],
+    image_processor: ViTClsImageProcessor | None,
+    max_shard_size: int | str = "5GB",
+) -> list[str]:
+    """Write a checkpoint for "transformers" or "timm" into an empty folder; names in `tensors` are canonical.
+
+    Returns the names of config fields that act in training or at another image size alone and that the target has
+    otherwise. Raises ConfigError, naming the field, for any other that it cannot express: what was written is read
+    back, and must be the same model.
+    """
+    family = family_for(target, config)
+    has_head = "classifier.kernel" in tensors
+    assert family.export is not None
+    export = family.export(config, has_head)
+    arrays = {name: np.asarray(array) for name, array in tensors.items()}
+    restored, left = family.restore(arrays, config.num_hidden_layers, export)
+    for name in sorted(left):
+        field = _field_of(name)
+        raise ConfigError(field, getattr(config, field), f"cannot be expressed by {family.name}, which has no {name!r}")
+    write_weights(folder, restored, max_shard_size, "pt")
+    files = {"config.json": export.fields}
+    if image_processor is not None and family in timm.FAMILIES:  # timm keeps it in config.json
+        export.fields["pretrained_cfg"] |= timm_export.transform(image_processor)
+    elif image_processor is not None:
+        files["preprocessor_config.json"] = _transformers_processor(image_processor)
+    for name, fields in files.items():
+        (folder / name).write_text(json.dumps(fields, indent=2) + "\n")
+    return _differences(folder, family, config)
+
+
+def family_for(target: str, config: ViTClsConfig) -> Family:
+    """The family of a target that a config belongs to, by what only that one has."""
+    gated, rope = config.mlp == "swiglu", config.position_embedding == "rope"
+    if target == "timm":
+        name = "timm DINOv3" if rope else "timm DINOv2 giant" if gated else "timm ViT"
+    elif rope:
+        name = "transformers DINOv3"
+    elif config.num_register_tokens:
+        name = "transformers DINOv2 with registers"
+    elif gated or config.layer_scale_init_value is not None:
+        name = "transformers DINOv2"
+    elif config.pre_norm:
+        name = "transformers CLIP"
+    elif not config.use_cls_token:
+        name = "transformers SigLIP"
+    else:
+        name = "transformers DeiT" if config.use_distillation_token else "transformers ViT"
+    return next(family for family in FAMILIES if family.name == name)
+
+
+def _differences(folder: Path, family: Family, config: ViTClsConfig) -> list[str]:
+    """Fields of no consequence here that a written checkpoint has otherwise. Raises ConfigError at any other."""
+    try:
+        source = open_checkpoint(folder)
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"{family.name} cannot express this config ({error})") from error
+    back = source.config
+    for name in FIELD_NAMES:
+        if name not in _ELSEWHERE and _meaning(config, name) != _meaning(back, name):
+            rule = f"cannot be expressed by {family.name}, which would have {_meaning(back, name)!r}"
+            raise ConfigError(name, getattr(config, name), rule)
+    checked_tensors(source, allow_missing=False)
+    return [name for name in _ELSEWHERE if getattr(config, name) != getattr(back, name)]
+
+
+def _meaning(config: ViTClsConfig, name: str) -> Any:
+    """A field's value, with what None stands for; what a model without such a part would ignore is left out."""
+    if name == "image_size":
+        return config.image_hw
+    if name == "key_bias":
+        return config.qkv_bias if config.key_bias is None else config.key_bias
+    if name == "use_distillation_head":
+        return config.has_distillation_head
+    if name == "layer_scale_init_value":
+        return config.layer_scale_init_value is not None
+    if name in ("rope_theta", "position_embedding_tokens"):
+        return getattr(config, name) if config.position_embedding == ("rope" if "rope" in name else "learned") else None
+    return getattr(config, name)
+
+
+def _field_of(parameter: str) -> str:
+    """The config field that a parameter is there for."""
+    for begins, field in _FIELD_OF.items():
+        if parameter.startswith(f"{begins}.") or parameter == begins:
+            return field
+    return next((field for part, field in _FIELD_IN_BLOCK.items() if part in parameter), "num_hidden_layers")
+
+
+def _transformers_processor(processor: ViTClsImageProcessor) -> dict[str, Any]:
+    """A `preprocessor_config.json` of the class of transformers that resizes and crops in the same way."""
+    fields = {name: value for name, value in processor.to_dict().items() if not name.startswith("_")}
+    exact = "shortest_edge" not in processor.size
+    name = "ViTImageProcessor" if exact and not processor.do_center_crop else "DeiTImageProcessor"
+    return {**fields, "image_processor_type": name if exact else "BitImageProcessor"}

@@ -1,0 +1,112 @@
+"""Meta's own state dicts of DINO, DINOv2 and DINOv3, saved as safetensors: timm's names almost, no config."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..tensor import Tensor
+from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
+from .sizes import shape_of, sizes
+from .table import BICUBIC, IMAGENET, Family, always
+
+TABLE = {
+    "cls_token": tokens("embeddings.cls_token"),
+    "register_tokens": tokens("embeddings.register_tokens"),
+    "storage_tokens": tokens("embeddings.register_tokens"),
+    "pos_embed": tokens("embeddings.position_embedding.embedding"),
+    "patch_embed.proj": conv("embeddings.patch_embedding.projection"),
+    "norm": norm("norm"),
+    "blocks.{}.norm1": norm("{}.norm1"),
+    "blocks.{}.attn.qkv": qkv("{}.attention"),
+    "blocks.{}.attn.proj": linear("{}.attention.out"),
+    "blocks.{}.ls1.gamma": vector("{}.layer_scale1"),
+    "blocks.{}.norm2": norm("{}.norm2"),
+    "blocks.{}.mlp.fc1": linear("{}.mlp.fc1"),
+    "blocks.{}.mlp.fc2": linear("{}.mlp.fc2"),
+    "blocks.{}.ls2.gamma": vector("{}.layer_scale2"),
+}
+_DINOV2 = TABLE | {
+    "blocks.{}.mlp.w12": stacked("{}.mlp.gate", "{}.mlp.fc1"),
+    "blocks.{}.mlp.w3": linear("{}.mlp.fc2"),
+}
+_DINOV3 = TABLE | {
+    "blocks.{}.attn.qkv": qkv("{}.attention", key_bias=False),
+    "blocks.{}.mlp.w1": linear("{}.mlp.gate"),
+    "blocks.{}.mlp.w2": linear("{}.mlp.fc1"),
+    "blocks.{}.mlp.w3": linear("{}.mlp.fc2"),
+}
+
+
+def _without_chunks(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Blocks that were sharded in chunks are named blocks.CHUNK.NUMBER, the number counted through."""
+    return {re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name): tensor for name, tensor in found.items()}
+
+
+def _gated(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {"mlp": "swiglu", "hidden_act": "silu"} if "encoder.layer_00.mlp.gate.kernel" in tensors else {}
+
+
+def _registers(tensors: Mapping[str, Tensor]) -> int:
+    name = "embeddings.register_tokens"
+    return shape_of(tensors, name, 2)[0] if name in tensors else 0
+
+
+def _dino(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return sizes(tensors) | {"layer_norm_eps": 1e-6, "position_interpolation": "bicubic_offset"}
+
+
+def _dinov2(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {
+        **sizes(tensors),
+        **_gated(tensors),
+        "layer_norm_eps": 1e-6,
+        "num_register_tokens": _registers(tensors),
+        "position_interpolation": "bicubic_antialias" if _registers(tensors) else "bicubic_offset",
+    }
+
+
+def _dinov3(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    ours = sizes(tensors, (224, 224))
+    return {
+        **ours,
+        **_gated(tensors),
+        "num_attention_heads": max(ours["hidden_size"] // 64, 1),
+        "layer_norm_eps": 1e-5,
+        "num_register_tokens": _registers(tensors) or 4,
+        "position_embedding": "rope",
+        "key_bias": False,
+    }
+
+
+_PREFIXES = ("module.", "teacher.", "backbone.")
+_PROCESSOR = always(IMAGENET | BICUBIC)
+FAMILIES = (
+    Family(
+        "Meta's DINOv3",
+        _dinov3,
+        _DINOV3,
+        signature=("storage_tokens", "rope_embed.periods", "*.attn.qkv.bias_mask"),
+        prefixes=_PREFIXES,
+        ignored=("mask_token", "rope_embed.periods", "*.attn.qkv.bias_mask", "local_cls_norm.*", "projectors.*"),
+        processor=_PROCESSOR,
+    ),
+    Family(
+        "Meta's DINOv2",
+        _dinov2,
+        _DINOV2,
+        signature=("blocks.*.ls1.gamma",),
+        prefixes=_PREFIXES,
+        ignored=("mask_token",),
+        prepare=_without_chunks,
+        processor=_PROCESSOR,
+    ),
+    Family(
+        "Meta's DINO",
+        _dino,
+        TABLE,
+        signature=("blocks.*.attn.qkv.weight",),
+        prefixes=_PREFIXES,
+        ignored=("head.mlp.*", "head.last_layer.*", "student.*"),
+        processor=_PROCESSOR,
+    ),
+)

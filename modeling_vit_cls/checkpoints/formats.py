@@ -1,0 +1,143 @@
+"""Readers of weight files: safetensors, npz and Flax's msgpack, each to tensors by dotted name; never pickle."""
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import ml_dtypes
+import msgpack
+import numpy as np
+from numpy.lib import format as npy
+from safetensors import SafetensorError, safe_open
+
+from ..errors import CheckpointError, shorten
+from .tensor import FLOATS, Tensor, mapped
+
+SUFFIXES = (".safetensors", ".npz", ".msgpack")
+_NDARRAY = 1  # the extension type under which flax.serialization packs (shape, dtype, bytes)
+
+
+def read_file(file: Path) -> dict[str, Tensor]:
+    """Tensors of one weight file. Raises CheckpointError, naming it, for one that is damaged or of another format."""
+    readers = {".safetensors": _safetensors, ".npz": _npz, ".msgpack": _msgpack}
+    try:
+        return {tensor.name: tensor for tensor in readers[file.suffix](file)}
+    except CheckpointError:
+        raise
+    except (SafetensorError, zipfile.BadZipFile, msgpack.UnpackException, OSError) as error:
+        raise CheckpointError(f"{file}: {_why_unreadable(file)} ({error})") from error
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError, RecursionError) as error:
+        raise CheckpointError(f"{file}: {_why_unreadable(file)} ({shorten(error)})") from error
+
+
+def _why_unreadable(file: Path) -> str:
+    with open(file, "rb") as opened:
+        head = opened.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer, not the weights; run `git lfs install && git lfs pull`"
+    if not head:
+        return "is empty; download or save it again"
+    return f"is not a whole {file.suffix[1:]} file; download or save it again"
+
+
+def _safetensors(file: Path) -> Iterator[Tensor]:
+    safe_open(file, framework="numpy")  # checks that the header is sound and that the tensors fill the file
+    with open(file, "rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+    for name, entry in header.items():
+        if name != "__metadata__":
+            dtype, offset = str(entry["dtype"]), 8 + length + entry["data_offsets"][0]
+            yield mapped(name, file, offset, tuple(entry["shape"]), FLOATS.get(dtype, dtype))
+
+
+def _npz(file: Path) -> Iterator[Tensor]:
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as opened:
+                shape, fortran, dtype = _npy_header(opened)
+                start = opened.tell()
+            name = entry.filename.removesuffix(".npy").replace("/", ".")
+            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+            if start + size != entry.file_size:
+                raise CheckpointError(f"{file}: array {shorten(name)} has {entry.file_size} bytes, not {start + size}")
+            if entry.compress_type == zipfile.ZIP_STORED and not fortran:
+                yield mapped(name, file, _data_offset(file, entry) + start, shape, _float_name(dtype))
+            else:
+                view = partial(_inflated, file, entry, dtype)
+                yield Tensor(name, file, shape, _float_name(dtype), view, shape)
+
+
+def _npy_header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, Fortran order and type of an array in the npy format. Raises ValueError for any other."""
+    version = npy.read_magic(opened)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    return read(opened)
+
+
+def _float_name(dtype: np.dtype) -> str:
+    """bfloat16, which numpy does not know, is stored as two bytes without a type."""
+    return "bfloat16" if dtype.kind == "V" and dtype.itemsize == 2 else dtype.name
+
+
+def _data_offset(file: Path, entry: zipfile.ZipInfo) -> int:
+    """Where an entry's bytes begin: after its local header, whose two variable lengths stand at its bytes 26 to 29."""
+    with open(file, "rb") as opened:
+        opened.seek(entry.header_offset)
+        header = opened.read(30)
+    return entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+
+
+def _inflated(file: Path, entry: zipfile.ZipInfo, dtype: np.dtype) -> np.ndarray:
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(entry) as opened:
+            array = npy.read_array(opened, allow_pickle=False)
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError) as error:
+        raise CheckpointError(f"{file}: array {shorten(entry.filename)} cannot be read ({error})") from error
+    return array.view(ml_dtypes.bfloat16) if _float_name(dtype) == "bfloat16" else array
+
+
+def _msgpack(file: Path) -> Iterator[Tensor]:
+    size = file.stat().st_size
+    with open(file, "rb") as opened:
+        unpacker = msgpack.Unpacker(opened, max_buffer_size=max(size, 1), strict_map_key=False)
+        try:
+            yield from _msgpack_tree(unpacker, file, opened.fileno(), "")
+        except msgpack.OutOfData as error:
+            raise CheckpointError(f"{file}: ends in the middle; download or save it again") from error
+        if unpacker.tell() != size:
+            raise CheckpointError(f"{file}: goes on after its end; download or save it again")
+
+
+def _msgpack_tree(unpacker: Any, file: Path, descriptor: int, prefix: str) -> Iterator[Tensor]:
+    """Leaves of nested maps, from where the unpacker stands."""
+    for _ in range(unpacker.read_map_header()):
+        name = f"{prefix}{unpacker.unpack()}"
+        start = unpacker.tell()
+        kind = os.pread(descriptor, 1, start)
+        if kind and (kind[0] >> 4 == 0x8 or kind[0] in (0xDE, 0xDF)):  # a map of up to 15, 2^16 or 2^32 entries
+            yield from _msgpack_tree(unpacker, file, descriptor, f"{name}.")
+        else:
+            unpacker.skip()
+            yield _msgpack_array(name, file, descriptor, start, unpacker.tell())
+
+
+def _msgpack_array(name: str, file: Path, descriptor: int, start: int, end: int) -> Tensor:
+    """An extension (shape, dtype, bytes) that fills the file from `start` to `end`; its bytes are not read."""
+    head = os.pread(descriptor, 1024, start)
+    length = {0xC7: 3, 0xC8: 4, 0xC9: 6, **dict.fromkeys(range(0xD4, 0xD9), 2)}.get(head[0])
+    if length is None or head[length - 1] != _NDARRAY:
+        raise CheckpointError(f"{file}: {shorten(name)} is not an array; only the parameters of a Flax model are read")
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(head[length:])
+    unpacker.read_array_header()
+    shape, dtype = tuple(unpacker.unpack()), str(unpacker.unpack())
+    offset = end - int(np.prod(shape, dtype=object)) * (2 if dtype == "bfloat16" else np.dtype(dtype).itemsize)
+    if offset - (start + length + unpacker.tell()) not in (2, 3, 5):  # the lengths of a header of binary data
+        raise CheckpointError(f"{file}: array {shorten(name)} has not the size that its shape {shape} asks for")
+    return mapped(name, file, offset, shape, dtype)

@@ -1,0 +1,49 @@
+"""A tensor of a weight file, whatever the file's format: known by name, shape and type, read when it is asked for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+_ALIGNMENT = 64  # bytes; JAX takes over an array in the host's memory that starts at such an address without a copy
+
+
+class Tensor(NamedTuple):
+    """A tensor of a file, or a part of one in a layout of ours; `stored` is its shape in the file.
+
+    `view` gives its numbers where they lie, usually mapped from the file.
+    """
+
+    name: str
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+    view: Callable[[], np.ndarray]
+    stored: tuple[int, ...]
+
+    def through(self, change: Callable[[np.ndarray], np.ndarray]) -> "Tensor":
+        """The tensor that `change` (a transposition, a slice) makes of this one, still unread."""
+        shape = change(np.empty(self.shape, np.int8)).shape
+        return self._replace(shape=shape, view=lambda: change(self.view()))
+
+    def read(self) -> np.ndarray:
+        """The numbers in memory of their own: what happens to the file afterwards changes nothing."""
+        source = self.view()
+        buffer = np.empty(source.nbytes + _ALIGNMENT, np.uint8)
+        start = -buffer.ctypes.data % _ALIGNMENT
+        array = buffer[start : start + source.nbytes].view(source.dtype).reshape(source.shape)
+        np.copyto(array, source)
+        return array
+
+
+def mapped(name: str, file: Path, offset: int, shape: tuple[int, ...], dtype: str) -> Tensor:
+    """A tensor that lies as plain bytes at `offset` of a file; only what is read of it takes memory."""
+
+    def view() -> np.ndarray:
+        kind = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+        return np.memmap(file, kind, "r", offset, shape)
+
+    return Tensor(name, file, shape, dtype, view, shape)

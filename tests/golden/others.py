@@ -1,0 +1,286 @@
+"""Golden checkpoints of timm, torchvision, Meta and big_vision; see make.py. timm reads Meta's and big_vision's files.
+
+The positions of another image size are resampled as each one's own code does, and given to the model of that size.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from scipy.ndimage import zoom
+from torch.nn.functional import interpolate
+
+SIZES = {"native": (16, 16), "other": (12, 24)}
+TIMM = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2, "num_classes": 5}
+TIMM |= {"dynamic_img_size": True}
+# Without a config.json a head has 64 features.
+WIDE = TIMM | {"embed_dim": 64, "num_heads": 1, "mlp_ratio": 1, "num_classes": 0}
+EVA = {"global_pool": "token", "swiglu_align_to": 8}
+
+Arrays = dict[str, np.ndarray]
+
+
+def timm_cases() -> dict[str, dict[str, Any]]:
+    """Name -> arguments of timm.create_model, beside the sizes of TIMM."""
+    return {
+        "timm_vit": {"model_name": "vit_tiny_patch16_224"},
+        "timm_registers_gap": {"model_name": "vit_medium_patch16_reg4_gap_256"},
+        "timm_deit_distilled": {"model_name": "deit_tiny_distilled_patch16_224"},
+        "timm_deit3": {"model_name": "deit3_small_patch16_224"},
+        "timm_dinov2": {"model_name": "vit_small_patch14_dinov2", "num_classes": 0},
+        "timm_dinov2_registers": {"model_name": "vit_small_patch14_reg4_dinov2", "num_classes": 0},
+        "timm_dinov2_giant": {"model_name": "vit_giant_patch14_dinov2", "num_classes": 0, "mlp_ratio": 4},
+        "timm_dinov3": {"model_name": "vit_small_patch16_dinov3_qkvb"},
+        "timm_dinov3_gated": {"model_name": "vit_huge_plus_patch16_dinov3", "num_classes": 0, **EVA},
+        "timm_clip": {"model_name": "vit_base_patch16_clip_quickgelu_224"},
+        "timm_siglip": {"model_name": "vit_so400m_patch16_siglip_256"},
+    }
+
+
+def noisy(model: Any) -> Any:
+    """A model far from the zeros and ones that an importer could forget unseen."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model.eval()
+
+
+def timm_outputs(model: Any, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a timm model gives, at each depth."""
+    first: dict[str, torch.Tensor] = {}
+    hook = lambda _, inputs, output: first.update(embeddings=inputs[0], block=output)  # noqa: E731
+    handle = model.blocks[0].register_forward_hook(hook)
+    with torch.no_grad():
+        result = model(pixels)
+        handle.remove()
+        hidden = model.forward_features(pixels)
+    return {**first, "last_hidden_state": hidden, "logits" if model.num_classes else "pooler_output": result}
+
+
+def save(
+    folder: Path, outputs: Callable[[str, torch.Tensor], dict[str, torch.Tensor]], versions: str, sizes=SIZES
+) -> None:
+    """Write pixels and what a model gives for them at each size."""
+    generator, arrays = np.random.default_rng(0), {}
+    for kind, size in sizes.items():
+        pixels = generator.normal(size=(2, 3, *size)).astype(np.float32)
+        found = outputs(kind, torch.from_numpy(pixels))
+        arrays |= {f"{kind}.pixels": pixels} | {f"{kind}.{name}": value.numpy() for name, value in found.items()}
+    np.savez_compressed(folder / "expected.npz", **arrays)
+    (folder / "versions.txt").write_text(f"{versions}, torch {torch.__version__}\n")
+
+
+def write_timm(folder: Path, arguments: dict[str, Any]) -> None:
+    """One golden folder of timm's."""
+    arguments = {**TIMM, **arguments}
+    model = noisy(timm.create_model(**arguments))
+    sizes = {name: value for name, value in arguments.items() if name not in ("model_name", "num_classes")}
+    timm.models.save_for_hf(model, folder, model_args=sizes, safe_serialization=True)
+    (folder / "config.json").chmod(0o644)
+    save(folder, lambda _, pixels: timm_outputs(model, pixels), f"timm {timm.__version__}")
+
+
+def write_torchvision(folder: Path) -> None:
+    """One golden folder of torchvision's, whose images are square."""
+    folder.mkdir(exist_ok=True)
+    vit = torchvision.models.vision_transformer
+    fields = {"patch_size": 4, "num_layers": 2, "num_heads": 2, "hidden_dim": 128, "mlp_dim": 16, "num_classes": 5}
+    model = noisy(vit.VisionTransformer(image_size=16, **fields))
+    larger = vit.VisionTransformer(image_size=24, **fields).eval()
+    larger.load_state_dict(vit.interpolate_embeddings(24, 4, model.state_dict().copy()))
+    save_file(model.state_dict(), folder / "model.safetensors")
+
+    def outputs(kind: str, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        chosen = model if kind == "native" else larger
+        first: dict[str, torch.Tensor] = {}
+        hook = lambda _, inputs, output: first.update(embeddings=inputs[0], block=output)  # noqa: E731
+        chosen.encoder.layers[0].register_forward_hook(hook)
+        chosen.encoder.register_forward_hook(lambda _, __, output: first.update(last_hidden_state=output))
+        with torch.no_grad():
+            return {"logits": chosen(pixels), **first}
+
+    sizes = {"native": (16, 16), "other": (24, 24)}
+    save(folder, outputs, f"torchvision {torchvision.__version__}", sizes)
+
+
+def at_other_size(arguments: dict[str, Any], state: dict[str, torch.Tensor], positions: Callable) -> Any:
+    """The model of the other size, with the positions that `positions` makes of the native grid (h, w, D)."""
+    model = timm.create_model(**{**arguments, "img_size": SIZES["other"]}).eval()
+    state = dict(state)
+    if "pos_embed" in state:
+        table = state["pos_embed"][0]
+        prefix, grid = table[: len(table) - 16], table[len(table) - 16 :].reshape(4, 4, -1)
+        rows, columns = (side // 4 for side in SIZES["other"])
+        resized = positions(grid, rows, columns).reshape(rows * columns, -1)
+        state["pos_embed"] = torch.cat([prefix, resized])[None]
+    model.load_state_dict(state)
+    return model
+
+
+def meta_offset(grid: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Meta's DINO and DINOv2: a scale that is a little larger than asked for."""
+    scale = ((rows + 0.1) / len(grid), (columns + 0.1) / grid.shape[1])
+    return interpolate(grid.permute(2, 0, 1)[None], scale_factor=scale, mode="bicubic")[0].permute(1, 2, 0)
+
+
+def meta_registers(grid: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Meta's DINOv2 with registers."""
+    image = grid.permute(2, 0, 1)[None]
+    return interpolate(image, size=(rows, columns), mode="bicubic", antialias=True)[0].permute(1, 2, 0)
+
+
+def big_vision_zoom(grid: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """big_vision and vision_transformer."""
+    return torch.from_numpy(zoom(grid.numpy(), (rows / len(grid), columns / grid.shape[1], 1), order=1))
+
+
+def meta_dinov2(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """DINOv2 in Meta's names: [CLS] has a position, registers come after it, SwiGLU is named otherwise."""
+    state = dict(state)
+    gated = state["blocks.0.mlp.fc1.weight"].shape[0] != state["blocks.0.mlp.fc2.weight"].shape[1]
+    if "reg_token" in state:
+        state["register_tokens"] = state.pop("reg_token")
+        state["pos_embed"] = torch.cat([torch.randn(1, 1, 64) * 0.2, state["pos_embed"]], dim=1)
+    if gated:
+        state = {name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): t for name, t in state.items()}
+        state = {
+            name.replace("blocks.1.", "blocks.1.1.").replace("blocks.0.", "blocks.0.0."): t for name, t in state.items()
+        }
+    return state | {"mask_token": torch.zeros(1, 64)}
+
+
+def meta_dinov3(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """DINOv3 in Meta's names: one bias for query, key and value, the key's masked."""
+    found = {"mask_token": torch.zeros(1, 64), "rope_embed.periods": torch.ones(16)}
+    gated = any("fc1_g" in name for name in state)
+    names = {"reg_token": "storage_tokens", "gamma_1": "ls1.gamma", "gamma_2": "ls2.gamma"}
+    names |= {"mlp.fc1_g": "mlp.w1", "mlp.fc1_x": "mlp.w2", "mlp.fc2": "mlp.w3"} if gated else {}
+    for name, tensor in state.items():
+        if name.endswith("q_bias"):
+            value = state[name.replace("q_bias", "v_bias")]
+            masked = torch.cat([torch.ones(64), torch.zeros(64), torch.ones(64)])
+            bias = torch.cat([tensor, torch.full((64,), 7.0), value])  # what is masked may be anything
+            found |= {name.replace("q_bias", "qkv.bias"): bias, name.replace("q_bias", "qkv.bias_mask"): masked}
+        elif not name.endswith("v_bias"):
+            for timms, metas in names.items():
+                name = name.replace(timms, metas)
+            found[name] = tensor
+    return found
+
+
+def meta_cases() -> dict[str, tuple[dict[str, Any], Callable, Callable]]:
+    """Name -> arguments of timm.create_model, its names to Meta's, how Meta resamples positions."""
+    gated = {"swiglu_mlp": True, "swiglu_align_to": 8}
+    return {
+        "meta_dino": ({"model_name": "vit_small_patch16_224"}, dict, meta_offset),
+        "meta_dinov2": ({"model_name": "vit_small_patch14_dinov2"}, meta_dinov2, meta_offset),
+        "meta_dinov2_giant": ({"model_name": "vit_giant_patch14_dinov2", "mlp_ratio": 2.75}, meta_dinov2, meta_offset),
+        "meta_dinov2_registers": ({"model_name": "vit_small_patch14_reg4_dinov2"}, meta_dinov2, meta_registers),
+        "meta_dinov3": (
+            {"model_name": "vit_small_patch16_dinov3_qkvb", "global_pool": "token", "img_size": 224},
+            meta_dinov3,
+            meta_offset,
+        ),
+        "meta_dinov3_gated": (
+            {"model_name": "vit_huge_plus_patch16_dinov3_qkvb", "global_pool": "token", "img_size": 224, **gated},
+            meta_dinov3,
+            meta_offset,
+        ),
+    }
+
+
+def write_meta(folder: Path, arguments: dict[str, Any], renamed: Callable, positions: Callable) -> None:
+    """One golden folder in Meta's names, which timm's own filter reads."""
+    folder.mkdir(exist_ok=True)
+    arguments = {**WIDE, **arguments}
+    model = noisy(timm.create_model(**arguments))
+    theirs = {name: tensor.clone().contiguous() for name, tensor in renamed(model.state_dict()).items()}
+    save_file(theirs, folder / "model.safetensors")
+    module = timm.models.eva if "dinov3" in folder.name else timm.models.vision_transformer
+    unchunked = {
+        name.replace("blocks.0.0.", "blocks.0.").replace("blocks.1.1.", "blocks.1."): t for name, t in theirs.items()
+    }
+    state = module.checkpoint_filter_fn(unchunked, model)
+    model.load_state_dict(state)
+    other = model if "dinov3" in folder.name else at_other_size(arguments, state, positions)
+    models = {"native": model, "other": other}
+    save(folder, lambda kind, pixels: timm_outputs(models[kind], pixels), f"timm {timm.__version__}")
+
+
+def npz_arrays(old: bool, pooled: bool) -> Arrays:
+    """Random parameters as vision_transformer (`old` numbering) or big_vision (blocks scanned over) stores them."""
+    generator = np.random.default_rng(0)
+
+    def layer(*shape: int, name: str = "kernel", bias: tuple[int, ...] | None = None) -> Arrays:
+        draw = lambda shape, scale: (scale * generator.normal(size=shape)).astype(np.float32)  # noqa: E731
+        kernel = draw(shape, shape[0] ** -0.5 if name == "kernel" else 0.2) + (name == "scale")
+        return {name: kernel.astype(np.float32), "bias": draw(shape[-1:] if bias is None else bias, 0.2)}
+
+    def under(prefix: str, arrays: Arrays) -> Arrays:
+        return {f"{prefix}/{name}": array for name, array in arrays.items()}
+
+    def attention(prefix: str) -> Arrays:
+        parts = [under(f"{prefix}/{part}", layer(24, 3, 8, bias=(3, 8))) for part in ("query", "key", "value")]
+        return {
+            name: array for part in [*parts, under(f"{prefix}/out", layer(3, 8, 24))] for name, array in part.items()
+        }
+
+    def mlp(prefix: str) -> Arrays:
+        return under(f"{prefix}/Dense_0", layer(24, 48)) | under(f"{prefix}/Dense_1", layer(48, 24))
+
+    def norm(prefix: str) -> Arrays:
+        return under(prefix, layer(24, name="scale"))
+
+    names = ("LayerNorm_2", "MultiHeadDotProductAttention_1", "MlpBlock_3")
+    if not old:
+        names = ("LayerNorm_1", "MultiHeadDotProductAttention_0", "MlpBlock_0")
+    blocks = [norm("LayerNorm_0") | attention(names[1]) | norm(names[0]) | mlp(names[2]) for _ in range(2)]
+    arrays = under("embedding", layer(4, 4, 3, 24)) | norm("Transformer/encoder_norm") | under("head", layer(24, 5))
+    if old:
+        arrays |= {f"Transformer/encoderblock_{i}/{name}": a for i in range(2) for name, a in blocks[i].items()}
+        arrays["cls"] = 0.2 * generator.normal(size=(1, 1, 24)).astype(np.float32)
+        arrays["Transformer/posembed_input/pos_embedding"] = generator.normal(size=(1, 17, 24)).astype(np.float32)
+        return arrays
+    stacked = {name: np.stack([block[name] for block in blocks]) for name in blocks[0]}
+    arrays |= under("Transformer/encoderblock", stacked)
+    arrays["pos_embedding"] = generator.normal(size=(1, 16, 24)).astype(np.float32)
+    if pooled:
+        arrays |= attention("MAPHead_0/MultiHeadDotProductAttention_0") | norm("MAPHead_0/LayerNorm_0")
+        arrays |= mlp("MAPHead_0/MlpBlock_0") | {
+            "MAPHead_0/probe": generator.normal(size=(1, 1, 24)).astype(np.float32)
+        }
+    return {f"params/{name}": array for name, array in arrays.items()}
+
+
+def write_npz(folder: Path, old: bool, pooled: bool) -> None:
+    """One golden folder with an npz, which timm reads too; it has GELU for tanh GELU unless told."""
+    folder.mkdir(exist_ok=True)
+    arrays = npz_arrays(old, pooled)
+    np.savez(folder / "checkpoint.npz", **arrays)
+    kind = {} if old else {"class_token": False, "global_pool": "map" if pooled else "avg", "fc_norm": False}
+    arguments = {**TIMM, "model_name": "vit_tiny_patch16_224", "act_layer": "gelu_tanh", **kind}
+    model = timm.create_model(**arguments).eval()
+    model.load_pretrained(str(folder / "checkpoint.npz"))
+    prefix = "" if old else "params/"
+    with torch.no_grad():  # timm leaves a head of another size than its own alone
+        model.head.weight.copy_(torch.from_numpy(arrays[f"{prefix}head/kernel"].T.copy()))
+        model.head.bias.copy_(torch.from_numpy(arrays[f"{prefix}head/bias"]))
+    models = {"native": model, "other": at_other_size(arguments, model.state_dict(), big_vision_zoom)}
+    save(folder, lambda kind, pixels: timm_outputs(models[kind], pixels), f"timm {timm.__version__}")
+
+
+def write_all(target: Path) -> None:
+    """Write all of these golden folders."""
+    for name, arguments in timm_cases().items():
+        write_timm(target / name, arguments)
+    write_torchvision(target / "torchvision")
+    for name, case in meta_cases().items():
+        write_meta(target / name, *case)
+    for name, old, pooled in (("npz_augreg", True, False), ("npz_big_vision", False, False), ("npz_map", False, True)):
+        write_npz(target / name, old, pooled)
