@@ -1,21 +1,23 @@
 """The two models, FlaxViTClsModel and FlaxViTClsForImageClassification, and the seed's function on the same modules."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from .checkpoints.report import LoadReport
 from .configuration_vit_cls import ViTClsConfig
 from .errors import BadImageError, ConfigError, shorten
+from .features import chosen_blocks, compile_intermediates
 from .hf.base import FlaxPreTrainedModel
 from .modules import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 
 
 class _FlaxViTCls(FlaxPreTrainedModel):
-    """What the two models share: the call, and the change of readout."""
+    """What the two models share: the call, the outputs of single blocks, and the change of readout."""
 
     def __call__(
         self,
@@ -56,6 +58,51 @@ class _FlaxViTCls(FlaxPreTrainedModel):
         return_dict = c.return_dict if return_dict is None else return_dict
         return outputs if return_dict else outputs.to_tuple()
 
+    def forward_intermediates(
+        self,
+        pixel_values: Any,
+        indices: int | Sequence[int] | None = None,
+        *,
+        params: Mapping | None = None,
+        reshape: bool = True,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        interpolate_pos_encoding: bool = False,
+    ) -> tuple:
+        """Pixels (B, C, H, W) -> the outputs of some blocks, each as a map (B, h, w, D) of the patches' features.
+
+        Block i's output is `hidden_states[i + 1]`. Nothing is dropped out, and blocks after the last one asked for are
+        not computed. Named after timm's method, whose numbers it gives, in the order of `indices`.
+
+        Args:
+            indices: a number of last blocks, a sequence of blocks (from 0; -1 is the last), or None for all.
+            params: instead of the model's own.
+            reshape: False for the patches in one row, (B, N, D).
+            return_prefix_tokens: for each block a pair of the patches and the tokens before them (B, P, D): [CLS], the
+                distillation token and the registers, in this order, as far as the config has them.
+            norm: apply the final LayerNorm, as the last block's output passes through it. A model with
+                `norm_position="after_readout"` has none for tokens.
+            interpolate_pos_encoding: take any image size that is a multiple of `patch_size`.
+
+        Raises ConfigError for blocks or a norm that the model does not have, BadImageError for wrong pixels.
+        """
+        c = self.config
+        check_pixels(pixel_values, c, interpolate_pos_encoding)
+        blocks = chosen_blocks(indices, c.num_hidden_layers)
+        if norm and c.norm_position != "before_readout":
+            rule = "the final LayerNorm of norm_position='after_readout' acts on the readout, not on tokens: use False"
+            raise ConfigError("norm", norm, rule)
+        params, pixels = self.params if params is None else params, jnp.asarray(pixel_values)
+        chosen = {"blocks": blocks, "reshape": bool(reshape), "prefix": bool(return_prefix_tokens), "norm": bool(norm)}
+        return self._intermediates(params, pixels, **chosen)
+
+    def _set_module(self, module: nn.Module) -> None:
+        super()._set_module(module)
+        self._intermediates = compile_intermediates(module)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_intermediates"}
+
     def with_readout(self, readout: str, seed: int = 0) -> "_FlaxViTCls":
         """The same parameters read out in another way.
 
@@ -77,6 +124,22 @@ class FlaxViTClsModel(_FlaxViTCls):
     """The backbone: pixels (B, C, H, W) -> last_hidden_state (B, T, D) and pooler_output, the readout (B, F)."""
 
     module_class = FlaxViTClsModule
+
+    def get_image_features(
+        self,
+        pixel_values: Any,
+        params: Mapping | None = None,
+        dropout_rng: jax.Array | None = None,
+        train: bool = False,
+        interpolate_pos_encoding: bool = False,
+    ) -> jax.Array:
+        """One embedding an image: (B, C, H, W) -> (B, F), as transformers' FlaxCLIPModel.get_image_features.
+
+        It is `image_embeds` where the config has a `projection_size` (CLIP), else `pooler_output`; not normalised.
+        """
+        size = {"interpolate_pos_encoding": interpolate_pos_encoding}
+        outputs = self(pixel_values, params, dropout_rng, train, return_dict=True, **size)
+        return outputs.pooler_output if outputs.image_embeds is None else outputs.image_embeds
 
 
 class FlaxViTClsForImageClassification(_FlaxViTCls):
