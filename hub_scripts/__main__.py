@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import variants
+from . import exchange, variants
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,6 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     variants.add_parser(verbs)
+    exchange.add_parsers(verbs)
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)

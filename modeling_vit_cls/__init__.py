@@ -4,6 +4,7 @@ from transformers import AutoConfig, AutoImageProcessor
 
 from .configuration_vit_cls import ViTClsConfig
 from .errors import BadImageError, CheckpointError, ConfigError
+from .export import export_pretrained
 from .hf.auto import FlaxAutoModel, FlaxAutoModelForImageClassification
 from .hf.base import FlaxPreTrainedModel
 from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, vit_cls_forward
@@ -29,6 +30,7 @@ __all__ = [
     "ImageClassificationPipeline",
     "ViTClsConfig",
     "ViTClsImageProcessor",
+    "export_pretrained",
     "list_variants",
     "vit_cls_forward",
 ]

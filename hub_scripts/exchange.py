@@ -1,0 +1,66 @@
+"""`vit-cls import` and `vit-cls export`: checkpoints from other libraries, and to them."""
+
+import argparse
+import json
+from typing import Any
+
+from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
+from modeling_vit_cls.checkpoints.hub import checkpoint_path
+from modeling_vit_cls.checkpoints.load import has_head, open_checkpoint
+from modeling_vit_cls.export import export_pretrained
+
+
+def add_parsers(verbs: Any) -> None:
+    """Add both verbs to the command line."""
+    parser = verbs.add_parser(
+        "import",
+        help="another library's checkpoint -> ours",
+        description="Convert a checkpoint of transformers, timm, torchvision, Meta or big_vision into one of ours.",
+        epilog="example: vit-cls import google/vit-base-patch16-224 my-vit",
+    )
+    parser.add_argument("source", help="a folder, a weight file (.safetensors, .npz, .msgpack) or a Hub id")
+    parser.add_argument("folder", help="where to write config.json, model.safetensors and preprocessor_config.json")
+    parser.add_argument("--json", action="store_true", help="machine-readable: one object")
+    parser.set_defaults(run=run_import)
+
+    parser = verbs.add_parser(
+        "export",
+        help="a model -> another library's checkpoint, or a program",
+        description="Write a model for transformers (PyTorch), timm, ONNX Runtime, or as StableHLO.",
+        epilog="example: vit-cls export my-vit my-vit-timm --to timm",
+    )
+    parser.add_argument("model", help="a folder or a Hub id")
+    parser.add_argument("folder", help="where to write; not a folder that holds a checkpoint of ours")
+    parser.add_argument("--to", required=True, choices=["transformers", "timm", "onnx", "stablehlo"])
+    parser.add_argument("--json", action="store_true", help="machine-readable: one object")
+    parser.set_defaults(run=run_export)
+
+
+def run_import(arguments: argparse.Namespace) -> None:
+    """Load and save, with the head that the checkpoint has."""
+    model, family = _load(arguments.source)
+    model.save_pretrained(arguments.folder)
+    _say(arguments, {"family": family, **_facts(model)})
+
+
+def run_export(arguments: argparse.Namespace) -> None:
+    """Load and write for the target."""
+    model, _ = _load(arguments.model)
+    export_pretrained(model, arguments.folder, arguments.to)
+    _say(arguments, {"to": arguments.to, **_facts(model)})
+
+
+def _load(name: str) -> tuple[Any, str]:
+    """The model of a checkpoint, with a classifier if it has one, and the family that the checkpoint is of."""
+    source = open_checkpoint(checkpoint_path(name))
+    kind = FlaxViTClsForImageClassification if has_head(source) else FlaxViTClsModel
+    return kind.from_pretrained(name), source.family.name
+
+
+def _facts(model: Any) -> dict[str, Any]:
+    return {"class": type(model).__name__, "parameters": model.num_parameters()}
+
+
+def _say(arguments: argparse.Namespace, facts: dict[str, Any]) -> None:
+    facts = {**facts, "folder": arguments.folder}
+    print(json.dumps(facts) if arguments.json else "\n".join(f"{name}: {value}" for name, value in facts.items()))

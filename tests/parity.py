@@ -1,0 +1,109 @@
+"""What is exported gives the same numbers in the libraries themselves: `make parity`, which has PyTorch.
+
+Not part of `make test`; there the same files are held to bit-equality on their way back.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import transformers
+from PIL import Image
+from test_export import REFUSED
+from test_families import FOLDERS, load
+
+from modeling_vit_cls import ViTClsImageProcessor, export_pretrained
+
+OURS = {"logits", "cls_logits", "distillation_logits", "last_hidden_state", "pooler_output", "image_embeds"}
+
+
+def exported(to: str) -> list[Path]:
+    return [folder for folder in FOLDERS if (to, folder.name) not in REFUSED]
+
+
+def pixels_of(expected, model) -> np.ndarray:
+    pixels = expected["native.pixels"]
+    if pixels.shape[2:] != model.config.image_hw:  # Meta's DINOv3, whose file does not say for which size
+        height, width = model.config.image_hw
+        pixels = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(np.float32)
+    return pixels
+
+
+def compare(got: torch.Tensor, want, what: str) -> None:
+    want = np.asarray(want)
+    difference = abs(got.numpy() - want).max() / abs(want).max()
+    assert difference < 1e-5, f"{what}: {difference:.1e} of the output's scale"
+
+
+@pytest.mark.parametrize("folder", exported("transformers"), ids=lambda folder: folder.name)
+def test_transformers_loads_what_is_exported(folder, tmp_path):
+    model, expected = load(folder)
+    export_pretrained(model, tmp_path, "transformers")
+    kind = transformers.AutoModel
+    if "native.logits" in expected:
+        kind = transformers.AutoModelForImageClassification
+        if model.config.has_distillation_head:
+            kind = transformers.DeiTForImageClassificationWithTeacher
+    if model.config.projection_size:
+        kind = transformers.CLIPVisionModelWithProjection
+    theirs, info = kind.from_pretrained(tmp_path, output_loading_info=True)
+    unused = {"missing_keys": [name for name in info["missing_keys"] if not name.startswith("pooler.")]}
+    assert not any((unused | {k: v for k, v in info.items() if k != "missing_keys"}).values()), info
+    pixels = pixels_of(expected, model)
+    with torch.no_grad():
+        got = theirs.eval()(torch.from_numpy(pixels))
+    ours = model(pixels)
+    names = OURS & set(ours) & {name for name in got if got[name] is not None}
+    if model.config.representation_size is None and model.config.use_cls_token and not model.config.pre_norm:
+        names -= {"pooler_output"} if any(name.startswith("pooler.") for name in info["missing_keys"]) else set()
+    assert names
+    for name in names:
+        compare(got[name], ours[name], name)
+
+
+@pytest.mark.parametrize("folder", exported("timm"), ids=lambda folder: folder.name)
+def test_timm_loads_what_is_exported(folder, tmp_path):
+    model, expected = load(folder)
+    export_pretrained(model, tmp_path, "timm")
+    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    pixels = pixels_of(expected, model)
+    with torch.no_grad():
+        got = theirs(torch.from_numpy(pixels))
+    compare(got, model(pixels)["logits" if "native.logits" in expected else "pooler_output"], "result")
+
+
+@pytest.mark.parametrize("kind", ["exact", "shortest_edge", "exact_crop"])
+def test_transformers_prepares_images_as_we_do(kind, tmp_path):
+    crop = {"do_center_crop": True, "crop_size": {"height": 16, "width": 16}, "resample": 3}
+    fields = {
+        "exact": {"size": {"height": 16, "width": 16}, "resample": 2},
+        "shortest_edge": {"size": {"shortest_edge": 20}, **crop},
+        "exact_crop": {"size": {"height": 20, "width": 24}, **crop},
+    }[kind]
+    model, _ = load(next(folder for folder in FOLDERS if folder.name == "vit"))
+    model.image_processor = ViTClsImageProcessor(**fields, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4])
+    export_pretrained(model, tmp_path, "transformers")
+    theirs = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    got = np.asarray(theirs(image, return_tensors="np")["pixel_values"])
+    np.testing.assert_allclose(got, model.image_processor(image)["pixel_values"], atol=1 / 255 / 0.2)
+
+
+def test_timm_prepares_images_as_we_do(tmp_path):
+    model, _ = load(next(folder for folder in FOLDERS if folder.name == "timm_vit"))
+    export_pretrained(model, tmp_path, "timm")
+    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(theirs), is_training=False)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    got = transform(image).numpy()[None]
+    np.testing.assert_allclose(got, model.image_processor(image)["pixel_values"], atol=1e-5)
+
+
+def test_pytorch_was_there_and_ours_never_took_it():
+    assert "torch" in sys.modules
+    assert not any(name.startswith("torch") for name in vars(sys.modules["modeling_vit_cls"]))
+    logging.getLogger("modeling_vit_cls")

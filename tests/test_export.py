@@ -1,0 +1,160 @@
+"""What is exported comes back the same, bit by bit, or is refused by the field that the target cannot express."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from conftest import TINY, tiny_model
+from safetensors.numpy import load_file
+from test_families import FOLDERS, load, no_part_of_the_model
+
+from hub_scripts.__main__ import main
+from modeling_vit_cls import (
+    CheckpointError,
+    ConfigError,
+    FlaxViTClsForImageClassification,
+    FlaxViTClsModel,
+    ViTClsConfig,
+    ViTClsImageProcessor,
+    export_pretrained,
+)
+
+# What a target cannot express: golden checkpoint or config -> field; everything else comes back.
+REFUSED = {
+    ("transformers", "npz_map"): "readout",
+    ("transformers", "timm_siglip"): "readout",
+    ("transformers", "timm_deit3"): "readout",
+    ("transformers", "timm_registers_gap"): "readout",
+    ("transformers", "timm_dinov2_registers"): "position_embedding_tokens",
+    ("transformers", "timm_clip"): "num_labels",
+    ("transformers", "timm_dinov3"): "num_labels",
+    ("timm", "clip_model"): "projection_size",
+    ("timm", "clip_projection"): "projection_size",
+    ("timm", "dinov2"): "readout",
+    ("timm", "vit_pooler"): "representation_size",
+    ("timm", "dinov2_registers"): "position_embedding_tokens",
+    ("timm", "meta_dinov2_registers"): "position_embedding_tokens",
+} | {("timm", name): "layer_norm_eps" for name in ("vit", "vit_v5_names", "deit", "deit_teacher", "flax_vit")}
+
+# What transformers itself writes for these is what is exported, name by name.
+THEIR_OWN = ["vit", "vit_pooler", "deit", "deit_teacher", "dinov2", "dinov2_giant", "dinov2_registers"]
+THEIR_OWN += ["dinov3", "dinov3_gated", "clip_projection"]
+
+
+@pytest.mark.parametrize("to", ["transformers", "timm"])
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_what_goes_out_comes_back(folder, to, tmp_path):
+    model, _ = load(folder)
+    field = REFUSED.get((to, folder.name))
+    if field is not None:
+        with pytest.raises(ConfigError, match=f"^{field}=") as error:
+            export_pretrained(model, tmp_path / "out", to)
+        assert error.value.field == field
+        assert not (tmp_path / "out").exists()
+        return
+    export_pretrained(model, tmp_path / "out", to)
+    again = type(model).from_pretrained(tmp_path / "out")
+    assert jax.tree.structure(again.params) == jax.tree.structure(model.params)
+    for theirs, ours in zip(jax.tree.leaves(again.params), jax.tree.leaves(model.params)):
+        assert theirs.dtype == ours.dtype
+        np.testing.assert_array_equal(theirs, ours)
+    if folder.name.startswith("timm") if to == "timm" else folder.name in THEIR_OWN:
+        written, source = load_file(tmp_path / "out" / "model.safetensors"), load_file(folder / "model.safetensors")
+        assert set(written) == set(source)
+        for name in source:
+            if not no_part_of_the_model(folder, name):
+                np.testing.assert_array_equal(written[name], source[name])
+
+
+BACKBONE = {  # config -> the field that transformers' ViT, or the nearest of its models, has not
+    "readout": {"readout": "mean"},
+    "representation_size": {"representation_size": 8},
+    "position_embedding": {"position_embedding": "sincos2d"},
+    "patch_bias": {"patch_bias": False},
+    "key_bias": {"key_bias": False},
+    "position_embedding_tokens": {"position_embedding_tokens": "patches"},
+    "num_register_tokens": {"position_embedding": "rope", "num_register_tokens": 2},
+}
+
+
+@pytest.mark.parametrize("field", [name for name in BACKBONE if name != "num_register_tokens"])
+def test_what_transformers_has_not_is_refused_by_name_and_nothing_is_written(field, tmp_path):
+    model = tiny_model(**BACKBONE[field])
+    with pytest.raises(ConfigError, match=f"^{field}="):
+        export_pretrained(model, tmp_path / "out", "transformers")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_acts_in_training_alone_is_said_and_no_obstacle(tmp_path, caplog):
+    model = tiny_model(drop_path_rate=0.1, position_interpolation="bilinear")
+    export_pretrained(model, tmp_path / "out", "transformers")
+    assert "drop_path_rate=0.1 is not the same there" in caplog.text
+    assert "position_interpolation='bilinear' is not the same there" in caplog.text
+
+
+def test_labels_and_image_processor_go_along(tmp_path):
+    labels = {0: "cat", 1: "dog", 2: "other"}
+    model = FlaxViTClsForImageClassification(ViTClsConfig(**{**TINY, "num_labels": None, "id2label": labels}))
+    crop = {"size": {"shortest_edge": 10}, "do_center_crop": True, "crop_size": {"height": 8, "width": 8}}
+    for processor in (ViTClsImageProcessor.for_config(model.config), ViTClsImageProcessor(**crop, resample=3)):
+        model.image_processor = processor
+        for to in ("transformers", "timm"):
+            export_pretrained(model, tmp_path / to, to)
+            again = FlaxViTClsForImageClassification.from_pretrained(tmp_path / to)
+            assert again.config.id2label == labels
+            image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+            np.testing.assert_array_equal(
+                again.image_processor(image)["pixel_values"], processor(image)["pixel_values"]
+            )
+    fields = json.loads((tmp_path / "transformers" / "preprocessor_config.json").read_text())
+    assert fields["image_processor_type"] == "BitImageProcessor"
+    assert (tmp_path / "timm" / "preprocessor_config.json").exists() is False
+
+
+def test_a_checkpoint_of_ours_is_not_replaced_and_other_files_stay(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "ours")
+    with pytest.raises(CheckpointError, match="give another folder"):
+        export_pretrained(model, tmp_path / "ours", "timm")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    for to in ("transformers", "stablehlo", "timm"):  # each takes the place of the one before
+        export_pretrained(model, tmp_path / "out", to)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "notes.txt",
+    ]
+    with pytest.raises(ConfigError, match="to='tensorflow': must be one of"):
+        export_pretrained(model, tmp_path / "out", "tensorflow")
+
+
+def test_the_backbone_alone_is_exported_too(tmp_path):
+    model = FlaxViTClsModel(ViTClsConfig(**TINY))
+    export_pretrained(model, tmp_path / "out", "transformers")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == ["ViTModel"]
+
+
+def test_half_precision_stays_half(tmp_path):
+    model = tiny_model()
+    model.params = model.to_bf16(model.params)
+    export_pretrained(model, tmp_path / "out", "transformers")
+    again = type(model).from_pretrained(tmp_path / "out")
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(again.params)} == {"bfloat16"}
+
+
+def test_the_verbs(tmp_path, capsys):
+    golden = next(folder for folder in FOLDERS if folder.name == "torchvision")
+    assert main(["import", str(golden / "model.safetensors"), str(tmp_path / "ours"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["family"], said["class"]) == ("torchvision", "FlaxViTClsForImageClassification")
+    for to in ("transformers", "timm", "stablehlo"):
+        assert main(["export", str(tmp_path / "ours"), str(tmp_path / to), "--to", to]) == 0
+        assert f"to: {to}" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "ours")
+    assert main(["export", str(tmp_path / "ours"), str(tmp_path / "x"), "--to", "timm"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "a", "b", "--to", "keras"])
