@@ -11,10 +11,12 @@ JOBS ?= 2
 test: $(VENV)/ready  ## the tests, in one world
 	$(BIN)/python -m pytest -n $(JOBS)
 
-parity: $(VENV)/ready $(VENV)-torch/ready  ## other libraries' checkpoints, written by the libraries just now
+parity: $(VENV)-torch/ready  ## other libraries' checkpoints, written by the libraries just now
 	rm -rf build/golden && mkdir -p build/golden
 	$(VENV)-torch/bin/python tests/golden/make.py build/golden
-	VIT_CLS_GOLDEN=build/golden $(BIN)/python -m pytest -n $(JOBS) tests/test_families.py -k numbers_are_those_of_the_source
+	VIT_CLS_GOLDEN=build/golden $(VENV)-torch/bin/python -m pytest -n $(JOBS) tests/parity.py \
+	  tests/test_families.py::test_numbers_are_those_of_the_source
+	VIT_CLS_GOLDEN=build/golden $(VENV)-torch/bin/python tests/parity_table.py
 
 lint: $(VENV)/ready  ## what CI and the pre-commit hooks check
 	$(BIN)/ruff format --check .
@@ -34,12 +36,12 @@ $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	if [ $(TRANSFORMERS) = 4 ]; then $(BIN)/python tests/fetch_upstream.py; fi
 	touch $@
 
-$(VENV)-torch/ready: constraints/transformers-$(TRANSFORMERS).txt
+$(VENV)-torch/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	$(PYTHON) -m venv $(VENV)-torch
 	$(VENV)-torch/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)-torch/bin/python -m pip install --quiet torch==2.13.0
-	$(VENV)-torch/bin/python -m pip install --quiet pillow transformers --constraint constraints/transformers-$(TRANSFORMERS).txt
-	$(VENV)-torch/bin/python -m pip install --quiet --no-deps timm==1.0.31
+	$(VENV)-torch/bin/python -m pip install --quiet --editable '.[dev]' --constraint constraints/transformers-$(TRANSFORMERS).txt
+	$(VENV)-torch/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
 	touch $@
 
 constraints:  ## resolve both worlds anew, to the newest versions that fit, for Python 3.11 to 3.13

@@ -3,11 +3,10 @@
 Not part of `make test`; there the same files are held to bit-equality on their way back.
 """
 
-import logging
-import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import timm
 import torch
@@ -103,7 +102,13 @@ def test_timm_prepares_images_as_we_do(tmp_path):
     np.testing.assert_allclose(got, model.image_processor(image)["pixel_values"], atol=1e-5)
 
 
-def test_pytorch_was_there_and_ours_never_took_it():
-    assert "torch" in sys.modules
-    assert not any(name.startswith("torch") for name in vars(sys.modules["modeling_vit_cls"]))
-    logging.getLogger("modeling_vit_cls")
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_onnxruntime_gives_what_the_source_gives(folder, tmp_path):
+    model, expected = load(folder)
+    export_pretrained(model, tmp_path, "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    pixels = pixels_of(expected, model)
+    found = dict(zip((output.name for output in session.get_outputs()), session.run(None, {"pixel_values": pixels})))
+    for name, array in found.items():
+        known = expected.get(f"native.{name}") if pixels.shape == expected["native.pixels"].shape else None
+        compare(torch.from_numpy(array), model(pixels)[name] if known is None else known, name)

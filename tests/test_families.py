@@ -42,14 +42,20 @@ def load(folder: Path):
 
 
 def compare(got, want, tolerance: float, what: str) -> None:
-    difference = abs(np.asarray(got) - want).max() / abs(want).max()
+    difference = distance(got, want)
     assert difference < tolerance, f"{what}: {difference:.1e} of the output's scale"
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_numbers_are_those_of_the_source(folder):
+def distance(got, want) -> float:
+    """Largest difference, as a share of the output's scale."""
+    return abs(np.asarray(got) - want).max() / abs(want).max()
+
+
+def differences(folder: Path) -> dict[str, float]:
+    """How far each output, in order of depth, is from the source library's: "native.block" -> distance."""
     model, expected = load(folder)
-    for kind, tolerance in (("native", 1e-5), ("other", 1e-4)):
+    found = {}
+    for kind in ("native", "other"):
         if f"{kind}.pixels" not in expected:
             assert folder.name == "flax_vit"  # which knows no other size
             continue
@@ -57,21 +63,23 @@ def test_numbers_are_those_of_the_source(folder):
         outputs = model(
             pixels, output_hidden_states=True, interpolate_pos_encoding=pixels.shape[2:] != model.config.image_hw
         )
-        for i, name in enumerate(("embeddings", "block")):
-            if not (folder.name.endswith("_model") and f"{kind}.{name}" not in expected):  # see tests/golden/make.py
-                compare(outputs.hidden_states[i], expected[f"{kind}.{name}"], tolerance, f"{kind} {name}")
-        for name in (
-            "last_hidden_state",
-            "pooler_output",
-            "logits",
-            "cls_logits",
-            "distillation_logits",
-            "image_embeds",
-        ):
-            key = f"{kind}.{name}"
-            if key in expected and name in outputs:
-                compare(outputs[name], expected[key], tolerance, key)
-    assert ("native.logits" in expected) == ("logits" in outputs)
+        embeddings, block, *_ = outputs.hidden_states
+        for name, array in ({"embeddings": embeddings, "block": block} | dict(outputs)).items():
+            if f"{kind}.{name}" in expected:
+                found[f"{kind}.{name}"] = distance(array, expected[f"{kind}.{name}"])
+    return found
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_numbers_are_those_of_the_source(folder):
+    found = differences(folder)
+    for name, difference in found.items():
+        tolerance = 1e-5 if name.startswith("native") else 1e-4
+        assert difference < tolerance, f"{name}: {difference:.1e} of the output's scale"
+    names = {name.partition(".")[2] for name in found}
+    assert names & {"logits", "pooler_output", "image_embeds"}
+    # a tower inside a whole model gives no hidden states on transformers 4.57, see tests/golden/make.py
+    assert names >= {"embeddings", "block"} or folder.name.endswith("_model")
 
 
 def read(folder: Path) -> dict[str, np.ndarray]:

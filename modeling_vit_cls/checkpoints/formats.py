@@ -63,6 +63,8 @@ def _npz(file: Path) -> Iterator[Tensor]:
                 shape, fortran, dtype = _npy_header(opened)
                 start = opened.tell()
             name = entry.filename.removesuffix(".npy").replace("/", ".")
+            if dtype.hasobject:
+                raise CheckpointError(f"{file}: array {shorten(name)} holds pickled objects, which are never read")
             size = int(np.prod(shape, dtype=object)) * dtype.itemsize
             if start + size != entry.file_size:
                 raise CheckpointError(f"{file}: array {shorten(name)} has {entry.file_size} bytes, not {start + size}")

@@ -1,9 +1,11 @@
 """A tensor of a weight file, whatever the file's format: known by name, shape and type, read when it is asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import ml_dtypes
 import numpy as np
 
@@ -37,6 +39,21 @@ class Tensor(NamedTuple):
         array = buffer[start : start + source.nbytes].view(source.dtype).reshape(source.shape)
         np.copyto(array, source)
         return array
+
+
+def to_device(leaves: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Tensors and arrays on JAX's default device, several copied at a time; in the host's memory nothing stays."""
+    device = jax.config.jax_default_device  # of this thread; the pool's have none
+
+    def put(leaf: Any) -> jax.Array:
+        with jax.default_device(device):
+            if not isinstance(leaf, Tensor):
+                return jax.device_put(leaf)
+            source = leaf.view()
+            return jax.device_put(leaf.read() if source.flags.c_contiguous else source)  # JAX transposes faster
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(leaves, pool.map(put, leaves.values())))
 
 
 def mapped(name: str, file: Path, offset: int, shape: tuple[int, ...], dtype: str) -> Tensor:

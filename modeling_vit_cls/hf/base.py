@@ -21,7 +21,7 @@ from ..checkpoints.adapt import adapt, canonical
 from ..checkpoints.hub import checkpoint_path, push_folder
 from ..checkpoints.load import checked_tensors, open_checkpoint, parameter_shapes
 from ..checkpoints.report import LoadReport
-from ..checkpoints.tensor import Tensor
+from ..checkpoints.tensor import to_device
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..processing import ViTClsImageProcessor
@@ -97,9 +97,7 @@ class FlaxPreTrainedModel(_Upstream):
         given = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(params), sep=".").items()}
         shapes = {name: self._shapes[own[name]] for name in own}
         taken = adapt(given, shapes, source, self.config, ignore_mismatched_sizes, report)
-        flat = {
-            own[name]: jax.device_put(leaf.read() if isinstance(leaf, Tensor) else leaf) for name, leaf in taken.items()
-        }
+        flat = to_device({own[name]: leaf for name, leaf in taken.items()})
         drawn = self._draw(self.key, self.input_shape, {own[name] for name in report.new_keys})
         return unflatten_dict({**flat, **drawn}, sep=".")
 
