@@ -4,6 +4,8 @@ A row is a family: what it was tested against, where it can be exported to, the 
 """
 
 import contextlib
+import logging
+import re
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -26,12 +28,13 @@ def targets(folder: Path) -> set[str]:
 
 def main() -> None:
     """Print the table."""
+    logging.disable()  # what an export says of each is no part of the table
     rows = defaultdict(list)
     for folder in FOLDERS:
         rows[open_checkpoint(weights(folder)).family.name].append(folder)
     print("| family | tested with | goes out to | largest difference | at another size |\n|---|---|---|---|---|")
     for family, folders in rows.items():
-        versions = (folders[0] / "versions.txt").read_text().strip()
+        versions = re.sub(r"\+\w+", "", (folders[0] / "versions.txt").read_text().strip())
         to = sorted(set.union(*(targets(folder) for folder in folders)))
         found = [differences(folder).items() for folder in folders]
         native, other = (

@@ -2,11 +2,14 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import huggingface_hub
 import numpy as np
 import pytest
 from conftest import pixels, tiny_config, tiny_model
+from local_hub import Repository
+from test_families import GOLDEN
 from transformers import AutoConfig, AutoImageProcessor
 
 from modeling_vit_cls import (
@@ -138,3 +141,39 @@ def test_repository_of_another_kind_of_model(hub, repo_id):
     api.upload_file(repo_id=repo_id, path_or_fileobj=json.dumps(fields).encode(), path_in_repo="config.json")
     with pytest.raises(CheckpointError, match="model_type='bert'"):
         FlaxViTClsModel.from_pretrained(repo_id)
+
+
+def push_files(hub, repo_id, files: dict[str, Path]) -> None:
+    """Another library's repository, as the Hub has it."""
+    hub.repositories[repo_id] = Repository()
+    hub.repositories[repo_id].commit({name: file.read_bytes() for name, file in files.items()}, "theirs", "main")
+
+
+def downloads(hub, repo_id) -> set[str]:
+    """Files of a repository that were asked for."""
+    return {path.rpartition("/")[2] for _, path in hub.requests if f"{repo_id}/resolve/" in path}
+
+
+def test_another_librarys_repository_is_pulled_by_id(hub, repo_id):
+    flax, vit = GOLDEN / "flax_vit", GOLDEN / "vit"
+    weights = {"model.safetensors": vit / "model.safetensors", "flax_model.msgpack": flax / "flax_model.msgpack"}
+    push_files(hub, repo_id, {"config.json": vit / "config.json", **weights, "pytorch_model.bin": vit / "versions.txt"})
+    assert FlaxViTClsForImageClassification.from_pretrained(repo_id).config.hidden_size == 24
+    assert downloads(hub, repo_id) == {"config.json", "model.safetensors"}, "one format is enough"
+
+
+def test_where_there_are_no_safetensors_msgpack_and_npz_are_pulled(hub, repo_id):
+    folder = GOLDEN / "flax_vit"
+    push_files(hub, repo_id, {name: folder / name for name in ("config.json", "flax_model.msgpack")})
+    FlaxViTClsForImageClassification.from_pretrained(repo_id)
+    push_files(hub, f"{repo_id}-npz", {"S_16.npz": GOLDEN / "npz_augreg" / "checkpoint.npz"})
+    loaded = FlaxViTClsForImageClassification.from_pretrained(f"{repo_id}-npz")
+    assert loaded.config.hidden_act == "gelu_pytorch_tanh"
+
+
+def test_a_repository_of_pickles_alone_is_refused_with_the_remedy(hub, repo_id):
+    vit = GOLDEN / "vit"
+    push_files(hub, repo_id, {"config.json": vit / "config.json", "pytorch_model.bin": vit / "model.safetensors"})
+    with pytest.raises(CheckpointError, match=rf"^{repo_id}/pytorch_model.bin: pickled weights are never read"):
+        FlaxViTClsModel.from_pretrained(repo_id)
+    assert downloads(hub, repo_id) == {"config.json"}

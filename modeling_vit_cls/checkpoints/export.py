@@ -102,7 +102,7 @@ def _differences(folder: Path, family: Family, config: ViTClsConfig) -> list[str
             rule = f"cannot be expressed by {family.name}, which would have {_meaning(back, name)!r}"
             raise ConfigError(name, getattr(config, name), rule)
     checked_tensors(source, allow_missing=False)
-    return [name for name in _ELSEWHERE if getattr(config, name) != getattr(back, name)]
+    return [name for name in _ELSEWHERE if _meaning(config, name) != _meaning(back, name)]
 
 
 def _meaning(config: ViTClsConfig, name: str) -> Any:
@@ -115,9 +115,8 @@ def _meaning(config: ViTClsConfig, name: str) -> Any:
         return config.has_distillation_head
     if name == "layer_scale_init_value":
         return config.layer_scale_init_value is not None
-    if name in ("rope_theta", "position_embedding_tokens"):
-        return getattr(config, name) if config.position_embedding == ("rope" if "rope" in name else "learned") else None
-    return getattr(config, name)
+    used_by = {"rope_theta": "rope", "position_embedding_tokens": "learned", "position_interpolation": "learned"}
+    return getattr(config, name) if config.position_embedding == used_by.get(name, config.position_embedding) else None
 
 
 def _field_of(parameter: str) -> str:

@@ -60,12 +60,12 @@ def _download(repo_id: str, subfolder: str, revision: str | None, hub: dict[str,
     at = f" at revision {revision!r}" if revision not in (None, "main") else ""
     try:
         root = fetch(*_FILES)
-        if (root / subfolder).is_dir() and holds_weights(root / subfolder):
-            return root
-        root = fetch(*_FILES, *_OTHER_WEIGHTS)
-        if not hub.get("local_files_only") and not ((root / subfolder).is_dir() and holds_weights(root / subfolder)):
-            _refuse_pickles(repo_id, revision, prefix, hub.get("token"))
-        return root
+        if not holds_weights(root / subfolder):
+            root = fetch(*_FILES, *_OTHER_WEIGHTS)
+        pickled = None
+        if not holds_weights(root / subfolder) and not hub.get("local_files_only"):
+            names = HfApi(token=hub.get("token")).list_repo_files(repo_id, revision=revision)
+            pickled = next((name for name in names if name.startswith(prefix) and name.endswith(PICKLES)), None)
     except HFValidationError as error:
         raise CheckpointError(f"{repo_id}: is neither a folder here nor the name of a Hub repository") from error
     except RevisionNotFoundError as error:
@@ -82,13 +82,9 @@ def _download(repo_id: str, subfolder: str, revision: str | None, hub: dict[str,
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{repo_id}{at}: could not be downloaded ({reason[0]})") from error
-
-
-def _refuse_pickles(repo_id: str, revision: str | None, prefix: str, token: str | bool | None) -> None:
-    """Raise CheckpointError, with the remedy, for a repository whose only weights are pickled."""
-    for name in HfApi(token=token).list_repo_files(repo_id, revision=revision):
-        if name.startswith(prefix) and name.endswith(PICKLES):
-            raise pickle_refused(f"{repo_id}/{name}")
+    if pickled:
+        raise pickle_refused(f"{repo_id}/{pickled}")
+    return root
 
 
 def push_folder(

@@ -12,6 +12,8 @@ import numpy as np
 FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _ALIGNMENT = 64  # bytes; JAX takes over an array in the host's memory that starts at such an address without a copy
 
+_THREADS = 2  # copying tensors to the device; each holds one more tensor of the file in memory
+
 
 class Tensor(NamedTuple):
     """A tensor of a file, or a part of one in a layout of ours; `stored` is its shape in the file.
@@ -42,7 +44,7 @@ class Tensor(NamedTuple):
 
 
 def to_device(leaves: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Tensors and arrays on JAX's default device, several copied at a time; in the host's memory nothing stays."""
+    """Tensors and arrays on JAX's default device, two copied at a time; in the host's memory nothing stays."""
     device = jax.config.jax_default_device  # of this thread; the pool's have none
 
     def put(leaf: Any) -> jax.Array:
@@ -52,7 +54,7 @@ def to_device(leaves: Mapping[str, Any]) -> dict[str, jax.Array]:
             source = leaf.view()
             return jax.device_put(leaf.read() if source.flags.c_contiguous else source)  # JAX transposes faster
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         return dict(zip(leaves, pool.map(put, leaves.values())))
 
 

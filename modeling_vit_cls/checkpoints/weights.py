@@ -91,7 +91,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def holds_weights(folder: Path) -> bool:
     """Whether there is a weight file that can be read in a folder."""
-    return any(entry.suffix in SUFFIXES for entry in folder.iterdir())
+    return folder.is_dir() and any(entry.suffix in SUFFIXES for entry in folder.iterdir())
 
 
 def pickle_refused(file: str | Path) -> CheckpointError:
