@@ -14,9 +14,10 @@ test: $(VENV)/ready  ## the tests, in one world
 parity: $(VENV)-torch/ready  ## other libraries' checkpoints, written by the libraries just now
 	rm -rf build/golden && mkdir -p build/golden
 	$(VENV)-torch/bin/python tests/golden/make.py build/golden
-	VIT_CLS_GOLDEN=build/golden $(VENV)-torch/bin/python -m pytest -n $(JOBS) tests/parity.py \
+	VIT_CLS_GOLDEN=build/golden PYTHONPATH=tests/golden \
+	  $(VENV)-torch/bin/python -m pytest -p cpu_torchvision -n $(JOBS) tests/parity.py \
 	  tests/test_families.py::test_numbers_are_those_of_the_source
-	VIT_CLS_GOLDEN=build/golden $(VENV)-torch/bin/python tests/parity_table.py
+	VIT_CLS_GOLDEN=build/golden PYTHONPATH=tests/golden $(VENV)-torch/bin/python tests/parity_table.py
 
 lint: $(VENV)/ready  ## what CI and the pre-commit hooks check
 	$(BIN)/ruff format --check .

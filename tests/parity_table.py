@@ -10,6 +10,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
+import cpu_torchvision  # noqa: F401 (before transformers, which imports torchvision)
 from test_families import FOLDERS, differences, load, weights
 
 from modeling_vit_cls import ConfigError, export_pretrained

@@ -7,6 +7,7 @@ golden checkpoint timm_vit (patches of 4 pixels, 16 x 16 images) loaded for patc
 import json
 from pathlib import Path
 
+import cpu_torchvision  # noqa: F401 (before timm, which imports torchvision)
 import numpy as np
 import timm
 import torch

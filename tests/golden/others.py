@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cpu_torchvision  # noqa: F401 (before timm, which imports torchvision)
 import numpy as np
 import timm
 import torch
