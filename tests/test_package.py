@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
 import pytest
+from local_hub import Repository
+from test_families import GOLDEN
 
 import modeling_vit_cls
 from hub_scripts.__main__ import main
@@ -64,15 +67,29 @@ def test_import_time_is_that_of_the_dependencies(tmp_path):
     assert min(float(run(IMPORT_TIME, cwd=tmp_path)) for _ in range(2)) < 1.3
 
 
-@pytest.mark.parametrize("block", range(2))
-def test_readme_examples_run(tmp_path, block):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    if block == 0:
-        assert len([line for line in blocks[0].splitlines() if line.strip()]) == 12
-        assert run(blocks[0], cwd=tmp_path).split("\n")[:3] == ["(1, 3)", "(1, 3, 197, 197)", "(1, 3)"]
-    else:
-        assert float(run(blocks[1] + "print(float(accuracy))", cwd=tmp_path)) > 0.9
+README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_twelve_lines_of_the_readme(tmp_path):
+    assert len([line for line in README[0].splitlines() if line.strip()]) == 12
+    assert run(README[0], cwd=tmp_path).split("\n")[:3] == ["(1, 3)", "(1, 3, 197, 197)", "(1, 3)"]
+
+
+def test_the_loop_of_the_readme(tmp_path):
+    assert float(run(README[1] + "print(float(accuracy))", cwd=tmp_path)) > 0.9
+
+
+def test_the_exchange_of_the_readme(tmp_path, hub, monkeypatch):
+    hub.repositories["google/vit-base-patch16-224"] = Repository()
+    vit = {file.name: file.read_bytes() for file in (GOLDEN / "timm_vit").iterdir()}
+    hub.repositories["google/vit-base-patch16-224"].commit(vit, "small, and timm's: it can go anywhere", "main")
+    (name,) = re.findall(r'"(.*\.npz)"', README[2])
+    shutil.copy(GOLDEN / "npz_augreg" / "checkpoint.npz", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for to in ("transformers", "timm", "onnx", "stablehlo"):
+        exec(README[2].replace('to="transformers"', f'to="{to}"'), {})
+        assert (tmp_path / "for-pytorch" / "config.json").exists()
+    assert len(README) == 3
 
 
 def test_wheel_works_elsewhere(tmp_path):
