@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import exchange, variants
+from . import exchange, variants, verify
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     variants.add_parser(verbs)
     exchange.add_parsers(verbs)
+    verify.add_parser(verbs)
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)

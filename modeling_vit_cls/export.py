@@ -3,7 +3,9 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
+from flax.core import unfreeze
 from flax.traverse_util import flatten_dict
 
 from .checkpoints.adapt import canonical
@@ -39,8 +41,9 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
     config, processor = model.module.config, None
     if config.num_channels in (1, 3):
         processor = model.image_processor
-    with replace_folder(folder, lambda name: is_checkpoint_file(name) or _is_program(name)) as build:
-        tensors = flatten_dict(dict(model.params), sep=".")
+    tensors: dict[str, Any] = dict(flatten_dict(unfreeze(model.params), sep="."))
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    with replace_folder(folder, lambda name: is_checkpoint_file(name) or _is_program(name), size) as build:
         if to in TARGETS:
             plain = {canonical(name): tensor for name, tensor in tensors.items()}
             other = write_foreign(build, to, config, plain, processor)
@@ -51,7 +54,7 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
             write_onnx(build / _PROGRAMS[to], model.module, model.params, config)
         else:
             write_stablehlo(build / _PROGRAMS[to], model.module, model.params, config)
-            write_weights(build, tensors)
+            write_weights(build, tensors, config=config)
         config.to_json_file(build / "config.json")
         if processor is not None:
             processor.to_json_file(build / "preprocessor_config.json")

@@ -59,7 +59,7 @@ def write_foreign(
     for name in sorted(left):
         field = _field_of(name)
         raise ConfigError(field, getattr(config, field), f"cannot be expressed by {family.name}, which has no {name!r}")
-    write_weights(folder, restored, max_shard_size, "pt")
+    write_weights(folder, restored, max_shard_size)
     files = {"config.json": export.fields}
     if image_processor is not None and family in timm.FAMILIES:  # timm keeps it in config.json
         export.fields["pretrained_cfg"] |= timm_export.transform(image_processor)

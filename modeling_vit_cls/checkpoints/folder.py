@@ -2,31 +2,81 @@
 
 import ctypes
 import errno
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import CheckpointError
 
+_MARGIN = 1.02  # of the weights' size, for what is written beside them
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 @contextmanager
-def replace_folder(folder: Path, is_ours: Callable[[str], bool]) -> Iterator[Path]:
+def replace_folder(folder: Path, is_ours: Callable[[str], bool], size: int = 0) -> Iterator[Path]:
     """Yield an empty folder to write into; when the block ends well, it takes `folder`'s place in one step.
 
     What else lies in `folder` (every name for which `is_ours` is false) stays. If the block raises, `folder` is as
-    it was and nothing is left behind. Raises CheckpointError where the path is a file or cannot be written.
+    it was and nothing is left behind; what a killed process left behind is removed. `size` is how many bytes will be
+    written. Raises CheckpointError where the path is a file or cannot be written, where there is not enough space, and
+    where another process is saving into it.
     """
     folder = Path(os.path.realpath(folder))  # through symbolic links: the link itself stays
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; give the folder to save into")
-    build = _build_folder(folder)
+    with _lock(folder) as free:
+        if not free:
+            raise CheckpointError(f"{folder}: another process is saving into it; wait for it, or give another folder")
+        for place in (folder.parent, folder):
+            _sweep(place, _prefix(folder))
+        build = _build_folder(folder)
+        with _lock(build):
+            yield from _replaced(folder, build, is_ours, size)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Hold a folder's lock, if it exists; False where another process holds it. It ends with the process, at latest."""
     try:
-        build.chmod(_mode_for(folder))
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        yield _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _sweep(place: Path, prefix: str) -> None:
+    """Remove the build folders of processes that were killed: those whose lock nobody holds."""
+    for left in place.glob(f"{glob.escape(prefix)}*"):
+        with suppress(OSError), _lock(left) as dead:
+            if dead:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _replaced(folder: Path, build: Path, is_ours: Callable[[str], bool], size: int) -> Iterator[Path]:
+    try:
+        build.chmod(_mode_for(folder, build))
+        free = shutil.disk_usage(build).free
+        if size * _MARGIN > free:
+            raise CheckpointError(f"{folder}: needs {size:,} bytes, and the disk has {free:,} left; it is unchanged")
         yield build
         _sync(build)
         if not folder.exists():
@@ -41,31 +91,34 @@ def replace_folder(folder: Path, is_ours: Callable[[str], bool]) -> Iterator[Pat
         shutil.rmtree(build, ignore_errors=True)
 
 
+def _prefix(folder: Path) -> str:
+    """What the names of build folders begin with."""
+    return f".{folder.name}.tmp-"
+
+
 def _build_folder(folder: Path) -> Path:
     """A new folder beside `folder`, or inside it where only that can be written."""
-    prefix = f".{folder.name}.tmp-"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        return Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent))
     except OSError as error:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
     try:
-        return Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+        return Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder))
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
-def _mode_for(folder: Path) -> int:
+def _mode_for(folder: Path, build: Path) -> int:
     """Mode of the folder that is replaced, or what mkdir would give."""
     if folder.exists():
         return folder.stat().st_mode & 0o7777
-    probe = Path(tempfile.mkdtemp(dir=folder.parent)) / "mode"
-    try:
-        probe.mkdir()
-        return probe.stat().st_mode & 0o7777
-    finally:
-        shutil.rmtree(probe.parent, ignore_errors=True)
+    probe = build / "mode"
+    probe.mkdir()
+    mode = probe.stat().st_mode & 0o7777
+    probe.rmdir()
+    return mode
 
 
 def _link(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError, shorten
+from .digests import from_metadata
 from .tensor import FLOATS, Tensor, mapped
 
 SUFFIXES = (".safetensors", ".npz", ".msgpack")
+_MAX_HEADER = 4_000_000  # bytes; some 20,000 tensors. More takes seconds to read, and no Vision Transformer has it
 _NDARRAY = 1  # the extension type under which flax.serialization packs (shape, dtype, bytes)
 
 
@@ -46,14 +49,21 @@ def _why_unreadable(file: Path) -> str:
 
 
 def _safetensors(file: Path) -> Iterator[Tensor]:
-    safe_open(file, framework="numpy")  # checks that the header is sound and that the tensors fill the file
     with open(file, "rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
+    if length > _MAX_HEADER and length < file.stat().st_size:
+        raise CheckpointError(f"{file}: has a header of {length:,} bytes, expected at most {_MAX_HEADER:,}")
+    # opening checks that the header is sound and that the tensors fill the file
+    metadata = safe_open(file, framework="numpy").metadata() or {}
+    with open(file, "rb") as opened:
+        opened.seek(8)
         header = json.loads(opened.read(length))
+    header.pop("__metadata__", None)
+    digests, stamp = from_metadata(metadata, set(header), file)
     for name, entry in header.items():
-        if name != "__metadata__":
-            dtype, offset = str(entry["dtype"]), 8 + length + entry["data_offsets"][0]
-            yield mapped(name, file, offset, tuple(entry["shape"]), FLOATS.get(dtype, dtype))
+        dtype, offset = str(entry["dtype"]), 8 + length + entry["data_offsets"][0]
+        tensor = mapped(name, file, offset, tuple(entry["shape"]), FLOATS.get(dtype, dtype))
+        yield tensor._replace(digest=digests.get(name), stamp=stamp)
 
 
 def _npz(file: Path) -> Iterator[Tensor]:
@@ -79,7 +89,10 @@ def _npy_header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, Fortran order and type of an array in the npy format. Raises ValueError for any other."""
     version = npy.read_magic(opened)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    return read(opened)
+    try:
+        return read(opened)
+    except (SyntaxError, tokenize.TokenError) as error:
+        raise ValueError(f"an array's header cannot be read ({error})") from error
 
 
 def _float_name(dtype: np.dtype) -> str:

@@ -14,6 +14,7 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..modules import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from .adapt import canonical
+from .digests import architecture_digest
 from .families import FAMILIES, family_of, family_of_tensors
 from .families.table import NATIVE, Family
 from .tensor import FLOATS, Tensor
@@ -103,6 +104,7 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
     floating-point. Of other libraries, a pooling head that the config does not read is taken for granted.
     """
     config, found = source.config, source.tensors
+    _check_stamps(source)
     module = FlaxViTClsForImageClassificationModule if has_head(source) else FlaxViTClsModule
     shapes = parameter_shapes(module, config)
     own = {canonical(name): name for name in shapes}
@@ -125,6 +127,18 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
             f"{files[0]}: tensor {own[missing[0]]!r}{more} missing; the file is not of this config.json"
         )
     return {name: tensor for name, tensor in found.items() if name in expected}, missing
+
+
+def _check_stamps(source: Source) -> None:
+    """Raise CheckpointError where weight files are not of one checkpoint, or not of this config.json."""
+    stamps = {tensor.stamp: tensor.file for tensor in source.tensors.values() if tensor.stamp is not None}
+    if len(stamps) > 1:
+        files = " and ".join(sorted(str(file) for file in stamps.values())[:2])
+        raise CheckpointError(f"{files} are of two checkpoints; download or save them again")
+    for stamp, file in stamps.items():
+        if stamp.split("-")[0] != architecture_digest(source.config):
+            remedy = "put the config.json back, or give what you changed to from_pretrained as a keyword"
+            raise CheckpointError(f"{file}: was saved with another config.json than lies beside it; {remedy}")
 
 
 def has_head(source: Source) -> bool:

@@ -15,7 +15,8 @@ class LoadReport(Mapping[str, list[str]]):
     Names are parameter paths joined by dots. `missing_keys` were not in the files and are absent (only with
     `_do_init=False`), `new_keys` belong to a new head and were drawn at random, `dropped_keys` were in the files and
     are not used by this class or readout, `interpolated_keys` were resampled to another size. `changed_fields` are
-    those of the config that change what the backbone computes with the same weights.
+    those of the config that change what the backbone computes with the same weights. `verified_keys`
+    were compared with the digests of the file; a file of another library has none.
     """
 
     missing_keys: list[str] = field(default_factory=list)
@@ -25,6 +26,7 @@ class LoadReport(Mapping[str, list[str]]):
     dropped_keys: list[str] = field(default_factory=list)
     interpolated_keys: list[str] = field(default_factory=list)
     changed_fields: list[str] = field(default_factory=list)
+    verified_keys: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[str]:
         return (item.name for item in fields(self))

@@ -9,6 +9,9 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from ..errors import CheckpointError
+from .digests import digest_of
+
 FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _ALIGNMENT = 64  # bytes; JAX takes over an array in the host's memory that starts at such an address without a copy
 
@@ -18,7 +21,8 @@ _THREADS = 2  # copying tensors to the device; each holds one more tensor of the
 class Tensor(NamedTuple):
     """A tensor of a file, or a part of one in a layout of ours; `stored` is its shape in the file.
 
-    `view` gives its numbers where they lie, usually mapped from the file.
+    `view` gives its numbers where they lie, usually mapped from the file. `digest` is what its bytes must hash to, None
+    where the file does not say; `stamp` is the same in all weight files of one checkpoint of ours.
     """
 
     name: str
@@ -27,19 +31,27 @@ class Tensor(NamedTuple):
     dtype: str
     view: Callable[[], np.ndarray]
     stored: tuple[int, ...]
+    digest: str | None = None
+    stamp: str | None = None
 
     def through(self, change: Callable[[np.ndarray], np.ndarray]) -> "Tensor":
         """The tensor that `change` (a transposition, a slice) makes of this one, still unread."""
         shape = change(np.empty(self.shape, np.int8)).shape
-        return self._replace(shape=shape, view=lambda: change(self.view()))
+        return self._replace(shape=shape, view=lambda: change(self.view()), digest=None)
 
     def read(self) -> np.ndarray:
-        """The numbers in memory of their own: what happens to the file afterwards changes nothing."""
+        """The numbers in memory of their own: what happens to the file afterwards changes nothing.
+
+        Raises CheckpointError where they are not those of the digest.
+        """
         source = self.view()
         buffer = np.empty(source.nbytes + _ALIGNMENT, np.uint8)
         start = -buffer.ctypes.data % _ALIGNMENT
         array = buffer[start : start + source.nbytes].view(source.dtype).reshape(source.shape)
         np.copyto(array, source)
+        if self.digest is not None and digest_of(array) != self.digest:
+            problem = "is not what was saved: the file is damaged; download or save it again"
+            raise CheckpointError(f"{self.file}: tensor {self.name!r} {problem}")
         return array
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from transformers.utils.hub import convert_file_size_to_int
 
+from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, shorten
+from .digests import digest_of, stamp_of, to_metadata
 from .formats import SUFFIXES, read_file
 from .tensor import Tensor
 
@@ -40,13 +43,21 @@ def is_weight_file(name: str) -> bool:
 
 
 def write_weights(
-    folder: Path, tensors: Mapping[str, Any], max_shard_size: int | str = "5GB", layout: str = "flax"
+    folder: Path,
+    tensors: Mapping[str, Any],
+    max_shard_size: int | str = "5GB",
+    config: ViTClsConfig | None = None,
+    allow_nonfinite: bool = False,
 ) -> None:
     """Write named arrays to `model.safetensors`, or to shards of at most `max_shard_size` bytes and an index.
 
-    Arrays that live on an accelerator are brought over one shard at a time. `layout` is what transformers looks for in
-    the metadata: "flax", or "pt" for names and layouts of PyTorch.
+    With a config, the weights are ours, and digests of both are written with them; without, names and layouts are those
+    of PyTorch. Raises CheckpointError for NaN or infinity, unless allowed.
     """
+    if not allow_nonfinite:
+        _refuse_nonfinite(tensors)
+    digests = {name: digest_of(np.asarray(tensor)) for name, tensor in tensors.items()} if config else {}
+    stamp = stamp_of(config, digests) if config else ""
     limit = convert_file_size_to_int(max_shard_size)
     plan = split_state_dict_into_shards_factory(
         dict(tensors), get_storage_size=lambda t: t.nbytes, filename_pattern=SHARD, max_shard_size=limit
@@ -55,11 +66,24 @@ def write_weights(
     for name, keys in plan.filename_to_tensors.items():
         # safetensors writes the wrong numbers, without a word, for an array that is not contiguous
         shard = {key: np.ascontiguousarray(tensors[key]).reshape(tensors[key].shape) for key in keys}
-        save_file(shard, folder / name, metadata={"format": layout})
+        metadata = {"format": "pt"}
+        if config is not None:
+            metadata = {"format": "flax", **to_metadata({key: digests[key] for key in keys}, stamp)}
+        try:
+            save_file(shard, folder / name, metadata=metadata)
+        except SafetensorError as error:  # a full disk, as a rule
+            raise OSError(str(error)) from error
         (folder / name).chmod(mode)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _refuse_nonfinite(tensors: Mapping[str, Any]) -> None:
+    for name, tensor in tensors.items():
+        if not np.isfinite(np.asarray(tensor)).all():
+            remedy = "training has diverged; allow_nonfinite=True saves it all the same"
+            raise CheckpointError(f"params: {name!r} holds NaN or infinity, and nothing was saved: {remedy}")
 
 
 def _ordinary_mode(folder: Path) -> int:

@@ -245,6 +245,7 @@ class FlaxPreTrainedModel(_Upstream):
         model._image_processor = read_processor(source, target)
         tensors, missing = checked_tensors(source, allow_missing=not _do_init)
         report = LoadReport(missing_keys=[name for name in missing if name in map(canonical, model._shapes)])
+        report.verified_keys += [name for name, tensor in tensors.items() if tensor.digest is not None]
         try:
             params = model.take_over(tensors, source.config, report, ignore_mismatched_sizes)
         except CheckpointError as error:
@@ -262,6 +263,7 @@ class FlaxPreTrainedModel(_Upstream):
         push_to_hub: bool = False,
         max_shard_size: int | str = "5GB",
         safe_serialization: bool = True,
+        allow_nonfinite: bool = False,
         **kwargs: Any,
     ) -> None:
         """Write `config.json`, `model.safetensors` (or shards and index) and `preprocessor_config.json`.
@@ -269,13 +271,14 @@ class FlaxPreTrainedModel(_Upstream):
         The folder is replaced in one step by the new checkpoint and whatever else lay in it. The image processor is
         the model's; if it never got one, one that lies in the folder already and fits the model stays. `kwargs` with
         `push_to_hub`: `repo_id` (default: the folder's name) and those of `push_to_hub`. Raises CheckpointError where
-        the folder cannot be written, ValueError for parameters that are not this model's.
+        the folder cannot be written or a parameter is NaN or infinite (unless `allow_nonfinite`), ValueError for
+        parameters that are not this model's.
         """
         if not safe_serialization:
             raise ValueError("safe_serialization=False: only safetensors are written")
         if kwargs and not push_to_hub:
             raise TypeError(f"unknown keywords {sorted(kwargs)}")
-        self._write(Path(save_directory), params, max_shard_size)
+        self._write(Path(save_directory), params, max_shard_size, allow_nonfinite)
         if push_to_hub:
             repo_id = kwargs.pop("repo_id", Path(save_directory).resolve().name)
             push_folder(Path(save_directory), repo_id, **kwargs)
@@ -296,8 +299,10 @@ class FlaxPreTrainedModel(_Upstream):
             self._write(target, params, max_shard_size)
             return push_folder(target, repo_id, **kwargs)
 
-    def _write(self, folder: Path, params: Params | None, max_shard_size: int | str) -> None:
+    def _write(
+        self, folder: Path, params: Params | None, max_shard_size: int | str, allow_nonfinite: bool = False
+    ) -> None:
         tensors = flatten_dict(unfreeze(self.params if params is None else params), sep=".")
         check_tensors(tensors, self._shapes, whole=self._is_initialized)
         config = config_to_save(self.config, self.module.config, type(self).__name__)
-        write_checkpoint(folder, config, tensors, self._image_processor, max_shard_size)
+        write_checkpoint(folder, config, tensors, self._image_processor, max_shard_size, allow_nonfinite)

@@ -20,6 +20,7 @@ def write_checkpoint(
     tensors: Mapping[str, Any],
     image_processor: ViTClsImageProcessor | None,
     max_shard_size: int | str,
+    allow_nonfinite: bool,
 ) -> None:
     """Replace a folder's checkpoint by another. Without an image processor, one that lies there stays if it fits."""
     file = folder / "preprocessor_config.json"
@@ -28,8 +29,9 @@ def write_checkpoint(
         image_processor = lying if lying.emits(config) else None
     if image_processor is None and config.num_channels in (1, 3):
         image_processor = ViTClsImageProcessor.for_config(config)
-    with replace_folder(folder, is_checkpoint_file) as build:
-        write_weights(build, tensors, max_shard_size)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    with replace_folder(folder, is_checkpoint_file, size) as build:
+        write_weights(build, tensors, max_shard_size, config, allow_nonfinite)
         config.to_json_file(build / "config.json")
         if image_processor is not None:
             image_processor.to_json_file(build / "preprocessor_config.json")
