@@ -8,6 +8,7 @@ from ...errors import ConfigError
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, stacked, tokens, vector
 from .table import BICUBIC, IMAGENET, Export, Family, always, common_fields, has, labels
+from .vit import attention
 
 _COPIED = [
     "hidden_size",
@@ -34,14 +35,7 @@ TABLE = {
 for _block in ("encoder.layer.{}", "layers.{}", "layer.{}"):
     TABLE |= {
         f"{_block}.norm1": norm("{}.norm1"),
-        f"{_block}.attention.attention.query": linear("{}.attention.query"),
-        f"{_block}.attention.attention.key": linear("{}.attention.key"),
-        f"{_block}.attention.attention.value": linear("{}.attention.value"),
-        f"{_block}.attention.output.dense": linear("{}.attention.out"),
-        f"{_block}.attention.q_proj": linear("{}.attention.query"),
-        f"{_block}.attention.k_proj": linear("{}.attention.key"),
-        f"{_block}.attention.v_proj": linear("{}.attention.value"),
-        f"{_block}.attention.o_proj": linear("{}.attention.out"),
+        **attention(_block),
         f"{_block}.layer_scale1.lambda1": vector("{}.layer_scale1"),
         f"{_block}.norm2": norm("{}.norm2"),
         f"{_block}.mlp.fc1": linear("{}.mlp.fc1"),

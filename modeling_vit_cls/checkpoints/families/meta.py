@@ -5,26 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..tensor import Tensor
-from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
+from .layouts import linear, qkv, stacked, tokens
 from .sizes import shape_of, sizes
 from .table import BICUBIC, IMAGENET, Family, always
+from .timm import TABLE as _TIMM
 
-TABLE = {
-    "cls_token": tokens("embeddings.cls_token"),
-    "register_tokens": tokens("embeddings.register_tokens"),
-    "storage_tokens": tokens("embeddings.register_tokens"),
-    "pos_embed": tokens("embeddings.position_embedding.embedding"),
-    "patch_embed.proj": conv("embeddings.patch_embedding.projection"),
-    "norm": norm("norm"),
-    "blocks.{}.norm1": norm("{}.norm1"),
-    "blocks.{}.attn.qkv": qkv("{}.attention"),
-    "blocks.{}.attn.proj": linear("{}.attention.out"),
-    "blocks.{}.ls1.gamma": vector("{}.layer_scale1"),
-    "blocks.{}.norm2": norm("{}.norm2"),
-    "blocks.{}.mlp.fc1": linear("{}.mlp.fc1"),
-    "blocks.{}.mlp.fc2": linear("{}.mlp.fc2"),
-    "blocks.{}.ls2.gamma": vector("{}.layer_scale2"),
-}
+_TIMMS_OWN = ("reg_token", "dist_token", "head", "attn_pool", "fc_norm", "norm_pre")
+TABLE = {name: layouts for name, layouts in _TIMM.items() if not name.startswith(_TIMMS_OWN)}
+TABLE |= {name: tokens("embeddings.register_tokens") for name in ("register_tokens", "storage_tokens")}
 _DINOV2 = TABLE | {
     "blocks.{}.mlp.w12": stacked("{}.mlp.gate", "{}.mlp.fc1"),
     "blocks.{}.mlp.w3": linear("{}.mlp.fc2"),

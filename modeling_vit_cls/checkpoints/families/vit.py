@@ -5,7 +5,7 @@ from typing import Any
 
 from ...configuration_vit_cls import ViTClsConfig
 from ..tensor import Tensor
-from .layouts import conv, linear, norm, tokens
+from .layouts import Layouts, conv, linear, norm, tokens
 from .table import BICUBIC, IMAGENET, Export, Family, always, common_fields, has, labels, refuse_unless
 
 _COPIED = [
@@ -23,6 +23,16 @@ _COPIED = [
     "qkv_bias",
 ]
 
+
+def attention(block: str) -> dict[str, Layouts]:
+    """Rows of an attention in a block of this name, in the spellings of transformers 4 and 5."""
+    parts = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
+    old = {f"{block}.attention.attention.{part}": linear(f"{{}}.attention.{part}") for part in parts}
+    new = {f"{block}.attention.{name}": linear(f"{{}}.attention.{part}") for part, name in parts.items()}
+    outs = (f"{block}.attention.output.dense", f"{block}.attention.o_proj")
+    return old | new | {name: linear("{}.attention.out") for name in outs}
+
+
 # transformers 4: encoder.layer.{}; transformers 5: layers.{}
 TABLE = {
     "embeddings.cls_token": tokens("embeddings.cls_token"),
@@ -38,14 +48,7 @@ TABLE = {
 for _block in ("encoder.layer.{}", "layers.{}"):
     TABLE |= {
         f"{_block}.layernorm_before": norm("{}.norm1"),
-        f"{_block}.attention.attention.query": linear("{}.attention.query"),
-        f"{_block}.attention.attention.key": linear("{}.attention.key"),
-        f"{_block}.attention.attention.value": linear("{}.attention.value"),
-        f"{_block}.attention.output.dense": linear("{}.attention.out"),
-        f"{_block}.attention.q_proj": linear("{}.attention.query"),
-        f"{_block}.attention.k_proj": linear("{}.attention.key"),
-        f"{_block}.attention.v_proj": linear("{}.attention.value"),
-        f"{_block}.attention.o_proj": linear("{}.attention.out"),
+        **attention(_block),
         f"{_block}.layernorm_after": norm("{}.norm2"),
         f"{_block}.intermediate.dense": linear("{}.mlp.fc1"),
         f"{_block}.output.dense": linear("{}.mlp.fc2"),
