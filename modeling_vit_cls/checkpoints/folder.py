@@ -44,7 +44,7 @@ def _lock(folder: Path) -> Iterator[bool]:
     """Hold a folder's lock, if it exists; False where another process holds it. It ends with the process, at latest."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
+    except OSError:  # it is not there, or cannot be read; whether it can be written shows later
         yield True
         return
     try:
