@@ -68,6 +68,7 @@ RULES: dict[str, Rule] = {
     "patch_size": _integer(1, 65536),
     "num_channels": _integer(1, 4096),
     "patch_bias": _BOOLEAN,
+    "ignore_border": _BOOLEAN,
     "hidden_act": _choice("gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"),
     "layer_norm_eps": _SMALL,
     "qkv_bias": _BOOLEAN,
@@ -136,7 +137,12 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
     position, head_width = f["position_embedding"], width // heads
     return [
         ("hidden_size", width % heads != 0, f"must be a multiple of num_attention_heads={heads}"),
-        ("image_size", any(s % patch for s in sides), f"each side must be a multiple of patch_size={patch}"),
+        ("image_size", any(s < patch for s in sides), f"each side must hold one patch of patch_size={patch}, at least"),
+        (
+            "image_size",
+            any(s % patch for s in sides) and not f["ignore_border"],
+            f"each side must be a multiple of patch_size={patch}",
+        ),
         ("image_size", math.prod(s // patch for s in sides) > 2**20, f"gives over 2**20 patches at patch_size={patch}"),
         ("readout", reads_cls and not f["use_cls_token"], "reads the [CLS] token: needs use_cls_token=True"),
         ("use_distillation_token", f["use_distillation_token"] and not f["use_cls_token"], "needs use_cls_token=True"),

@@ -168,7 +168,9 @@ def check_pixels(pixel_values: Any, config: ViTClsConfig, any_size: bool = False
     if not jnp.issubdtype(dtype, jnp.floating):
         raise BadImageError(f"{got}: use ViTClsImageProcessor, which scales and normalises 0..255 to floats")
     if any_size:
-        if shape[2] % patch or shape[3] % patch:
+        if min(shape[2:]) < patch:
+            raise BadImageError(f"{got}: height and width must be at least patch_size={patch}")
+        if not config.ignore_border and (shape[2] % patch or shape[3] % patch):
             raise BadImageError(f"{got}: height and width must be multiples of patch_size={patch}")
     elif tuple(shape[2:]) != (height, width):
         raise BadImageError(f"{got}: resize the images, or pass interpolate_pos_encoding=True")

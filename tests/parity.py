@@ -3,6 +3,7 @@
 Not part of `make test`; there the same files are held to bit-equality on their way back.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from test_export import REFUSED
 from test_families import FOLDERS, load
 
 from modeling_vit_cls import ViTClsImageProcessor, export_pretrained
+from modeling_vit_cls.checkpoints.families import family_of
+from modeling_vit_cls.checkpoints.families import timm as timm_families
+from modeling_vit_cls.checkpoints.tensor import Tensor
 
 OURS = {"logits", "cls_logits", "distillation_logits", "last_hidden_state", "pooler_output", "image_embeds"}
 
@@ -112,3 +116,50 @@ def test_onnxruntime_gives_what_the_source_gives(folder, tmp_path):
     for name, array in found.items():
         known = expected.get(f"native.{name}") if pixels.shape == expected["native.pixels"].shape else None
         compare(torch.from_numpy(array), model(pixels)[name] if known is None else known, name)
+
+
+KNOWN = [
+    name
+    for name in timm.list_models(["vit*", "deit*"])
+    if any(re.fullmatch(family.architectures, name) for family in timm_families.FAMILIES)
+]
+ACTIVATIONS = {
+    "GELUnone": "gelu",
+    "GELUtanh": "gelu_pytorch_tanh",
+    "QuickGELU": "quick_gelu",
+    "GELUTanh": "gelu_pytorch_tanh",
+    "SiLU": "silu",
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(name):
+    with torch.device("meta"):  # shapes alone: some have billions of parameters
+        model = timm.create_model(name)
+    fields = {"architecture": name, "num_classes": model.num_classes, "global_pool": model.global_pool}
+    fields["pretrained_cfg"] = model.pretrained_cfg
+    family = family_of(fields, name)
+    found = {
+        key: Tensor(key, Path(name), tuple(tensor.shape), "float32", lambda: None, tuple(tensor.shape))
+        for key, tensor in model.state_dict().items()
+    }
+    ours = family.fields(fields, family.convert(found))
+    block, nothing = model.blocks[0], torch.nn.Identity
+    act = block.mlp.act
+    registers = getattr(model, "reg_token", None)
+    theirs = {
+        "num_hidden_layers": len(model.blocks),
+        "num_attention_heads": block.attn.num_heads,
+        "hidden_act": ACTIVATIONS[type(act).__name__ + getattr(act, "approximate", "")],
+        "layer_norm_eps": block.norm1.eps,
+        "image_size": model.patch_embed.img_size,
+        "readout": {"token": "cls", "avg": "mean", "map": "map"}[model.global_pool],
+        "pre_norm": not isinstance(getattr(model, "norm_pre", nothing()), nothing),
+        "norm_position": "before_readout" if isinstance(model.fc_norm, nothing) else "after_readout",
+        "use_cls_token": model.cls_token is not None,
+        "num_register_tokens": 0 if registers is None else registers.shape[1],
+        "patch_bias": model.patch_embed.proj.bias is not None,
+    }
+    assert {key: tuple(ours[key]) if key == "image_size" else ours[key] for key in theirs} == theirs
+    assert all(isinstance(getattr(block.attn, name, None) or nothing(), nothing) for name in ("q_norm", "k_norm"))
+    assert family.processor(fields)["image_mean"] == list(model.pretrained_cfg["mean"])

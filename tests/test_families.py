@@ -252,3 +252,16 @@ def test_what_our_model_cannot_express_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**fields, "pooler_act": "relu"}))
     with pytest.raises(CheckpointError, match="pooler_act='relu'"):
         FlaxViTClsModel.from_pretrained(tmp_path)
+
+
+def test_pixels_that_fill_no_patch_are_ignored_as_the_source_does(tmp_path):
+    fields = json.loads((golden("siglip") / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "image_size": 18}))  # SigLIP's 384 in patches of 14
+    shutil.copy(golden("siglip") / "model.safetensors", tmp_path)
+    model = FlaxViTClsModel.from_pretrained(tmp_path)
+    assert (model.config.image_size, model.config.grid) == (18, (4, 4))
+    pixels = np.random.default_rng(0).normal(size=(1, 3, 18, 18)).astype(np.float32)
+    smaller = FlaxViTClsModel.from_pretrained(golden("siglip"))
+    np.testing.assert_array_equal(model(pixels).pooler_output, smaller(pixels[:, :, :16, :16]).pooler_output)
+    with pytest.raises(ConfigError, match="image_size=18: each side must be a multiple"):
+        FlaxViTClsModel.from_pretrained(golden("siglip"), image_size=18)

@@ -66,11 +66,19 @@ def open_checkpoint(path: Path) -> Source:
     family = said or family_of_tensors(found, path)
     tensors = family.convert(found)
     try:
-        config = ViTClsConfig.from_dict(family.fields(fields, tensors))
+        config = ViTClsConfig.from_dict(_with_border(family.fields(fields, tensors)))
     except (ConfigError, CheckpointError) as error:
         raise CheckpointError(f"{file if fields else path}, {family.name}: {error}") from error
     config.architectures = fields.get("architectures")
     return Source(path, family, fields, config, tensors)
+
+
+def _with_border(ours: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a foreign checkpoint; what fills no patch is ignored by all the libraries that it may come from."""
+    size, patch = ours.get("image_size", 224), ours.get("patch_size", 16)
+    sides = size if isinstance(size, list | tuple) else [size]
+    whole = isinstance(patch, int) and patch > 0 and all(isinstance(side, int) for side in sides)
+    return ours | {"ignore_border": whole and any(side % patch for side in sides)}
 
 
 def is_foreign(path: Path) -> bool:

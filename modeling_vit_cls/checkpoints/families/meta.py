@@ -6,7 +6,7 @@ from typing import Any
 
 from ..tensor import Tensor
 from .layouts import linear, qkv, stacked, tokens
-from .sizes import shape_of, sizes
+from .sizes import dinov3_heads, shape_of, sizes
 from .table import BICUBIC, IMAGENET, Family, always
 from .timm import TABLE as _TIMM
 
@@ -58,7 +58,7 @@ def _dinov3(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         **ours,
         **_gated(tensors),
-        "num_attention_heads": max(ours["hidden_size"] // 64, 1),
+        "num_attention_heads": dinov3_heads(ours["hidden_size"]),
         "layer_norm_eps": 1e-5,
         "num_register_tokens": _registers(tensors) or 4,
         "position_embedding": "rope",

@@ -26,6 +26,11 @@ def heads_of(width: int) -> int:
     return _HEADS.get(width, max(width // 64, 1))
 
 
+def dinov3_heads(width: int) -> int:
+    """Number of heads that DINOv3's models of a width have: of 64 features, and of 128 in the largest."""
+    return 32 if width == 4096 else max(width // 64, 1)
+
+
 def sizes(tensors: Mapping[str, Tensor], image_hw: tuple[int, int] | None = None) -> dict[str, Any]:
     """Our config's sizes, and the parts that are there, of tensors by our names.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
-from .sizes import heads_of, sizes
+from .sizes import dinov3_heads, heads_of, sizes
 from .table import Family, has
 from .timm_export import export
 
@@ -20,7 +20,7 @@ _GIANT = r"vit_giant_patch14(_reg4)?_dinov2"
 _DINOV3 = r"vit_(tiny|small|small_plus|base|large|huge_plus|7b)_patch16_dinov3(_qkvb)?"
 _ACTIVATIONS = {
     "*_quickgelu_*": "quick_gelu",
-    "vit_so400m_*siglip*": "gelu_pytorch_tanh",
+    "vit_so400m_patch16_siglip*": "gelu_pytorch_tanh",
     "vit_giantopt_*siglip*": "gelu_pytorch_tanh",
     "vit_base_patch32_siglip_*": "gelu_pytorch_tanh",
     "vit_large_patch16_siglip*_512": "gelu_pytorch_tanh",
@@ -98,8 +98,8 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
 
 def _heads(name: str, width: int) -> int:
     if "_dinov3" in name:
-        return max(width // 64, 1)
-    return 16 if "giantopt" in name else heads_of(width)
+        return dinov3_heads(width)
+    return 16 if "giantopt" in name or name == "vit_base_patch16_gap_224" else heads_of(width)
 
 
 def _size(fields: dict[str, Any], given: dict[str, Any]) -> tuple[int, int]:
