@@ -246,6 +246,20 @@ def test_an_architecture_of_timm_with_another_block_is_refused(tmp_path):
             FlaxViTClsModel.from_pretrained(tmp_path)
 
 
+def test_arguments_of_timm_are_read_or_refused(tmp_path):
+    fields = json.loads((golden("timm_vit") / "config.json").read_text())
+    shutil.copy(golden("timm_vit") / "model.safetensors", tmp_path)
+    for given, act in (("gelu_tanh", "gelu_pytorch_tanh"), (None, "gelu")):
+        arguments = {**fields["model_args"], "act_layer": given}
+        (tmp_path / "config.json").write_text(json.dumps({**fields, "model_args": arguments}))
+        assert FlaxViTClsModel.from_pretrained(tmp_path).config.hidden_act == act
+    for name, value in (("norm_layer", "rmsnorm"), ("mlp_layer", "swiglu"), ("final_norm", False)):
+        arguments = {**fields["model_args"], name: value}
+        (tmp_path / "config.json").write_text(json.dumps({**fields, "model_args": arguments}))
+        with pytest.raises(CheckpointError, match=f"model_args: {name}={value!r} is not known"):
+            FlaxViTClsModel.from_pretrained(tmp_path)
+
+
 def test_what_our_model_cannot_express_is_refused_by_name(tmp_path):
     shutil.copy(golden("vit_pooler") / "model.safetensors", tmp_path)
     fields = json.loads((golden("vit_pooler") / "config.json").read_text())

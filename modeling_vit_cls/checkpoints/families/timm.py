@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ...errors import CheckpointError
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
 from .sizes import dinov3_heads, heads_of, sizes
@@ -25,6 +26,15 @@ _ACTIVATIONS = {
     "vit_base_patch32_siglip_*": "gelu_pytorch_tanh",
     "vit_large_patch16_siglip*_512": "gelu_pytorch_tanh",
 }
+_ACT_LAYERS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
+# Arguments of create_model that are read here, that show in the tensors, or that act in training alone; others may
+# change what the model computes.
+_ARGUMENTS = frozenset(
+    "img_size patch_size in_chans num_classes embed_dim depth num_heads mlp_ratio qkv_bias init_values class_token "
+    "no_embed_class reg_tokens num_reg_tokens pre_norm fc_norm use_fc_norm global_pool act_layer dynamic_img_size "
+    "strict_img_size swiglu_mlp swiglu_align_to drop_rate pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate "
+    "drop_path_rate weight_init".split()
+)
 _READOUTS = {"token": "cls", "avg": "mean", "map": "map", "": "cls"}
 _RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 
@@ -71,13 +81,19 @@ _EVA = _EVA_ROWS | TABLE | _EVA_ROWS  # its own names come first
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     name, given = str(fields["architecture"]), fields.get("model_args") or {}
+    for argument in sorted(set(given) - _ARGUMENTS):
+        problem = f"{argument}={given[argument]!r} is not known here, and may change what the model computes"
+        raise CheckpointError(f"config.json: model_args: {problem}")
     ours = sizes(tensors, _size(fields, given))
+    by_name = next((act for pattern, act in _ACTIVATIONS.items() if fnmatchcase(name, pattern)), "gelu")
     norms = [tensors[key].name for key in ("norm.scale", "norm.bias") if key in tensors]
     registers = re.search(r"_reg(\d)", name)
     pool = fields.get("global_pool", given.get("global_pool", "token"))
     ours |= {
         "num_attention_heads": given.get("num_heads") or _heads(name, ours["hidden_size"]),
-        "hidden_act": next((act for pattern, act in _ACTIVATIONS.items() if fnmatchcase(name, pattern)), "gelu"),
+        "hidden_act": _ACT_LAYERS.get(str(given["act_layer"]), given["act_layer"])
+        if given.get("act_layer")
+        else by_name,
         "layer_norm_eps": 1e-5 if "_clip" in name or "_dinov3" in name else 1e-6,
         "readout": _READOUTS.get(pool, pool),
         "patch_bias": "_clip" not in name,
