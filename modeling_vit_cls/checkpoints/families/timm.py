@@ -29,12 +29,11 @@ _ACTIVATIONS = {
 _ACT_LAYERS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
 # Arguments of create_model that are read here, that show in the tensors, or that act in training alone; others may
 # change what the model computes.
-_ARGUMENTS = frozenset(
-    "img_size patch_size in_chans num_classes embed_dim depth num_heads mlp_ratio qkv_bias init_values class_token "
-    "no_embed_class reg_tokens num_reg_tokens pre_norm fc_norm use_fc_norm global_pool act_layer dynamic_img_size "
-    "strict_img_size swiglu_mlp swiglu_align_to drop_rate pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate "
-    "drop_path_rate weight_init".split()
-)
+_ARGUMENTS = {"img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio"}
+_ARGUMENTS |= {"qkv_bias", "init_values", "class_token", "no_embed_class", "reg_tokens", "num_reg_tokens", "pre_norm"}
+_ARGUMENTS |= {"fc_norm", "use_fc_norm", "global_pool", "act_layer", "swiglu_mlp", "swiglu_align_to", "weight_init"}
+_ARGUMENTS |= {"dynamic_img_size", "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate"}
+_ARGUMENTS |= {"proj_drop_rate", "attn_drop_rate", "drop_path_rate"}
 _READOUTS = {"token": "cls", "avg": "mean", "map": "map", "": "cls"}
 _RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 
