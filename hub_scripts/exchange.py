@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
@@ -30,7 +31,7 @@ def add_parsers(verbs: Any) -> None:
         epilog="example: vit-cls export my-vit my-vit-timm --to timm",
     )
     parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("folder", help="where to write; not a folder that holds a checkpoint of ours")
+    parser.add_argument("folder", help="where to write; not a folder that holds a checkpoint or a program")
     parser.add_argument("--to", required=True, choices=["transformers", "timm", "onnx", "stablehlo"])
     parser.add_argument("--json", action="store_true", help="machine-readable: one object")
     parser.set_defaults(run=run_export)
@@ -38,6 +39,8 @@ def add_parsers(verbs: Any) -> None:
 
 def run_import(arguments: argparse.Namespace) -> None:
     """Load and save, with the head that the checkpoint has."""
+    if Path(arguments.source).exists() and Path(arguments.source).resolve() == Path(arguments.folder).resolve():
+        raise ValueError(f"{arguments.folder}: is the source itself; give another folder")
     model, family = _load(arguments.source)
     model.save_pretrained(arguments.folder)
     _say(arguments, {"family": family, **_facts(model)})

@@ -215,7 +215,14 @@ def _complete_labels(kwargs: dict[str, Any]) -> dict[str, Any]:
     elif not RULES["num_labels"][0](count):
         raise ConfigError("num_labels", count, RULES["num_labels"][1])
     id2label = _label_map("id2label", given, flip=False)
-    from_inverse = _label_map("label2id", inverse, flip=True)
+    if id2label is not None and isinstance(inverse, dict) and len(inverse) < len(id2label):
+        # a text that stands for two classes, as ImageNet's crane: the way back leads to one of them
+        right = set(inverse) == set(id2label.values())
+        if not right or any(id2label.get(_index(i)) != text for text, i in inverse.items()):
+            raise ConfigError("label2id", inverse, "must lead from each text of id2label to an index that has it")
+        inverse, from_inverse = {text: _index(i) for text, i in inverse.items()}, None
+    else:
+        from_inverse = _label_map("label2id", inverse, flip=True)
     if id2label is None and from_inverse is None:
         return kwargs
     if id2label is not None and from_inverse is not None and id2label != from_inverse:
@@ -225,6 +232,11 @@ def _complete_labels(kwargs: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError("num_labels", count, f"the label map has {len(id2label)} entries: give one of the two")
     label2id = inverse if inverse is not None else {label: index for index, label in id2label.items()}
     return {**kwargs, "id2label": id2label, "label2id": label2id}
+
+
+def _index(value: Any) -> int:
+    """A class's number, also from text that holds one, as JSON has it; -1 for anything else."""
+    return int(value) if isinstance(value, int | str) and str(value).isdecimal() and len(str(value)) < 9 else -1
 
 
 def _label_map(field: str, value: Any, flip: bool) -> dict[int, str] | None:

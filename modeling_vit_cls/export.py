@@ -11,7 +11,6 @@ from flax.traverse_util import flatten_dict
 from .checkpoints.adapt import canonical
 from .checkpoints.export import TARGETS, write_foreign
 from .checkpoints.folder import replace_folder
-from .checkpoints.load import config_file, is_foreign
 from .checkpoints.weights import is_checkpoint_file, write_weights
 from .errors import CheckpointError, ConfigError
 from .hf.base import FlaxPreTrainedModel
@@ -31,19 +30,20 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
     B free, and both have our `config.json` and `preprocessor_config.json` beside them.
 
     Raises ConfigError, naming the field, for a config that the target cannot express, and CheckpointError for a folder
-    that holds a checkpoint of ours.
+    that holds a checkpoint or a program already.
     """
     folder = Path(save_directory)
     if to not in (*TARGETS, *_PROGRAMS):
         raise ConfigError("to", to, f"must be one of {', '.join((*TARGETS, *_PROGRAMS))}")
-    if config_file(folder).is_file() and not is_foreign(folder) and not any(map(_is_program, os.listdir(folder))):
-        raise CheckpointError(f"{folder}: holds a checkpoint of ours, which would be replaced; give another folder")
+    lying = [name for name in (os.listdir(folder) if folder.is_dir() else []) if _is_written(name)]
+    if lying:
+        raise CheckpointError(f"{folder}: holds {sorted(lying)[0]}, which would be replaced; give another folder")
     config, processor = model.module.config, None
     if config.num_channels in (1, 3):
         processor = model.image_processor
     tensors: dict[str, Any] = dict(flatten_dict(unfreeze(model.params), sep="."))
     size = sum(tensor.nbytes for tensor in tensors.values())
-    with replace_folder(folder, lambda name: is_checkpoint_file(name) or _is_program(name), size) as build:
+    with replace_folder(folder, _is_written, size) as build:
         if to in TARGETS:
             plain = {canonical(name): tensor for name, tensor in tensors.items()}
             other = write_foreign(build, to, config, plain, processor)
@@ -60,5 +60,6 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
             processor.to_json_file(build / "preprocessor_config.json")
 
 
-def _is_program(name: str) -> bool:
-    return name in (*_PROGRAMS.values(), f"{_PROGRAMS['onnx']}.data")
+def _is_written(name: str) -> bool:
+    """Whether a file name is one that an export writes."""
+    return is_checkpoint_file(name) or name in (*_PROGRAMS.values(), f"{_PROGRAMS['onnx']}.data")

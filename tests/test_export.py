@@ -101,6 +101,7 @@ def test_labels_and_image_processor_go_along(tmp_path):
     for processor in (ViTClsImageProcessor.for_config(model.config), ViTClsImageProcessor(**crop, resample=3)):
         model.image_processor = processor
         for to in ("transformers", "timm"):
+            shutil.rmtree(tmp_path / to, ignore_errors=True)
             export_pretrained(model, tmp_path / to, to)
             again = FlaxViTClsForImageClassification.from_pretrained(tmp_path / to)
             assert again.config.id2label == labels
@@ -116,12 +117,13 @@ def test_labels_and_image_processor_go_along(tmp_path):
 def test_a_checkpoint_of_ours_is_not_replaced_and_other_files_stay(tmp_path):
     model = tiny_model()
     model.save_pretrained(tmp_path / "ours")
-    with pytest.raises(CheckpointError, match="give another folder"):
+    with pytest.raises(CheckpointError, match="holds config.json, which would be replaced; give another folder"):
         export_pretrained(model, tmp_path / "ours", "timm")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    for to in ("transformers", "stablehlo", "timm"):  # each takes the place of the one before
-        export_pretrained(model, tmp_path / "out", to)
+    export_pretrained(model, tmp_path / "out", "timm")
+    with pytest.raises(CheckpointError, match="give another folder"):
+        export_pretrained(model, tmp_path / "out", "stablehlo")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "config.json",
         "model.safetensors",

@@ -1,7 +1,9 @@
 """Other libraries' checkpoints give their own library's numbers: golden folders written by tests/golden/make.py."""
 
+import contextlib
 import json
 import os
+import random
 import re
 import shutil
 from pathlib import Path
@@ -279,3 +281,55 @@ def test_pixels_that_fill_no_patch_are_ignored_as_the_source_does(tmp_path):
     np.testing.assert_array_equal(model(pixels).pooler_output, smaller(pixels[:, :, :16, :16]).pooler_output)
     with pytest.raises(ConfigError, match="image_size=18: each side must be a multiple"):
         FlaxViTClsModel.from_pretrained(golden("siglip"), image_size=18)
+
+
+def test_shards_of_another_library_are_read(tmp_path):
+    shutil.copy(golden("vit") / "config.json", tmp_path)
+    tensors = load_file(golden("vit") / "model.safetensors")
+    shards = {name: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, name in enumerate(tensors)}
+    for file in set(shards.values()):
+        save_file({name: tensors[name] for name in tensors if shards[name] == file}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+    sharded, whole = (FlaxViTClsForImageClassification.from_pretrained(path) for path in (tmp_path, golden("vit")))
+    jax.tree.map(np.testing.assert_array_equal, sharded.params, whole.params)
+
+
+VALUES = [None, [], {}, "x", "", -1, 0, 3, 1.5, 10**30, 1e308, float("nan"), True, [1, 2], {"a": 1}, [[]]]
+
+
+@pytest.mark.parametrize(
+    "folder", [folder for folder in FOLDERS if (folder / "config.json").exists()], ids=lambda folder: folder.name
+)
+def test_a_foreign_config_with_anything_in_it_loads_or_is_refused_in_a_line(folder, tmp_path):
+    fields, chance = json.loads((folder / "config.json").read_text()), random.Random(folder.name)
+    for file in ("model.safetensors", "flax_model.msgpack"):
+        if (folder / file).exists():
+            shutil.copy(folder / file, tmp_path)
+    for _ in range(12):
+        changed = json.loads(json.dumps(fields))
+        place = changed
+        nested = [name for name, value in fields.items() if isinstance(value, dict) and value]
+        if nested and chance.random() < 0.6:
+            place = changed[chance.choice(nested)]
+        place[chance.choice(sorted(place))] = chance.choice(VALUES)
+        (tmp_path / "config.json").write_text(json.dumps(changed))
+        with contextlib.suppress(CheckpointError, ConfigError):
+            params = FlaxViTClsModel.from_pretrained(tmp_path).params
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_a_text_may_stand_for_two_classes_as_in_imagenet(tmp_path):
+    shutil.copy(golden("vit") / "model.safetensors", tmp_path)
+    fields = json.loads((golden("vit") / "config.json").read_text())
+    names = {"0": "crane", "1": "dog", "2": "cat", "3": "crane", "4": "owl"}
+    fields |= {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    model = FlaxViTClsForImageClassification.from_pretrained(tmp_path)
+    assert (model.config.id2label[0], model.config.id2label[3], model.config.label2id["crane"]) == ("crane", "crane", 3)
+    model.save_pretrained(tmp_path / "ours")
+    again = FlaxViTClsForImageClassification.from_pretrained(tmp_path / "ours")
+    assert again.config.id2label == model.config.id2label
+    fields["label2id"]["crane"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises((ConfigError, CheckpointError), match="label2id"):
+        FlaxViTClsForImageClassification.from_pretrained(tmp_path)

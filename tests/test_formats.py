@@ -172,3 +172,12 @@ def test_settings_beside_a_weight_file_are_its_settings(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**fields, "hidden_act": "relu"}))
     model = FlaxViTClsForImageClassification.from_pretrained(tmp_path / "flax_model.msgpack")
     assert model.config.hidden_act == "relu"
+
+
+def test_another_byte_order_and_a_name_that_stands_twice_are_refused(tmp_path):
+    np.savez(tmp_path / "big.npz", kernel=np.ones(3, ">f4"))
+    with pytest.raises(CheckpointError, match="another byte order"):
+        read_file(tmp_path / "big.npz")
+    np.savez(tmp_path / "twice.npz", **{"head/kernel": np.ones(3), "head.kernel": np.zeros(3)})  # pyright: ignore
+    with pytest.raises(CheckpointError, match="holds 'head.kernel' twice"):
+        read_file(tmp_path / "twice.npz")

@@ -89,6 +89,7 @@ def test_the_exchange_of_the_readme(tmp_path, hub, monkeypatch):
     for to in ("transformers", "timm", "onnx", "stablehlo"):
         exec(README[2].replace('to="transformers"', f'to="{to}"'), {})
         assert (tmp_path / "for-pytorch" / "config.json").exists()
+        shutil.rmtree(tmp_path / "for-pytorch")
     assert len(README) == 3
 
 

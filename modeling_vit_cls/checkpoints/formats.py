@@ -29,12 +29,17 @@ def read_file(file: Path) -> dict[str, Tensor]:
     """Tensors of one weight file. Raises CheckpointError, naming it, for one that is damaged or of another format."""
     readers = {".safetensors": _safetensors, ".npz": _npz, ".msgpack": _msgpack}
     try:
-        return {tensor.name: tensor for tensor in readers[file.suffix](file)}
+        tensors: dict[str, Tensor] = {}
+        for tensor in readers[file.suffix](file):
+            if tensor.name in tensors:
+                raise CheckpointError(f"{file}: holds {shorten(tensor.name)} twice; download or save it again")
+            tensors[tensor.name] = tensor
+        return tensors
     except CheckpointError:
         raise
-    except (SafetensorError, zipfile.BadZipFile, msgpack.UnpackException, OSError) as error:
+    except (SafetensorError, zipfile.BadZipFile, zlib.error, msgpack.UnpackException, OSError, EOFError) as error:
         raise CheckpointError(f"{file}: {_why_unreadable(file)} ({error})") from error
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError, NotImplementedError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RuntimeError, SyntaxError) as error:
         raise CheckpointError(f"{file}: {_why_unreadable(file)} ({shorten(error)})") from error
 
 
@@ -73,13 +78,18 @@ def _npz(file: Path) -> Iterator[Tensor]:
                 shape, fortran, dtype = _npy_header(opened)
                 start = opened.tell()
             name = entry.filename.removesuffix(".npy").replace("/", ".")
+            if not dtype.isnative:
+                raise CheckpointError(f"{file}: array {shorten(name)} is {dtype.str}, of another byte order")
             if dtype.hasobject:
                 raise CheckpointError(f"{file}: array {shorten(name)} holds pickled objects, which are never read")
             size = int(np.prod(shape, dtype=object)) * dtype.itemsize
             if start + size != entry.file_size:
                 raise CheckpointError(f"{file}: array {shorten(name)} has {entry.file_size} bytes, not {start + size}")
             if entry.compress_type == zipfile.ZIP_STORED and not fortran:
-                yield mapped(name, file, _data_offset(file, entry) + start, shape, _float_name(dtype))
+                offset = _data_offset(file, entry) + start
+                if offset + size > file.stat().st_size:
+                    raise CheckpointError(f"{file}: array {shorten(name)} goes on after the file's end")
+                yield mapped(name, file, offset, shape, _float_name(dtype))
             else:
                 view = partial(_inflated, file, entry, dtype)
                 yield Tensor(name, file, shape, _float_name(dtype), view, shape)
@@ -152,6 +162,8 @@ def _msgpack_array(name: str, file: Path, descriptor: int, start: int, end: int)
     unpacker.feed(head[length:])
     unpacker.read_array_header()
     shape, dtype = tuple(unpacker.unpack()), str(unpacker.unpack())
+    if not all(type(side) is int and side >= 0 for side in shape):
+        raise CheckpointError(f"{file}: array {shorten(name)} has no shape but {shorten(shape)}")
     offset = end - int(np.prod(shape, dtype=object)) * (2 if dtype == "bfloat16" else np.dtype(dtype).itemsize)
     if offset - (start + length + unpacker.tell()) not in (2, 3, 5):  # the lengths of a header of binary data
         raise CheckpointError(f"{file}: array {shorten(name)} has not the size that its shape {shape} asks for")

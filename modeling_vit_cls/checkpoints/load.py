@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from ..configuration_vit_cls import ViTClsConfig
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, shorten
 from ..modules import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from .adapt import canonical
 from .digests import architecture_digest
@@ -42,13 +42,16 @@ def _parameter_shapes(module_class: type[nn.Module], config_json: str) -> tuple[
 
 
 class Source(NamedTuple):
-    """A checkpoint as it lies there: family and config.json, our config of it, tensors by canonical name, unread."""
+    """A checkpoint as it lies there: family, our config of it, tensors by canonical name, unread.
+
+    `processor` holds the image processor's fields that the family or the config.json gives.
+    """
 
     path: Path
     family: Family
-    fields: dict[str, Any]
     config: ViTClsConfig
     tensors: dict[str, Tensor]
+    processor: dict[str, Any]
 
 
 def open_checkpoint(path: Path) -> Source:
@@ -61,16 +64,19 @@ def open_checkpoint(path: Path) -> Source:
     said = family_of(fields, file)
     if said is not None and said is NATIVE:
         config = ViTClsConfig.from_dict(fields)  # refused before a weight file is opened
-        return Source(path, said, fields, config, said.convert(read_weights(path)))
+        return Source(path, said, config, said.convert(read_weights(path)), {})
     found = read_weights(path)
     family = said or family_of_tensors(found, path)
     tensors = family.convert(found)
     try:
         config = ViTClsConfig.from_dict(_with_border(family.fields(fields, tensors)))
+        processor = family.processor(fields)
     except (ConfigError, CheckpointError) as error:
         raise CheckpointError(f"{file if fields else path}, {family.name}: {error}") from error
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:  # any JSON may stand there
+        raise CheckpointError(f"{file}, {family.name}: has fields of the wrong kind ({shorten(error)})") from error
     config.architectures = fields.get("architectures")
-    return Source(path, family, fields, config, tensors)
+    return Source(path, family, config, tensors, processor)
 
 
 def _with_border(ours: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +126,7 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
     for name, tensor in found.items():
         where = f"{tensor.file}: tensor {tensor.name!r}"
         if name not in expected:
-            if source.family is not NATIVE and name.startswith("readout."):
+            if source.family is not NATIVE and name.startswith("readout.") and config.readout != "map":
                 continue
             raise CheckpointError(f"{where} is not one that config.json asks for")
         if tensor.shape != expected[name].shape:

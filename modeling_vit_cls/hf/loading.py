@@ -34,7 +34,7 @@ def target_config(source: Source, config: Any, overrides: Mapping[str, Any]) -> 
 def read_processor(source: Source, target: ViTClsConfig) -> ViTClsImageProcessor | None:
     """The checkpoint's image processor, at the new image size if one is asked for; its family's where it has none."""
     file = config_file(source.path).with_name("preprocessor_config.json")
-    fields = source.family.processor(source.fields)
+    fields = source.processor
     if file.is_file():
         fields = {**fields, **read_json(file)}
     if not fields:

@@ -7,7 +7,7 @@ from ...configuration_vit_cls import ViTClsConfig
 from ...errors import ConfigError
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, stacked, tokens, vector
-from .table import BICUBIC, IMAGENET, Export, Family, always, common_fields, has, labels
+from .table import BICUBIC, IMAGENET, Export, Family, always, common_fields, has, labels, square
 from .vit import attention
 
 _COPIED = [
@@ -83,6 +83,9 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
     registers = config.num_register_tokens > 0
     kind = "dinov2_with_registers" if registers else "dinov2"
     name = "Dinov2WithRegisters" if registers else "Dinov2"
+    square(config, "transformers' DINOv2")
+    if config.layer_scale_init_value is None:
+        raise ConfigError("layer_scale_init_value", None, "transformers' DINOv2 always scales: needs a number")
     fields = {
         "architectures": [name + ("ForImageClassification" if has_head else "Model")],
         "model_type": kind,

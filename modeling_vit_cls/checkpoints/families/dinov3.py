@@ -7,7 +7,7 @@ from ...configuration_vit_cls import ViTClsConfig
 from ...errors import ConfigError
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, tokens, vector
-from .table import IMAGENET, Export, Family, always, common_fields, refuse_unless
+from .table import IMAGENET, Export, Family, always, common_fields, refuse_unless, square
 
 _COPIED = [
     "hidden_size",
@@ -63,6 +63,9 @@ def _fields(fields: dict[str, Any], _: Mapping[str, Tensor]) -> dict[str, Any]:
 def _export(config: ViTClsConfig, has_head: bool) -> Export:
     if has_head:
         raise ConfigError("num_labels", config.num_labels, "transformers' DINOv3 has no classifier: load the backbone")
+    square(config, "transformers' DINOv3")
+    if config.layer_scale_init_value is None:
+        raise ConfigError("layer_scale_init_value", None, "transformers' DINOv3 always scales: needs a number")
     fields = {
         "architectures": ["DINOv3ViTModel"],
         "model_type": "dinov3_vit",

@@ -88,6 +88,15 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     norms = [tensors[key].name for key in ("norm.scale", "norm.bias") if key in tensors]
     registers = re.search(r"_reg(\d)", name)
     pool = fields.get("global_pool", given.get("global_pool", "token"))
+    prefix = ours["use_cls_token"] or has(tensors, "embeddings.register_tokens")
+    if pool == "map" and prefix:
+        raise CheckpointError("config.json: global_pool='map' of timm leaves out [CLS] and registers, which ours reads")
+    if pool == "" and has(tensors, "classifier"):
+        raise CheckpointError("config.json: global_pool='' with a classifier, which would classify each token")
+    if "_distilled" in name and not has(tensors, "classifier"):
+        raise CheckpointError("config.json: a distilled backbone of timm gives two tokens' mean, ours [CLS]")
+    if "embed_dim" in given and "num_heads" not in given:
+        raise CheckpointError("config.json: model_args gives embed_dim, and must give num_heads too")
     ours |= {
         "num_attention_heads": given.get("num_heads") or _heads(name, ours["hidden_size"]),
         "hidden_act": _ACT_LAYERS.get(str(given["act_layer"]), given["act_layer"])

@@ -17,6 +17,16 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
     if config.readout not in _POOLS:
         raise ConfigError("readout", config.readout, f"timm has {', '.join(_POOLS)}")
     pool, fc_norm = _POOLS[config.readout], config.norm_position == "after_readout"
+    if config.readout == "map" and config.num_prefix_tokens:
+        raise ConfigError(
+            "readout", "map", "timm's pools patches alone, ours all tokens: needs a model without prefix tokens"
+        )
+    if config.readout == "map" and (config.mlp == "swiglu" or not config.qkv_bias):
+        raise ConfigError("readout", "map", "timm's pooling has a plain MLP, and biases")
+    if config.pre_norm and config.patch_bias:
+        raise ConfigError("patch_bias", True, "timm's models with pre_norm have none")
+    if config.use_distillation_token and not has_head:
+        raise ConfigError("use_distillation_token", True, "timm's backbones give the mean of both tokens")
     patches_alone = config.position_embedding_tokens == "patches" or config.num_positioned_prefix_tokens == 0
     if config.num_register_tokens and config.position_embedding == "learned" and not patches_alone:
         rule = "timm's models with registers give positions to the patches alone"
