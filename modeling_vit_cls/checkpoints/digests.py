@@ -18,7 +18,7 @@ _TENSORS, _STAMP = "xxh3_128", "stamp"
 
 def digest_of(array: np.ndarray) -> str:
     """128 bits of XXH3 over an array's bytes in C order, in hexadecimal."""
-    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def architecture_digest(config: ViTClsConfig) -> str:

@@ -57,7 +57,7 @@ class Tensor(NamedTuple):
 
 def to_device(leaves: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Tensors and arrays on JAX's default device, two copied at a time; in the host's memory nothing stays."""
-    device = jax.config.jax_default_device  # of this thread; the pool's have none
+    (device,) = jax.numpy.zeros(()).devices()  # this thread's default; the pool's threads have their own
 
     def put(leaf: Any) -> jax.Array:
         with jax.default_device(device):
