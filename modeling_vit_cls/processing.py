@@ -13,7 +13,7 @@ from .configuration_vit_cls import ViTClsConfig
 from .errors import BadImageError, ConfigError, shorten
 
 MAX_PIXELS = 100_000_000  # more is a decompression bomb, or a picture to be tiled by its owner
-_BROKEN = (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError)
+BROKEN_IMAGE = (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError)
 
 
 def load_image(image: Any) -> Image.Image:
@@ -36,7 +36,7 @@ def load_image(image: Any) -> Image.Image:
         raise BadImageError(f"{name}: {error}") from error
     except FileNotFoundError as error:
         raise BadImageError(f"{name}: there is no such file") from error
-    except _BROKEN as error:
+    except BROKEN_IMAGE as error:
         raise BadImageError(f"{name}: cannot be read as an image ({error})") from error
 
 
