@@ -92,22 +92,33 @@ class Mlp(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Pre-norm block: (B, T, D) -> (B, T, D) and attention probabilities. Dosovitskiy et al. 2021, equations 2, 3."""
+    """Pre-norm block: (B, T, D) -> (B, T, D) and attention probabilities. Dosovitskiy et al. 2021, equations 2, 3.
+
+    `drop_path_rate` may be traced: it differs from block to block where one program runs them all.
+    """
 
     config: ViTClsConfig
-    drop_path_rate: float = 0.0
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, rope: Rope, deterministic: bool) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, x: jax.Array, rope: Rope, deterministic: bool, drop_path_rate: Any = 0.0
+    ) -> tuple[jax.Array, jax.Array]:
         c = self.config
+
+        def drop_path(y: jax.Array) -> jax.Array:  # whole images: Huang et al. 2016, section 3
+            if deterministic or c.drop_path_rate == 0:
+                return y
+            keep = 1 - jnp.asarray(drop_path_rate, jnp.float32)
+            kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (len(y), 1, 1))
+            return jnp.where(kept, (y / keep).astype(y.dtype), 0)
 
         def branch(y: jax.Array, number: int) -> jax.Array:
             y = nn.Dropout(c.hidden_dropout_prob)(y, deterministic)
             if c.layer_scale_init_value is not None:
                 init = nn.initializers.constant(c.layer_scale_init_value)
                 y = y * self.param(f"layer_scale{number}", init, (c.hidden_size,)).astype(self.dtype)
-            return nn.Dropout(self.drop_path_rate, broadcast_dims=(1, 2))(y, deterministic)  # whole images drop
+            return drop_path(y)
 
         y = layer_norm(c, self.dtype, "norm1")(x)
         y, probabilities = Attention(c, self.dtype, name="attention")(y, y, rope, deterministic)

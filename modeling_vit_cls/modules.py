@@ -4,6 +4,8 @@ Shapes: B batch, H W C image height, width (pixels) and channels, P patch side (
 D hidden size, K classes. Parameters are float32; `dtype` is what products are computed in.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -94,25 +96,47 @@ class Embeddings(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The stack of blocks: (B, T, D) -> (B, T, D), every block's input and output, every block's probabilities."""
+    """The stack of blocks: (B, T, D) -> (B, T, D), every block's input and output, every block's probabilities.
+
+    `scan_layers` runs all blocks by one program, which compiles in a time that does not grow with depth, and keeps the
+    last output alone. The parameters are the same.
+    """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
+    scan_layers: bool = False
 
     @nn.compact
     def __call__(
         self, x: jax.Array, rope: Rope, deterministic: bool
     ) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         c = self.config
-        block = nn.remat(EncoderBlock, static_argnums=(3,)) if self.gradient_checkpointing else EncoderBlock
         rates = np.linspace(0, c.drop_path_rate, c.num_hidden_layers)
+        if self.scan_layers and not self.is_initializing():
+            return self._scan(x, rope, deterministic, rates), (), ()
+        block = nn.remat(EncoderBlock, static_argnums=(3,)) if self.gradient_checkpointing else EncoderBlock
         hidden_states, attentions = [x], []
         for i, rate in enumerate(rates):
-            x, probabilities = block(c, float(rate), self.dtype, name=f"layer_{i:02d}")(x, rope, deterministic)
+            x, probabilities = block(c, self.dtype, name=f"layer_{i:02d}")(x, rope, deterministic, float(rate))
             hidden_states.append(x)
             attentions.append(probabilities)
         return x, tuple(hidden_states), tuple(attentions)
+
+    def _scan(self, x: jax.Array, rope: Rope, deterministic: bool, rates: np.ndarray) -> jax.Array:
+        params = self.variables["params"]
+        layers = [params[f"layer_{i:02d}"] for i in range(len(rates))]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+        keys = None if deterministic else jax.random.split(self.make_rng("dropout"), len(rates))
+        block = EncoderBlock(self.config, self.dtype, parent=None)
+
+        def step(x: jax.Array, layer: tuple[Any, jax.Array, jax.Array | None]) -> tuple[jax.Array, None]:
+            params, rate, key = layer
+            rngs = None if key is None else {"dropout": key}
+            return block.apply({"params": params}, x, rope, deterministic, rate, rngs=rngs)[0], None  # pyright: ignore
+
+        step = jax.checkpoint(step) if self.gradient_checkpointing else step
+        return jax.lax.scan(step, x, (stacked, jnp.asarray(rates, jnp.float32), keys))[0]
 
 
 class AttentionPooling(nn.Module):
@@ -155,6 +179,7 @@ class FlaxViTClsModule(nn.Module):
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
+    scan_layers: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, deterministic: bool = True) -> FlaxBaseModelOutputWithPooling:
@@ -166,7 +191,7 @@ class FlaxViTClsModule(nn.Module):
         if c.position_embedding == "rope":
             grid = (images.shape[1] // c.patch_size, images.shape[2] // c.patch_size)
             rope = rope_table(grid, c.hidden_size // c.num_attention_heads, c.rope_theta)
-        encoder = Encoder(c, self.dtype, self.gradient_checkpointing, name="encoder")
+        encoder = Encoder(c, self.dtype, self.gradient_checkpointing, self.scan_layers, name="encoder")
         x, hidden_states, attentions = encoder(x, rope, deterministic)
 
         norm, readout = layer_norm(c, self.dtype, "norm"), Readout(c, self.dtype, name="readout")
@@ -189,11 +214,12 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
+    scan_layers: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, deterministic: bool = True) -> FlaxViTClsClassifierOutput:
         c = self.config
-        backbone = FlaxViTClsModule(c, self.dtype, self.gradient_checkpointing, name="vit_cls")
+        backbone = FlaxViTClsModule(c, self.dtype, self.gradient_checkpointing, self.scan_layers, name="vit_cls")
         outputs = backbone(images, deterministic)
         logits = dense(c, c.num_classes, self.dtype, "classifier")(outputs.pooler_output).astype(jnp.float32)
         cls_logits = distillation_logits = None

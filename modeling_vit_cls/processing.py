@@ -143,11 +143,15 @@ class ViTClsImageProcessor(BaseImageProcessor):
                 "image_std", image_std, f"must hold {len(self.image_mean)} positive numbers, as image_mean"
             )
 
+    @property
+    def output_hw(self) -> tuple[int, int] | None:
+        """Height and width of what comes out, in pixels; None where that depends on the image."""
+        last = self.crop_size if self.do_center_crop else self.size if self.do_resize else {}
+        return (last["height"], last["width"]) if "height" in last else None
+
     def emits(self, config: ViTClsConfig) -> bool:
         """Whether this processor's pixels have the channels and the size that a config's model takes."""
-        last = self.crop_size if self.do_center_crop else self.size if self.do_resize else {}
-        size = (last.get("height"), last.get("width"))
-        return size in (config.image_hw, (None, None)) and len(self.image_mean) == config.num_channels
+        return self.output_hw in (config.image_hw, None) and len(self.image_mean) == config.num_channels
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> "ViTClsImageProcessor":
@@ -197,8 +201,8 @@ class ViTClsImageProcessor(BaseImageProcessor):
             return BatchFeature({"pixel_values": jnp.asarray(pixels)})
         return BatchFeature({"pixel_values": pixels})
 
-    def _pixels(self, image: Image.Image) -> np.ndarray:
-        """An RGB image to normalised pixels (C, H, W) float32."""
+    def resized(self, image: Image.Image) -> np.ndarray:
+        """An RGB image, resized and cropped: (H, W, C) uint8, what is then scaled and normalised."""
         if self.do_resize:
             width, height = self._target(image)
             if width * height > MAX_PIXELS:
@@ -209,7 +213,11 @@ class ViTClsImageProcessor(BaseImageProcessor):
             left, top = (image.width - width) // 2, (image.height - height) // 2
             image = image.crop((left, top, left + width, top + height))
         pixels = np.asarray(image.convert("L") if len(self.image_mean) == 1 else image)
-        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        return pixels.reshape(*pixels.shape[:2], -1)
+
+    def _pixels(self, image: Image.Image) -> np.ndarray:
+        """An RGB image to normalised pixels (C, H, W) float32."""
+        pixels = self.resized(image)
         if self.do_rescale:
             pixels = (pixels.astype(np.float64) * self.rescale_factor).astype(np.float32)
         if self.do_normalize:

@@ -42,7 +42,16 @@ def load_images(
     found = _load(dataset_name, dataset_config_name, revision)
     if split not in found:
         raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(map(str, found))}")
-    dataset = found[split]
+    return labelled(found[split], image_column_name, label_column_name)
+
+
+def labelled(
+    dataset: "datasets.Dataset", image_column_name: str | None = None, label_column_name: str | None = None
+) -> "datasets.Dataset":
+    """Any dataset with a column of images and one of classes as rows {"image": {"bytes", "path"}, "label": int}.
+
+    Raises ConfigError where a column is not there, and for examples without a class.
+    """
     image = image_column_name or _only_column(dataset, datasets.Image, "image_column_name")
     label = label_column_name or _only_column(dataset, datasets.ClassLabel, "label_column_name")
     for field, column, kind in (
@@ -52,6 +61,11 @@ def load_images(
         if not isinstance(dataset.features.get(column), kind):
             raise ConfigError(field, column, f"must be a column of type {kind.__name__}; there are {dataset.features}")
     dataset = dataset.select_columns([image, label]).rename_columns({image: "image", label: "label"})
+    without = [row for row, number in enumerate(dataset["label"]) if number is None or number < 0]
+    if without:
+        raise ConfigError(
+            "label_column_name", label, f"{len(without)} examples have no class, the first is {without[0]}"
+        )
     return dataset.cast_column("image", datasets.Image(decode=False))  # broken images are ours to name
 
 

@@ -7,6 +7,7 @@ is inherited in either case but the type: what transformers' class did on load a
 import copy
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -300,9 +301,14 @@ class FlaxPreTrainedModel(_Upstream):
             return push_folder(target, repo_id, **kwargs)
 
     def _write(
-        self, folder: Path, params: Params | None, max_shard_size: int | str, allow_nonfinite: bool = False
+        self,
+        folder: Path,
+        params: Params | None,
+        max_shard_size: int | str = "5GB",
+        allow_nonfinite: bool = False,
+        also: Callable[[Path], None] = lambda _: None,
     ) -> None:
         tensors = flatten_dict(unfreeze(self.params if params is None else params), sep=".")
         check_tensors(tensors, self._shapes, whole=self._is_initialized)
         config = config_to_save(self.config, self.module.config, type(self).__name__)
-        write_checkpoint(folder, config, tensors, self._image_processor, max_shard_size, allow_nonfinite)
+        write_checkpoint(folder, config, tensors, self._image_processor, max_shard_size, allow_nonfinite, also)

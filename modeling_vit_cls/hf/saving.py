@@ -1,7 +1,7 @@
 """From parameters, config and image processor to a checkpoint folder."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,12 @@ def write_checkpoint(
     image_processor: ViTClsImageProcessor | None,
     max_shard_size: int | str,
     allow_nonfinite: bool,
+    also: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Replace a folder's checkpoint by another. Without an image processor, one that lies there stays if it fits."""
+    """Replace a folder's checkpoint by another, and by what `also` writes into the new folder.
+
+    Without an image processor, one that lies there stays if it fits.
+    """
     file = folder / "preprocessor_config.json"
     if image_processor is None and file.is_file():
         lying = ViTClsImageProcessor.from_fields(read_json(file))
@@ -35,6 +39,7 @@ def write_checkpoint(
         config.to_json_file(build / "config.json")
         if image_processor is not None:
             image_processor.to_json_file(build / "preprocessor_config.json")
+        also(build)
 
 
 def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:

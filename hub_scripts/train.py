@@ -1,0 +1,41 @@
+"""`vit-cls train RECIPE.yaml [--learning_rate 1e-3 ...]`: a recipe -> a folder with model, results and card."""
+
+import argparse
+import json
+from typing import Any
+
+from modeling_vit_cls.errors import ConfigError
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "train",
+        usage="vit-cls train [--json] RECIPE.yaml [--FIELD VALUE ...]",
+        help="train by a recipe",
+        description="Train by a recipe, benchmark, and write the model, its results and its card.",
+        epilog="example: vit-cls train configuration/vit_cls_digits_cls.yaml --learning_rate 1e-3; "
+        "`vit-cls train RECIPE.yaml --help` lists all fields",
+    )
+    parser.add_argument("--json", action="store_true", help="machine-readable: what results.json holds")
+    parser.add_argument("recipe", help="a YAML file of fields, see configuration/")
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="fields that are other than the recipe's")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read the recipe, run it, print what was measured and where it lies."""
+    from modeling_vit_cls.training.recipe import read_recipe  # here: it takes a second that other verbs need not wait
+    from modeling_vit_cls.training.run import run_recipe
+
+    try:
+        recipe = read_recipe(arguments.recipe, arguments.overrides)
+    except ConfigError as error:
+        arguments.parser.error(str(error))
+    results = run_recipe(recipe)
+    if arguments.json:
+        print(json.dumps(results))
+        return
+    for name, value in results["metrics"].items():
+        print(f"{name:<18}{value:.4f}")
+    print(f"folder            {recipe.training.output_dir}")

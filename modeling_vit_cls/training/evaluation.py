@@ -1,0 +1,50 @@
+"""Logits, losses and labels of a dataset, every example once."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..data.batches import Batch
+
+
+def evaluate_batches(
+    eval_step: Callable[[Any, Batch], tuple[jax.Array, jax.Array]],
+    params: Any,
+    batches: Iterable[Batch],
+    after: Callable[[Batch], None],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits (N, K), losses (N,) and labels (N,) of the valid examples; `after` is told of each batch.
+
+    Raises FloatingPointError where logits are not finite, ValueError where no example is valid.
+    """
+    logits, losses, labels = [], [], []
+    for batch in batches:
+        found = jax.device_get(eval_step(params, batch))
+        logits.append(found[0][batch.valid])
+        losses.append(found[1][batch.valid])
+        labels.append(batch.labels[batch.valid])
+        after(batch)
+    predictions, label_ids = np.concatenate(logits), np.concatenate(labels)
+    if not len(label_ids):
+        raise ValueError("no image of the dataset could be read")
+    if not np.isfinite(predictions).all():
+        raise FloatingPointError("evaluation: the logits are not finite")
+    return predictions, np.concatenate(losses), label_ids
+
+
+def check_finite(step: int, metrics: dict[str, jax.Array], params: Any) -> None:
+    """Raise FloatingPointError, naming the step and a parameter, where a loss or a gradient is not finite.
+
+    `params` is a tree like the gradient's.
+    """
+    squares = np.asarray(metrics["squares"])
+    if np.isfinite(metrics["loss"]) and np.isfinite(squares).all():
+        return
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+    where = [name for name, square in zip(names, squares) if not np.isfinite(square)]
+    at = f", and the gradient of {where[0]} and {len(where) - 1} others" if where else ""
+    remedy = "nothing of it was saved; try a lower learning_rate, more warmup_steps, or a smaller max_grad_norm"
+    raise FloatingPointError(f"step {step}: the loss is {float(metrics['loss'])}{at}: {remedy}")

@@ -1,0 +1,109 @@
+"""One update, and one batch of evaluation, each a jitted function; images arrive as uint8."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..data.augmentation import augment, normalise
+from ..data.batches import Batch
+from ..processing import ViTClsImageProcessor
+from .arguments import TrainingArguments
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes in training: updates made, float32 parameters, the optimiser's state, their moving average.
+
+    `loss_sum` is the sum of losses since the last log. `ema` is None where there is no average.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    ema: Any
+    loss_sum: jax.Array
+
+    @property
+    def eval_params(self) -> Any:
+        """The parameters to evaluate and save."""
+        return self.params if self.ema is None else self.ema
+
+
+def initial_state(params: Any, optimizer: optax.GradientTransformation, with_ema: bool) -> TrainState:
+    """The state before the first update; the arrays are copies, since a step consumes its state."""
+    params = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
+    ema = jax.tree.map(jnp.array, params) if with_ema else None
+    return TrainState(jnp.int32(0), params, optimizer.init(params), ema, jnp.float32(0))
+
+
+def make_train_step(
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    processor: ViTClsImageProcessor,
+    arguments: TrainingArguments,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """State and a batch of `train_batch_size` images -> the next state, and loss, gradient norm and squares of leaves.
+
+    Randomness is a function of seed and step alone. The loss is the mean over valid examples of the whole batch, in
+    however many parts it is computed.
+    """
+    parts = arguments.gradient_accumulation_steps
+
+    def loss_of(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        images, valid = normalise(jnp.asarray(batch.pixels), processor), jnp.asarray(batch.valid)
+        augment_key, dropout_key = jax.random.split(key)
+        targets = jax.nn.one_hot(batch.labels, module.config.num_classes)  # pyright: ignore[reportAttributeAccessIssue]
+        images, targets = augment(augment_key, images, targets, valid, arguments.augmentation)
+        targets = optax.smooth_labels(targets, arguments.label_smoothing_factor)
+        outputs: Any = module.apply({"params": params}, images, deterministic=False, rngs={"dropout": dropout_key})
+        return jnp.sum(optax.softmax_cross_entropy(outputs.logits, targets), where=valid)
+
+    def gradient_of(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+        if parts == 1:
+            return jax.value_and_grad(loss_of)(params, batch, key)
+
+        def add(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, jax.value_and_grad(loss_of)(params, *part)), None
+
+        split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+        zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+        return jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))[0]
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(arguments.seed), state.step)
+        loss, gradient = gradient_of(state.params, batch, key)
+        examples = jnp.maximum(jnp.sum(batch.valid), 1)
+        loss, gradient = loss / examples, jax.tree.map(lambda leaf: leaf / examples, gradient)
+        squares = jnp.stack([jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)])
+        norm = jnp.sqrt(squares.sum())
+        if arguments.max_grad_norm:
+            factor = jnp.minimum(1.0, arguments.max_grad_norm / (norm + 1e-6))
+            gradient = jax.tree.map(lambda leaf: leaf * factor, gradient)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:  # the average begins short, so that the initial parameters are forgotten
+            decay = jnp.minimum(arguments.ema_decay, (1 + state.step) / (10 + state.step))
+            ema = optax.incremental_update(params, ema, 1 - decay)
+        state = TrainState(state.step + 1, params, opt_state, ema, state.loss_sum + loss)
+        return state, {"loss": loss, "grad_norm": norm, "squares": squares}
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_eval_step(
+    module: nn.Module, processor: ViTClsImageProcessor
+) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
+    """Parameters and a batch -> logits (B, K), losses (B,)."""
+
+    def step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        images = normalise(jnp.asarray(batch.pixels), processor)
+        logits = module.apply({"params": params}, images).logits  # pyright: ignore[reportAttributeAccessIssue]
+        return logits, optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+
+    return jax.jit(step)

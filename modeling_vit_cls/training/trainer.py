@@ -1,0 +1,316 @@
+"""A trainer for those who know transformers' Trainer: its names, its callbacks, its checkpoint-N folders."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput
+
+from ..data.batches import Batch, batches_per_epoch, evaluation_batches, training_batches
+from ..data.sources import class_names, labelled
+from ..errors import BadImageError, ConfigError
+from ..modeling_vit_cls import FlaxViTClsForImageClassification
+from ..processing import ViTClsImageProcessor
+from .arguments import TrainingArguments
+from .callbacks import export_callbacks, make_handler, restore_callbacks
+from .evaluation import check_finite, evaluate_batches
+from .optimizer import make_optimizer, make_schedule
+from .state import TRAINER_STATE, checkpoints_of, read_training_state, remove_outdated, write_training_state
+from .step import TrainState, initial_state, make_eval_step, make_train_step
+
+logger = logging.getLogger(__name__)
+
+
+class FlaxTrainer:
+    """Train, evaluate and predict with an image classifier, as transformers' Trainer does for PyTorch.
+
+    Args:
+        train_dataset, eval_dataset: each a `datasets.Dataset` with a column of images and one of classes.
+        processing_class: the image processor; default the model's. It is saved with the model.
+        compute_metrics: EvalPrediction (logits, labels) -> more metrics than the loss and the accuracy.
+        callbacks: more `TrainerCallback`s; `on_step_end` is also given `rows`, the examples of the step.
+
+    A run that was killed goes on from its last checkpoint with the same bits: order, augmentation and dropout are
+    functions of seed and step. Where `ema_decay` is set, the average is what is evaluated and saved.
+    """
+
+    def __init__(
+        self,
+        model: FlaxViTClsForImageClassification,
+        args: TrainingArguments,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: ViTClsImageProcessor | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ):
+        self.model, self.args, self.compute_metrics = model, args, compute_metrics
+        self.processing_class = processing_class or model.image_processor
+        if self.processing_class.output_hw is None or not self.processing_class.emits(model.config):
+            rule = (
+                f"must give {model.config.image_hw} pixels and {model.config.num_channels} channels, as the model takes"
+            )
+            raise ConfigError("processing_class", self.processing_class, rule)
+        model.image_processor = self.processing_class
+        self.train_dataset = None if train_dataset is None else self._fitting(train_dataset)
+        self.eval_dataset = None if eval_dataset is None else self._fitting(eval_dataset)
+        self.bad_images: list[str] = []
+        self.state, self.control = TrainerState(), TrainerControl()
+        self.callback_handler = make_handler(args, callbacks or [], model, self.processing_class)
+        self._eval_step = make_eval_step(self._module(training=False), self.processing_class)
+        self._call("on_init_end")
+
+    def add_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
+        """Add a callback."""
+        self.callback_handler.add_callback(callback)
+
+    def remove_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
+        """Remove a callback, by itself or by its class."""
+        self.callback_handler.remove_callback(callback)
+
+    def train(self, resume_from_checkpoint: bool | str | os.PathLike[str] | None = None) -> TrainOutput:
+        """Train, and leave the trained parameters in the model.
+
+        Args:
+            resume_from_checkpoint: a checkpoint-N folder; or True for the last one in `output_dir`, if there is one.
+
+        Raises FloatingPointError, naming the step and a parameter, when the loss or a gradient is not finite,
+        ConfigError where a checkpoint is of another run, BadImageError at broken images.
+        """
+        args, started = self.args, time.perf_counter()
+        if self.train_dataset is None:
+            raise ConfigError("train_dataset", None, "is needed to train")
+        steps_per_epoch = batches_per_epoch(len(self.train_dataset), args.train_batch_size)
+        total = args.max_steps if args.max_steps > 0 else args.num_train_epochs * steps_per_epoch
+        optimizer = make_optimizer(args, self.model.params, total)
+        self._schedule = make_schedule(args, total)
+        state = initial_state(self.model.params, optimizer, args.ema_decay > 0)
+        self.state = TrainerState(max_steps=total, num_train_epochs=math.ceil(total / steps_per_epoch))
+        self.state.train_batch_size = args.train_batch_size
+        self.state.compute_steps(args, total)
+        checkpoint = self._checkpoint(
+            args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+        )
+        if checkpoint is not None:
+            state, self.state = read_training_state(checkpoint, state, args, len(self.train_dataset))
+            restore_callbacks(self.callback_handler, self.state)
+        begun = self.state.global_step
+        step = make_train_step(self._module(training=True), optimizer, self.processing_class, args)
+
+        self._call("on_train_begin")
+        state = self._run(state, step, steps_per_epoch)
+        if args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load(Path(self.state.best_model_checkpoint))
+        else:
+            self.model.params = state.eval_params
+        self._call("on_train_end")
+        seconds = time.perf_counter() - started
+        steps = self.state.global_step - begun
+        metrics = {
+            "train_runtime": seconds,
+            "train_samples_per_second": steps * len(self.train_dataset) / steps_per_epoch / seconds,
+            "train_steps_per_second": steps / seconds,
+        }
+        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
+        return TrainOutput(self.state.global_step, losses[-1] if losses else math.nan, metrics)
+
+    def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Loss, accuracy and the metrics of `compute_metrics` over a dataset (default: `eval_dataset`)."""
+        dataset = self.eval_dataset if eval_dataset is None else self._fitting(eval_dataset)
+        if dataset is None:
+            raise ConfigError("eval_dataset", None, "is needed to evaluate")
+        metrics = self._evaluate(dataset, self.model.params, metric_key_prefix).metrics or {}
+        self._call("on_evaluate", metrics=metrics)
+        return metrics
+
+    def predict(self, test_dataset: Any, metric_key_prefix: str = "test") -> PredictionOutput:
+        """Logits (N, K), labels (N,) and metrics of a dataset."""
+        output = self._evaluate(self._fitting(test_dataset), self.model.params, metric_key_prefix)
+        self._call("on_predict", metrics=output.metrics)
+        return output
+
+    def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
+        """Save model, config, image processor and the state of the trainer, in one step."""
+        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        self.model._write(folder, None, also=lambda build: self.state.save_to_json(str(build / TRAINER_STATE)))
+
+    def log(self, logs: dict[str, float]) -> None:
+        """Add to the log and tell the callbacks."""
+        logs = {**logs, "epoch": round(float(self.state.epoch or 0), 4)}
+        self.state.log_history.append({**logs, "step": self.state.global_step})
+        self._call("on_log", logs=logs)
+
+    def _run(self, state: TrainState, step: Callable, steps_per_epoch: int) -> TrainState:
+        """All steps from the state's on, with the events that callbacks wait for."""
+        last = None
+        for batch in self._training_batches():
+            if self.state.global_step % steps_per_epoch == 0:
+                self._call("on_epoch_begin")
+            self._call("on_step_begin")
+            state, metrics = step(state, batch)
+            self._note_bad_images(self.train_dataset, batch)
+            if last is not None:
+                self._check_finite(last)  # of the step before: this one is being computed meanwhile
+            self.state.global_step += 1
+            self.state.epoch = self.state.global_step / steps_per_epoch
+            last = (self.state.global_step, metrics)
+            self._call("on_step_end", rows=batch.rows)
+            state = self._log_evaluate_save(state, last)
+            if self.state.global_step % steps_per_epoch == 0 or self.control.should_training_stop:
+                self._call("on_epoch_end")
+                state = self._log_evaluate_save(state, last)
+            if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
+                break
+        if last is not None:
+            self._check_finite(last)
+        return state
+
+    def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, jax.Array]]) -> TrainState:
+        """What the callbacks asked for: in this order, as in transformers."""
+        control = self.control
+        if control.should_log or control.should_evaluate or control.should_save:
+            self._check_finite(last)
+        if control.should_log:
+            control.should_log = False
+            since = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
+            if since < self.state.global_step:
+                loss = float(state.loss_sum) / (self.state.global_step - since)
+                rate = float(np.asarray(self._schedule(self.state.global_step - 1)))
+                self.log({"loss": loss, "grad_norm": float(last[1]["grad_norm"]), "learning_rate": rate})
+                state = state.replace(loss_sum=jnp.float32(0))  # pyright: ignore[reportAttributeAccessIssue]
+        if control.should_evaluate:
+            control.should_evaluate = False
+            if self.eval_dataset is None:
+                raise ConfigError("eval_dataset", None, f"is needed for eval_strategy={self.args.eval_strategy!r}")
+            metrics = self._evaluate(self.eval_dataset, state.eval_params, "eval").metrics or {}
+            self.log({name: value for name, value in metrics.items() if not name.endswith(("_runtime", "_per_second"))})
+            self._call("on_evaluate", metrics=metrics)
+            self._note_best(metrics)
+        if control.should_save:
+            control.should_save = False
+            self._save_checkpoint(state)
+        return state
+
+    def _save_checkpoint(self, state: TrainState) -> None:
+        output_dir = Path(self.args.output_dir)
+        folder = output_dir / f"checkpoint-{self.state.global_step}"
+        export_callbacks(self.callback_handler, self.state)
+
+        def also(build: Path) -> None:
+            write_training_state(build, state, self.state, self.args, len(self.train_dataset or ()))
+
+        self.model._write(folder, state.eval_params, also=also)
+        remove_outdated(output_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
+        self._call("on_save")
+
+    def _note_best(self, metrics: dict[str, float]) -> None:
+        name = "eval_" + self.args.metric_for_best_model.removeprefix("eval_")
+        if name not in metrics:
+            if self.args.load_best_model_at_end:
+                rule = f"must be one of {', '.join(sorted(metrics))}"
+                raise ConfigError("metric_for_best_model", self.args.metric_for_best_model, rule)
+            return
+        value, best = metrics[name], self.state.best_metric
+        if best is None or (value > best if self.args.greater_is_better else value < best):
+            self.state.best_metric, self.state.best_global_step = value, self.state.global_step
+            if self.args.load_best_model_at_end:
+                folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                self.state.best_model_checkpoint = str(folder)
+
+    def _evaluate(self, dataset: Any, params: Any, prefix: str) -> PredictionOutput:
+        args, started = self.args, time.perf_counter()
+        size, count = args.per_device_eval_batch_size, len(dataset)
+        vars(self.callback_handler)["eval_dataloader"] = range(
+            batches_per_epoch(count, size)
+        )  # its length, for the bar
+
+        def after(batch: Batch) -> None:
+            self._note_bad_images(dataset, batch)
+            self._call("on_prediction_step")
+
+        reading = {"num_workers": args.dataloader_num_workers, "on_bad_image": args.on_bad_image}
+        batches = evaluation_batches(dataset, self.processing_class, batch_size=size, **reading)
+        predictions, losses, label_ids = evaluate_batches(self._eval_step, params, batches, after)
+        metrics = {"loss": float(losses.mean(dtype=np.float64))}
+        metrics["accuracy"] = float((predictions.argmax(-1) == label_ids).mean())
+        if self.compute_metrics is not None:
+            metrics |= self.compute_metrics(EvalPrediction(predictions, label_ids))
+        metrics["runtime"] = time.perf_counter() - started
+        metrics["samples_per_second"] = len(label_ids) / metrics["runtime"]
+        return PredictionOutput(predictions, label_ids, {f"{prefix}_{name}": value for name, value in metrics.items()})
+
+    def _training_batches(self) -> Iterator[Batch]:
+        args = self.args
+        return training_batches(
+            self.train_dataset,
+            self.processing_class,
+            batch_size=args.train_batch_size,
+            num_epochs=self.state.num_train_epochs,
+            seed=args.seed,
+            start_step=self.state.global_step,
+            num_workers=args.dataloader_num_workers,
+            on_bad_image=args.on_bad_image,
+        )
+
+    def _note_bad_images(self, dataset: Any, batch: Batch) -> None:
+        """Log each broken image once, and stop at too many."""
+        for row in batch.rows[(batch.rows >= 0) & ~batch.valid]:
+            path = str(dataset[int(row)]["image"]["path"])
+            if path not in self.bad_images:
+                self.bad_images.append(path)
+                logger.warning("%s: cannot be read as an image, and is left out (%d)", path, len(self.bad_images))
+        if len(self.bad_images) > self.args.max_bad_images:
+            rule = f"more than max_bad_images={self.args.max_bad_images} images cannot be read"
+            raise BadImageError(f"{rule}, the last is {self.bad_images[-1]}")
+
+    def _fitting(self, dataset: Any) -> Any:
+        """A dataset's images and labels. Raises ConfigError where the model has not as many classes as it."""
+        dataset = labelled(dataset)
+        classes, own = len(class_names(dataset)), self.model.config.num_classes
+        if classes != own:
+            raise ConfigError("num_labels", own, f"the dataset has {classes} classes")
+        return dataset
+
+    def _module(self, training: bool) -> Any:
+        """The model's module as it is run: in bfloat16 if asked for, and in training scanned and recomputed."""
+        args, dtype = self.args, jnp.bfloat16 if self.args.bf16 else self.model.dtype
+        module: Any = self.model.module
+        if not training:
+            return module.clone(dtype=dtype)
+        recompute = args.gradient_checkpointing or module.gradient_checkpointing
+        return module.clone(dtype=dtype, scan_layers=args.scan_layers, gradient_checkpointing=recompute)
+
+    def _checkpoint(self, wanted: bool | str | os.PathLike[str]) -> Path | None:
+        """The checkpoint to go on from. Raises ConfigError where a new run would mix with an older one's."""
+        output_dir = Path(self.args.output_dir)
+        if not isinstance(wanted, bool):
+            return Path(wanted)
+        found = checkpoints_of(output_dir)
+        if found and not wanted:
+            rule = f"holds {found[-1].name} of an earlier run: set resume_from_checkpoint, or give another folder"
+            raise ConfigError("output_dir", str(output_dir), rule)
+        return found[-1] if found else None
+
+    def _load(self, checkpoint: Path) -> None:
+        """Take over the parameters of a checkpoint of this run."""
+        self.model.params = type(self.model).from_pretrained(checkpoint).params
+
+    def _check_finite(self, last: tuple[int, dict[str, jax.Array]]) -> None:
+        check_finite(*last, self.model.params_shape_tree)
+
+    def _call(self, event: str, **kwargs: Any) -> None:
+        """Tell the callbacks, and take what they decide."""
+        control = self.control
+        if event == "on_train_begin":
+            control.should_training_stop = False
+        if event == "on_step_begin":
+            control.should_log = control.should_evaluate = control.should_save = False
+        self.control = self.callback_handler.call_event(event, self.args, self.state, control, **kwargs)
