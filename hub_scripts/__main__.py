@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import exchange, variants, verify
+from . import benchmark, exchange, predict, variants, verify
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -13,13 +13,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
+    benchmark.add_parser(verbs)
+    predict.add_parser(verbs)
     variants.add_parser(verbs)
     exchange.add_parsers(verbs)
     verify.add_parser(verbs)
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # ImportError: an extra that a verb needs is not installed
         if chosen.debug:
             raise
         print(f"vit-cls: {error}", file=sys.stderr)
