@@ -8,6 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -149,4 +150,5 @@ def _replace(path: Path, text: str) -> None:
     except OSError as error:
         raise OSError(f"{path}: cannot be written ({error.strerror}); what it held is unchanged") from error
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):  # it is there only where the writing failed
+            new.unlink()
