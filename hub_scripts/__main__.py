@@ -1,9 +1,12 @@
 """`vit-cls VERB ...`, also `python -m hub_scripts VERB ...`: exit status 0, 1 (it failed, one line), 2 (arguments)."""
 
 import argparse
+import os
 import sys
 
-from . import exchange, variants, verify
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # transformers 5 misses PyTorch aloud; we do not
+
+from . import benchmark, exchange, predict, train, variants, verify
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -13,13 +16,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
+    train.add_parser(verbs)
+    benchmark.add_parser(verbs)
+    predict.add_parser(verbs)
     variants.add_parser(verbs)
     exchange.add_parsers(verbs)
     verify.add_parser(verbs)
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:  # ImportError: an extra that a verb needs is not installed
         if chosen.debug:
             raise
         print(f"vit-cls: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ os.environ.update(
     HF_HOME=_HOME.name,
     HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
+    HF_UPDATE_DOWNLOAD_COUNTS="0",  # evaluate would tell a server outside
     TRANSFORMERS_NO_ADVISORY_WARNINGS="1",
     JAX_PLATFORMS=os.environ.get("JAX_PLATFORMS", "cpu"),
     XLA_FLAGS=os.environ.get(

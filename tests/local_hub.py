@@ -1,7 +1,7 @@
 """A Hugging Face Hub on 127.0.0.1: repositories in memory, served over real HTTP to the real huggingface_hub.
 
 It knows what the client asks of models: create, commit (one step, all or nothing), branches and tags, listings,
-downloads with ETag and Range. Every request is noted in `requests`.
+downloads with ETag and Range; of Spaces, downloads. Every request is noted in `requests`.
 """
 
 import base64
@@ -202,5 +202,6 @@ _ROUTES = [
     ("GET", f"/api/models/{_ID}", _Handler.info),
     ("GET", f"/api/models/{_ID}/revision/{_REV}", _Handler.info),
     ("GET", f"/api/models/{_ID}/tree/{_REV}", _Handler.tree),
+    ("GET HEAD", f"/spaces/{_ID}/resolve/{_REV}/(?P<path>.+)", _Handler.resolve),
     ("GET HEAD", f"/{_ID}/resolve/{_REV}/(?P<path>.+)", _Handler.resolve),
 ]

@@ -111,7 +111,12 @@ def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(str(name), fields[name], f"{file}: is not a field of a recipe{hint}")
     given = [text for name, value in fields.items() if value is not None for text in (f"--{name}", *_texts(value))]
-    parts: Any = parser.parse_args_into_dataclasses([*given, *overrides], look_for_args_file=False)
+    reading: Any = {"look_for_args_file": False, "return_remaining_strings": True}
+    *parts, unknown = parser.parse_args_into_dataclasses([*given, *overrides], **reading)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].lstrip("-"), known, 1)
+        hint = f"; did you mean --{near[0]}?" if near else ""
+        raise ConfigError(unknown[0], " ".join(unknown[1:]), f"is not a field of a recipe{hint}")
     return Recipe(*parts)
 
 

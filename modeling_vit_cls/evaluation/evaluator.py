@@ -1,0 +1,46 @@
+"""evaluate's own evaluator of image classification, for our pipeline, on transformers 4.57 and 5."""
+
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+from ..data.sources import open_image
+from ..errors import ConfigError
+from ..modeling_vit_cls import FlaxViTClsForImageClassification
+from ..pipeline import ImageClassificationPipeline
+from .metrics import load_metric
+
+try:
+    from evaluate.evaluator.image_classification import ImageClassificationEvaluator
+except ImportError as error:
+    raise ImportError("evaluate and scipy are needed to evaluate: pip install 'vit-cls[train]'") from error
+
+
+class ViTClsEvaluator(ImageClassificationEvaluator):
+    """`compute(model_or_pipeline, data, metric="accuracy", label_mapping=model.config.label2id, strategy="simple")`.
+
+    `model_or_pipeline` is a model of ours or its ImageClassificationPipeline, `data` a dataset as `load_images` gives
+    it or with decoded images, `metric` one that takes classes, as `load_metric` finds it, by default the accuracy.
+    evaluate's class looks for transformers' PyTorch and TensorFlow models, which transformers 5 does not have.
+    """
+
+    def prepare_pipeline(self, model_or_pipeline: Any, *_: Any, **__: Any) -> ImageClassificationPipeline:
+        """The pipeline, or one of the model. Raises ConfigError for anything else."""
+        if isinstance(model_or_pipeline, FlaxViTClsForImageClassification):
+            return ImageClassificationPipeline(model_or_pipeline)
+        if not isinstance(model_or_pipeline, ImageClassificationPipeline):
+            rule = "must be a FlaxViTClsForImageClassification or its ImageClassificationPipeline"
+            raise ConfigError("model_or_pipeline", model_or_pipeline, rule)
+        return model_or_pipeline
+
+    def prepare_metric(self, metric: Any) -> Any:
+        """The metric by name, ours before those of the Hub."""
+        return load_metric("accuracy" if metric is None else metric)
+
+    def call_pipeline(self, pipe: ImageClassificationPipeline, images: Any) -> tuple[list[Any], dict[str, float]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Predictions of all images, read a batch at a time, and evaluate's three numbers of time."""
+        start, found = perf_counter(), []
+        for first in range(0, len(images), pipe.batch_size):
+            batch = [images[row] for row in range(first, min(first + pipe.batch_size, len(images)))]
+            found += pipe([open_image(image) if isinstance(image, Mapping) else image for image in batch], top_k=1)
+        return found, self._compute_time_perf(start, perf_counter(), len(found))

@@ -1,0 +1,367 @@
+"""A classifier over a dataset, its results as files, evaluate's evaluator, and the verbs `benchmark` and `predict`."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import evaluate
+import jax
+import numpy as np
+import pytest
+from conftest import tiny_model
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from hub_scripts.__main__ import main
+from modeling_vit_cls import BadImageError, ConfigError, ImageClassificationPipeline, ViTClsImageProcessor
+from modeling_vit_cls.data.sources import load_images, open_image
+from modeling_vit_cls.evaluation.benchmark import benchmark, match_classes
+from modeling_vit_cls.evaluation.evaluator import ViTClsEvaluator
+from modeling_vit_cls.evaluation.metrics import Accuracy
+from modeling_vit_cls.evaluation.results import append_row, results, write_results
+
+NAMES = [str(number) for number in range(10)]
+QUIET = {"disable_tqdm": True}
+
+
+def classifier(names: list[str]):
+    """A tiny model of 8 x 8 images with classes of these names."""
+    return tiny_model(num_labels=len(names), id2label=dict(enumerate(names)))
+
+
+@pytest.fixture(scope="module")
+def digits() -> datasets.Dataset:
+    return load_images("digits", "test")
+
+
+@pytest.fixture(scope="module")
+def ten():
+    return classifier(NAMES)
+
+
+@pytest.fixture(scope="module")
+def found(ten, digits):
+    return benchmark(ten, digits, batch_size=50, **QUIET)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Images of two classes, "cat" and "dog", of every kind, in one split, "test"."""
+    root = tmp_path_factory.mktemp("images")
+    ramp = np.linspace(0, 65535, 12 * 10).reshape(12, 10)
+    kinds = {
+        "grey.png": Image.fromarray((ramp / 257).astype(np.uint8)),
+        "alpha.png": Image.fromarray(np.stack([ramp / 257] * 4, axis=-1).astype(np.uint8)),
+        "deep.png": Image.fromarray(ramp.astype(np.uint16)),
+        "photo.jpg": Image.fromarray(np.stack([ramp / 257, ramp / 300, ramp / 400], axis=-1).astype(np.uint8)),
+    }
+    for name in ("cat", "dog"):
+        (root / "test" / name).mkdir(parents=True)
+        for file, image in kinds.items():
+            (image if name == "cat" else image.rotate(90)).save(root / "test" / name / file)
+    return root
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, ten) -> Path:
+    """A checkpoint of the ten digits."""
+    path = tmp_path_factory.mktemp("model") / "ten"
+    ten.save_pretrained(path)
+    return path
+
+
+def test_numbers_are_those_of_the_pipeline(ten, digits, found):
+    predictions = ImageClassificationPipeline(ten, batch_size=60)([open_image(image) for image in digits["image"]])
+    best = [int(rows[0]["label"]) for rows in predictions]
+    labels = list(digits["label"])
+    assert found["examples"] == 360  # in eight batches, the last not full
+    assert found["metrics"]["accuracy"] == pytest.approx(np.mean(np.equal(best, labels)))
+    top = [str(label) in [row["label"] for row in rows[:5]] for rows, label in zip(predictions, labels)]
+    assert found["metrics"]["top_5_accuracy"] == pytest.approx(np.mean(top))
+    scores = [{row["label"]: row["score"] for row in rows}[str(label)] for rows, label in zip(predictions, labels)]
+    assert found["metrics"]["nll"] == pytest.approx(-np.mean(np.log(scores)), rel=1e-5)
+    assert found["confusion_matrix"] == confusion_matrix(labels, best, labels=range(10)).tolist()
+    assert np.sum(found["confusion_matrix"]) == 360
+    assert found["throughput"]["images_per_second"] > 0
+    assert list(found["metrics"]) == ["accuracy", "top_5_accuracy", "macro_f1", "nll", "ece"]
+    assert "skipped" not in found
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 64])
+def test_the_batch_size_changes_nothing(ten, digits, batch_size):
+    few = digits.select(range(20))
+    wanted = benchmark(ten, few, batch_size=20, **QUIET)
+    got = benchmark(ten, few, batch_size=batch_size, **QUIET)
+    assert got["confusion_matrix"] == wanted["confusion_matrix"]
+    assert got["metrics"] == pytest.approx(wanted["metrics"], rel=1e-5)
+
+
+def test_classes_in_another_order_are_matched_by_name(digits, ten, found):
+    order = np.random.default_rng(0).permutation(10)
+    other = classifier([NAMES[number] for number in order])
+    head = dict(ten.params["classifier"])
+    other.params = {**ten.params, "classifier": jax.tree.map(lambda leaf: leaf[..., order], head)}
+    again = benchmark(other, digits, batch_size=50, **QUIET)
+    assert again["metrics"] == pytest.approx(found["metrics"], rel=1e-5)
+    matrix = np.asarray(found["confusion_matrix"])
+    assert again["confusion_matrix"] == matrix[np.ix_(order, order)].tolist()
+
+
+def test_classes_that_do_not_fit_are_an_error(ten, digits):
+    assert match_classes(["a", "b"], {0: "b", 1: "a"}).tolist() == [1, 0]
+    assert match_classes(["a", "b"], {0: "LABEL_0", 1: "LABEL_1"}).tolist() == [0, 1]
+    assert match_classes(["a", "a"], {0: "a", 1: "a"}).tolist() == [0, 1]  # ImageNet's cranes
+    with pytest.raises(ConfigError, match=r"'a', 'b'.*not the model's by name.*'b', 'c'"):
+        match_classes(["a", "b"], {0: "b", 1: "c"})
+    with pytest.raises(ConfigError, match="not the model's by name"):
+        match_classes(["a", "b", "a"], {0: "a", 1: "a", 2: "b"})
+    with pytest.raises(ConfigError, match="the dataset has 10 classes, the model 2: .*'cat', 'dog'"):
+        benchmark(classifier(["cat", "dog"]), digits, **QUIET)
+
+
+def test_five_classes_have_no_top_5(folder):
+    model, data = classifier(["cat", "dog"]), load_images(str(folder), "test")
+    assert "top_5_accuracy" not in benchmark(model, data, **QUIET)["metrics"]
+    asked = benchmark(model, data, metrics=["top_5_accuracy"], **QUIET)
+    assert asked["metrics"] == {"top_5_accuracy": 1.0}
+
+
+def test_many_classes_have_no_confusion_matrix(digits):
+    many = [f"class {number}" for number in range(101)]
+    data = digits.select(range(4)).cast_column("label", datasets.ClassLabel(names=many))
+    assert "confusion_matrix" not in benchmark(classifier(many), data, **QUIET)
+
+
+def test_broken_images_are_named_or_counted(tmp_path, folder, caplog):
+    data = load_images(str(folder), "test")
+    rows = [*data["image"], {"bytes": b"not an image", "path": "cat/broken.png"}, data[0]["image"]]
+    labels = [*data["label"], 0, 0]
+    broken = datasets.Dataset.from_dict({"image": rows, "label": labels}, features=data.features)
+    model = classifier(["dog", "cat"])
+    with pytest.raises(BadImageError, match=r"cat/broken.png: cannot"):
+        benchmark(model, broken, batch_size=4, **QUIET)
+    got = benchmark(model, broken, batch_size=4, on_bad_image="skip", **QUIET)
+    assert (got["examples"], got["skipped"]) == (9, 1)
+    assert "cat/broken.png" in caplog.text
+    whole = benchmark(model, broken.select([*range(8), 9]), batch_size=3, **QUIET)
+    assert got["confusion_matrix"] == whole["confusion_matrix"]
+    with pytest.raises(BadImageError, match="none of the 1 images"):
+        benchmark(model, broken.select([8]), on_bad_image="skip", **QUIET)
+
+
+def test_what_cannot_be_benchmarked(ten, digits):
+    few = digits.select(range(3))
+    with pytest.raises(ConfigError, match="has no examples"):
+        benchmark(ten, digits.select([]), **QUIET)
+    with pytest.raises(ConfigError, match="batch_size=0"):
+        benchmark(ten, few, batch_size=0, **QUIET)
+    with pytest.raises(ConfigError, match="on_bad_image='ignore'"):
+        benchmark(ten, few, on_bad_image="ignore", **QUIET)
+    with pytest.raises(ConfigError, match="model='str'"):
+        benchmark("ten", few, **QUIET)
+    with pytest.raises(ConfigError, match="metrics='sharpness'"):
+        benchmark(ten, few, metrics=["sharpness"], **QUIET)
+    with pytest.raises(BadImageError, match=r"digits/.*\.png: the model takes pixels .*\(3, 8, 8\).* \(3, 9, 9\)"):
+        benchmark(ten, few, processor=ViTClsImageProcessor(size={"height": 9, "width": 9}), **QUIET)
+    unlabelled = datasets.Dataset.from_dict(
+        {"image": list(few["image"]), "label": [1, -1, -1]}, features=digits.features
+    )
+    with pytest.raises(ConfigError, match="2 of its 3 examples have no label"):
+        benchmark(ten, unlabelled, **QUIET)
+
+
+def test_nan_is_an_error_and_no_metric(digits):
+    model = classifier(NAMES)
+    model.params = jax.tree.map(lambda leaf: leaf * math.nan, model.params)
+    with pytest.raises(ValueError, match="example 0 of the dataset are NaN"):
+        benchmark(model, digits, **QUIET)
+
+
+def test_results_say_of_what_and_where(ten, found, tmp_path):
+    known = {"model_name": "me/ten", "dataset_name": "digits", "split": "test"}
+    whole = results(found, ten, **known, revision="abc", recipe={"learning_rate": 0.1})
+    write_results(tmp_path / "new" / "results.json", whole)
+    text = (tmp_path / "new" / "results.json").read_text()
+    assert json.loads(text) == whole
+    assert len(text.splitlines()) < 80  # a row of the matrix is a line
+    assert whole["model"] == {
+        "name": "me/ten",
+        "class": "FlaxViTClsForImageClassification",
+        "readout": "cls",
+        "parameters": ten.num_parameters(),
+    }
+    assert whole["dataset"] == {"name": "digits", "split": "test", "examples": 360, "revision": "abc"}
+    assert whole["recipe"] == {"learning_rate": 0.1}
+    assert whole["versions"]["jax"] == jax.__version__
+    assert whole["hardware"]["cores"] >= 1
+    assert whole["hardware"]["processor"]
+    assert results(found, ten, **known)["recipe"] is None
+    assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["results.json"]
+
+
+def test_results_are_the_old_file_or_the_new_one(ten, found, tmp_path):
+    file = tmp_path / "results.json"
+    whole = results(found, ten, model_name="ten", dataset_name="digits", split="test")
+    write_results(file, whole)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_results(file, {**whole, "metrics": {"accuracy": math.nan}})
+    assert file.read_bytes() == before
+    with pytest.raises(OSError, match="cannot be written"):
+        write_results(tmp_path, whole)
+    with pytest.raises(OSError, match="cannot be written"):
+        write_results(file / "results.json", whole)
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_a_table_of_many_runs(ten, found, tmp_path):
+    file = tmp_path / "table.csv"
+    first = results(found, ten, model_name='a,"b"', dataset_name="digits", split="test")
+    append_row(file, first)
+    append_row(file, {**first, "metrics": {"accuracy": 0.5, "sharpness": 2.0}})
+    append_row(file, first)
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["model"] for row in rows] == ['a,"b"'] * 3
+    assert [row["sharpness"] for row in rows] == ["", "2.0", ""]
+    assert [row["nll"] for row in rows] == [str(first["metrics"]["nll"]), "", str(first["metrics"]["nll"])]
+    assert {row["date"] for row in rows} == {first["date"]}
+    assert list(rows[0])[:3] == ["model", "dataset", "split"]
+    assert list(rows[0])[-3:] == ["images_per_second", "date", "versions"]
+    for text in ("name,age\nme,3\n", file.read_text() + "one cell\n"):
+        (tmp_path / "other.csv").write_text(text)
+        with pytest.raises(ValueError, match=r"other.csv: is not a table of results"):
+            append_row(tmp_path / "other.csv", first)
+        assert (tmp_path / "other.csv").read_text() == text
+
+
+def test_evaluator_of_evaluate(ten, digits, found):
+    pipeline = ImageClassificationPipeline(ten, batch_size=64)
+    mapping = {name: number for number, name in enumerate(NAMES)}
+    for model, metric in ((pipeline, "accuracy"), (ten, Accuracy()), (pipeline, None)):
+        got = ViTClsEvaluator().compute(model, digits, metric=metric, label_mapping=mapping)
+        assert got["accuracy"] == pytest.approx(found["metrics"]["accuracy"])
+        assert got["samples_per_second"] > 0
+    decoded = digits.select(range(30)).cast_column("image", datasets.Image())
+    some = {"metric": "accuracy", "label_mapping": mapping, "strategy": "bootstrap", "n_resamples": 20}
+    got = ViTClsEvaluator().compute(pipeline, decoded, random_state=0, **some)["accuracy"]
+    low, high = got["confidence_interval"]
+    assert 0 <= low <= got["score"] <= high < 1
+    with pytest.raises(ConfigError, match="model_or_pipeline='google/vit"):
+        ViTClsEvaluator().compute("google/vit", digits)
+    assert isinstance(ViTClsEvaluator(), evaluate.ImageClassificationEvaluator)
+
+
+def test_benchmark_verb(saved, tmp_path, capsys, found):
+    arguments = ["benchmark", str(saved), "--dataset_name", "digits", "--batch_size", "50"]
+    assert main([*arguments, "--output", str(tmp_path / "r.json"), "--csv", str(tmp_path / "t.csv")]) == 0
+    shown = capsys.readouterr().out
+    assert f"accuracy        {found['metrics']['accuracy']:.4f}\n" in shown
+    assert "digits, split test, 360 examples" in shown
+    written = json.loads((tmp_path / "r.json").read_text())
+    assert written["metrics"] == pytest.approx(found["metrics"])
+    assert written["model"]["name"] == str(saved)
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 2
+    assert main([*arguments, "--metrics", "accuracy", "ece", "--dtype", "bfloat16", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert list(said["metrics"]) == ["accuracy", "ece"]
+    assert said["throughput"]["dtype"] == "bfloat16"
+
+
+def test_benchmark_verb_on_a_folder_of_images(folder, tmp_path, capsys):
+    model = classifier(["dog", "cat"])
+    model.save_pretrained(tmp_path / "model")
+    arguments = ["benchmark", str(tmp_path / "model"), "--dataset_name", str(folder), "--json"]
+    assert main(arguments) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["dataset"] == {"name": str(folder), "split": "test", "examples": 8}
+    assert np.sum(said["confusion_matrix"], axis=1).tolist() == [4, 4]
+
+
+def test_verbs_fail_in_one_line_that_names_it(saved, folder, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    good = str(folder / "test" / "cat" / "grey.png")
+    digits = ["--dataset_name", "digits"]
+    for arguments, message in (
+        (["predict", str(saved), good, str(tmp_path / "broken.png")], "broken.png: cannot be read as an image"),
+        (["predict", str(saved), good, str(tmp_path / "absent.png")], "absent.png: there is no such file"),
+        (["predict", str(saved), str(folder)], "there are no image files in this folder"),
+        (["predict", str(saved), good, "--top_k", "0"], "top_k=0: must be a positive integer"),
+        (["benchmark", str(saved), *digits, "--split", "dev"], "split='dev': must be one of digits: train, test"),
+        (["benchmark", str(saved), *digits, "--metrics", "sharpness"], "metrics='sharpness': is neither"),
+        (["benchmark", str(saved), "--dataset_name", str(folder)], "the dataset has 2 classes, the model 10"),
+        (["benchmark", str(tmp_path / "no"), *digits], "is neither a folder here"),
+    ):
+        assert main(arguments) == 1, arguments
+        shown = capsys.readouterr()
+        assert message in shown.err
+        assert shown.err.count("\n") == 1
+        assert shown.out == ""
+    for verb, example in (("benchmark", "--dataset_name digits --output"), ("predict", "--top_k 3")):
+        with pytest.raises(SystemExit) as stopped:
+            main([verb, "--help"])
+        assert stopped.value.code == 0
+        assert example in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit) as stopped:
+        main(["benchmark", str(saved)])
+    assert stopped.value.code == 2
+
+
+def test_the_numbers_outlive_a_file_that_cannot_be_written(saved, tmp_path, capsys):
+    assert main(["benchmark", str(saved), "--dataset_name", "digits", "--json", "--output", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["dataset"]["examples"] == 360
+    assert "cannot be written" in shown.err
+
+
+def test_predict_verb(saved, folder, ten, capsys):
+    images = folder / "test" / "dog"
+    one = str(folder / "test" / "cat" / "deep.png")
+    assert main(["predict", str(saved), one, str(images), "--top_k", "3", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    names = ["alpha.png", "deep.png", "grey.png", "photo.jpg"]
+    assert [row["image"] for row in said] == [one, *(str(images / name) for name in names)]
+    wanted = ImageClassificationPipeline(ten)([row["image"] for row in said], top_k=3)
+    for row, predictions in zip(said, wanted):
+        assert [found["label"] for found in row["predictions"]] == [found["label"] for found in predictions]
+        assert row["predictions"][0]["score"] == pytest.approx(predictions[0]["score"], rel=1e-5)
+    assert main(["predict", str(saved), one]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == one
+    assert lines[1].split() == [f"{wanted[0][0]['score']:.4f}", wanted[0][0]["label"]]
+    assert len(lines) == 6
+
+
+def shell(program: str) -> subprocess.CompletedProcess[str]:
+    """A Python program in a process of its own."""
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
+def test_verbs_from_a_shell(saved, folder):
+    image = str(folder / "test" / "cat" / "alpha.png")
+    command = [sys.executable, "-m", "hub_scripts", "predict", str(saved), image, "--top_k", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(json.loads(done.stdout)[0]["predictions"]) == 1
+
+
+WITHOUT_THE_EXTRA = """
+import sys
+from hub_scripts.__main__ import main
+assert not {"evaluate", "pandas", "pyarrow", "sklearn"} & set(sys.modules), "imported before it is needed"
+sys.modules["NAME"] = None  # as if it were not installed
+sys.exit(main(["benchmark", "MODEL", "--dataset_name", "digits"]))
+"""
+
+
+@pytest.mark.parametrize("name", ["datasets", "evaluate"])
+def test_a_missing_extra_is_one_line(saved, name):
+    done = shell(WITHOUT_THE_EXTRA.replace("NAME", name).replace("MODEL", str(saved)))
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"vit-cls: {name} is needed to ")
+    assert done.stderr.splitlines()[-1].endswith("pip install 'vit-cls[train]'")
+    assert "Traceback" not in done.stderr
