@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:  # ImportError: an extra that a verb needs is not installed
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:  # of an extra that is not installed, too
         if chosen.debug:
             raise
         print(f"vit-cls: {error}", file=sys.stderr)

@@ -11,6 +11,7 @@ from .sources import open_image
 
 try:
     import grain
+    from absl import flags
 except ImportError as error:
     raise ImportError("grain is needed to read training data: pip install 'vit-cls[train]'") from error
 
@@ -110,5 +111,7 @@ def _batched(examples: Any, batch_size: int) -> Any:
 def _read(batches: Any, num_workers: int) -> Iterator[Batch]:
     if num_workers == 0:
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
+    if not flags.FLAGS.is_parsed():  # grain's processes ask for its flags; a program without absl has parsed none
+        flags.FLAGS.mark_as_parsed()
     options = grain.MultiprocessingOptions(num_workers=num_workers)
     return iter(batches.to_iter_dataset().mp_prefetch(options))

@@ -1,0 +1,164 @@
+"""Datasets by name, batches in a reproducible order, augmentation."""
+
+import datasets
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from modeling_vit_cls import BadImageError, ConfigError, ViTClsImageProcessor
+from modeling_vit_cls.data.augmentation import Augmentation, augment, normalise
+from modeling_vit_cls.data.batches import evaluation_batches, training_batches
+from modeling_vit_cls.data.sources import class_names, labelled, load_images, splits_of
+
+GREY = ViTClsImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.4], image_std=[0.3])
+COLOUR = ViTClsImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.4, 0.5, 0.6], image_std=[0.3, 0.2, 0.1])
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_images("digits", "test")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes, two splits, five images; colours tell them apart."""
+    for number, (split, kind) in enumerate([("train", "cat"), ("train", "dog"), ("train", "dog"), ("test", "cat")]):
+        place = tmp_path / "images" / split / kind
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 10), (number * 40, 0, 0)).save(place / f"{number}.png")
+    return tmp_path / "images"
+
+
+def test_digits_are_all_there_and_no_test_digit_is_trained_on(digits):
+    train = load_images("digits", "train")
+    assert (len(train), len(digits)) == (1437, 360)
+    assert splits_of("digits") == ["train", "test"]
+    assert class_names(train) == [str(i) for i in range(10)]
+    paths = [{row["image"]["path"] for row in split} for split in (train, digits)]
+    assert len(paths[0] | paths[1]) == 1797
+
+
+def test_a_folder_of_images_is_a_dataset(folder):
+    assert sorted(splits_of(str(folder))) == ["test", "train"]
+    train = load_images(str(folder), "train")
+    assert (class_names(train), sorted(train["label"])) == (["cat", "dog"], [0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "validation"}, "must be one of"),
+        ({"image_column_name": "picture"}, "image_column_name='picture'"),
+        ({"label_column_name": "image"}, "must be a column of type ClassLabel"),
+        ({"dataset_name": "no/such"}, "dataset_name='no/such'"),
+    ],
+)
+def test_what_is_not_there_is_named(folder, change, message):
+    arguments = {"dataset_name": str(folder), "split": "train"} | change
+    with pytest.raises(ConfigError, match=message):
+        load_images(arguments.pop("dataset_name"), arguments.pop("split"), **arguments)
+
+
+def test_examples_without_a_class_are_refused():
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a"])})
+    images = [Image.new("RGB", (4, 4))] * 2
+    dataset = datasets.Dataset.from_dict({"image": images, "label": [0, -1]}, features=features)
+    with pytest.raises(ConfigError, match="1 examples have no class, the first is 1"):
+        labelled(dataset)
+
+
+def test_every_example_counts_once_an_epoch_and_each_epoch_has_its_order(digits):
+    rows = [batch.rows for batch in training_batches(digits, GREY, batch_size=50, num_epochs=2, seed=3)]
+    epochs = [np.concatenate(rows[:8]), np.concatenate(rows[8:])]
+    for epoch in epochs:
+        assert sorted(epoch[epoch >= 0]) == list(range(360))
+    assert len(rows) == 16
+    assert not np.array_equal(*epochs)
+
+
+def test_batches_from_any_step_on_are_those_of_the_whole_run(digits):
+    arguments = {"batch_size": 50, "num_epochs": 3, "seed": 3}
+    whole = list(training_batches(digits, GREY, **arguments))
+    for start in (0, 5, 8, 17):
+        part = list(training_batches(digits, GREY, **arguments, start_step=start))
+        assert len(part) == len(whole) - start
+        assert all(np.array_equal(a, b) for x, y in zip(part, whole[start:]) for a, b in zip(x, y))
+
+
+def test_processes_read_the_same_batches_as_threads(digits):
+    few = digits.select(range(20))
+    threads = list(training_batches(few, GREY, batch_size=8, num_epochs=2, seed=3))
+    processes = list(training_batches(few, GREY, batch_size=8, num_epochs=2, seed=3, num_workers=1))
+    assert all(np.array_equal(a, b) for x, y in zip(processes, threads, strict=True) for a, b in zip(x, y))
+
+
+def test_a_broken_image_is_named_or_left_out(folder):
+    (folder / "train" / "cat" / "0.png").write_bytes(b"\x89PNG no more")
+    dataset = load_images(str(folder), "train")
+    with pytest.raises(BadImageError, match=r"0\.png"):
+        list(evaluation_batches(dataset, COLOUR, batch_size=2))
+    batches = list(evaluation_batches(dataset, COLOUR, batch_size=2, on_bad_image="skip"))
+    assert [list(batch.valid) for batch in batches] == [[False, True], [True, False]]
+    assert [list(batch.rows) for batch in batches] == [[0, 1], [2, -1]]
+
+
+@pytest.mark.parametrize("processor", [GREY, COLOUR], ids=["grey", "colour"])
+def test_pixels_on_the_device_are_those_of_the_processor(digits, processor):
+    (batch,) = evaluation_batches(digits.select(range(6)), processor, batch_size=6)
+    images = [Image.fromarray(image.squeeze()) for image in batch.pixels]
+    want = processor(images)["pixel_values"].transpose(0, 2, 3, 1)
+    assert abs(np.asarray(normalise(jnp.asarray(batch.pixels), processor)) - want).max() < 2e-6
+
+
+def augmented(how: Augmentation, images: np.ndarray, valid=None, seed: int = 0):
+    targets = jax.nn.one_hot(np.arange(len(images)), len(images))
+    valid = jnp.ones(len(images), bool) if valid is None else jnp.asarray(valid)
+    return jax.jit(augment, static_argnums=4)(jax.random.key(seed), jnp.asarray(images), targets, valid, how)
+
+
+IMAGES = np.random.default_rng(0).normal(size=(6, 12, 8, 3)).astype(np.float32)
+
+
+def test_no_augmentation_changes_nothing():
+    images, targets = augmented(Augmentation(), IMAGES)
+    assert np.array_equal(images, IMAGES)
+    assert np.array_equal(targets, np.eye(6))
+
+
+def test_flips_mirror_some_images_and_leave_the_others():
+    images, _ = augmented(Augmentation(horizontal_flip=True), IMAGES)
+    flipped = [np.array_equal(image, own[:, ::-1]) for image, own in zip(images, IMAGES)]
+    kept = [np.array_equal(image, own) for image, own in zip(images, IMAGES)]
+    assert all(a != b for a, b in zip(flipped, kept))
+    assert 0 < sum(flipped) < 6
+
+
+def test_a_crop_shows_a_part_of_the_image_at_the_whole_size():
+    ramp = np.broadcast_to(np.linspace(0, 1, 12, dtype=np.float32)[:, None, None], (12, 8, 3))
+    images, _ = augmented(Augmentation(random_resized_crop_scale=0.2), np.stack([ramp] * 6))
+    spans = np.asarray(images[:, -1, 0, 0] - images[:, 0, 0, 0])
+    assert images.shape == (6, 12, 8, 3)
+    assert ((spans > 0.1) & (spans <= 1)).all()
+    assert len(np.unique(spans)) == 6
+    assert np.asarray(images).min() >= 0
+    assert np.asarray(images).max() <= 1
+
+
+@pytest.mark.parametrize("how", [{"mixup_alpha": 0.4}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}])
+def test_labels_are_mixed_as_the_images_are(how):
+    plain = np.broadcast_to(np.arange(6, dtype=np.float32)[:, None, None, None], (6, 12, 8, 3))
+    for seed in range(5):
+        images, targets = augmented(Augmentation(**how), plain, seed=seed)
+        assert np.allclose(targets.sum(1), 1)
+        means = np.asarray(images).mean((1, 2, 3))  # of images that are their own class's number everywhere
+        assert np.allclose(means, np.asarray(targets) @ np.arange(6), atol=1e-5)
+
+
+def test_no_image_is_mixed_with_one_that_is_not_there():
+    valid = [True, True, True, False, True, False]  # the partners of images 2 and 0
+    images, targets = augmented(Augmentation(mixup_alpha=0.4), IMAGES, valid)
+    assert np.array_equal(np.asarray(images)[[0, 2]], IMAGES[[0, 2]])
+    assert np.array_equal(np.asarray(targets)[[0, 2]], np.eye(6)[[0, 2]])
+    assert not np.array_equal(images[1], IMAGES[1])
