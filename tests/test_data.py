@@ -146,7 +146,9 @@ def test_a_crop_shows_a_part_of_the_image_at_the_whole_size():
     assert np.asarray(images).max() <= 1
 
 
-@pytest.mark.parametrize("how", [{"mixup_alpha": 0.4}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}])
+@pytest.mark.parametrize(
+    "how", [{"mixup_alpha": 0.4}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}]
+)
 def test_labels_are_mixed_as_the_images_are(how):
     plain = np.broadcast_to(np.arange(6, dtype=np.float32)[:, None, None, None], (6, 12, 8, 3))
     for seed in range(5):

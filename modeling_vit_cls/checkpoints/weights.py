@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from huggingface_hub import split_state_dict_into_shards_factory
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 from transformers.utils.hub import convert_file_size_to_int
 
 from ..configuration_vit_cls import ViTClsConfig
@@ -17,6 +15,7 @@ from ..errors import CheckpointError, shorten
 from .digests import digest_of, stamp_of, to_metadata
 from .formats import SUFFIXES, read_file
 from .tensor import Tensor
+from .writing import write_safetensors
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -62,18 +61,11 @@ def write_weights(
     plan = split_state_dict_into_shards_factory(
         dict(tensors), get_storage_size=lambda t: t.nbytes, filename_pattern=SHARD, max_shard_size=limit
     )
-    mode = _ordinary_mode(folder)
     for name, keys in plan.filename_to_tensors.items():
-        # safetensors writes the wrong numbers, without a word, for an array that is not contiguous
-        shard = {key: np.ascontiguousarray(tensors[key]).reshape(tensors[key].shape) for key in keys}
         metadata = {"format": "pt"}
         if config is not None:
             metadata = {"format": "flax", **to_metadata({key: digests[key] for key in keys}, stamp)}
-        try:
-            save_file(shard, folder / name, metadata=metadata)
-        except SafetensorError as error:  # a full disk, as a rule
-            raise OSError(str(error)) from error
-        (folder / name).chmod(mode)
+        write_safetensors(folder / name, {key: tensors[key] for key in keys}, metadata)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
@@ -84,16 +76,6 @@ def _refuse_nonfinite(tensors: Mapping[str, Any]) -> None:
         if not np.isfinite(np.asarray(tensor)).all():
             remedy = "training has diverged; allow_nonfinite=True saves it all the same"
             raise CheckpointError(f"params: {name!r} holds NaN or infinity, and nothing was saved: {remedy}")
-
-
-def _ordinary_mode(folder: Path) -> int:
-    """The mode that open() gives a new file here; safetensors alone would write 0600."""
-    probe = folder / ".mode"
-    probe.touch()
-    try:
-        return probe.stat().st_mode & 0o777
-    finally:
-        probe.unlink()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from transformers import TrainerState
 
 from ..checkpoints.digests import digest_of
 from ..checkpoints.load import read_json
+from ..checkpoints.writing import write_safetensors
 from ..errors import CheckpointError, ConfigError
 from .arguments import TrainingArguments
 from .step import TrainState
@@ -30,11 +31,10 @@ def write_training_state(
     folder: Path, state: TrainState, trainer_state: TrainerState, arguments: TrainingArguments, examples: int
 ) -> None:
     """Everything that the continuation of a run needs, into a folder that is being built."""
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _leaves(state)}
+    arrays = {name: np.asarray(leaf) for name, leaf in _leaves(state)}
     facts = {"arguments": _binding(arguments), "examples": examples}
     digests = {name: digest_of(array) for name, array in arrays.items()}
-    save_file(arrays, folder / STATE, {"run": json.dumps(facts), "xxh3_128": json.dumps(digests)})
-    (folder / STATE).chmod(0o644)
+    write_safetensors(folder / STATE, arrays, {"run": json.dumps(facts), "xxh3_128": json.dumps(digests)})
     trainer_state.save_to_json(str(folder / TRAINER_STATE))
 
 
