@@ -75,11 +75,10 @@ BACKBONE = {  # config -> the field that transformers' ViT, or the nearest of it
     "patch_bias": {"patch_bias": False},
     "key_bias": {"key_bias": False},
     "position_embedding_tokens": {"position_embedding_tokens": "patches"},
-    "num_register_tokens": {"position_embedding": "rope", "num_register_tokens": 2},
 }
 
 
-@pytest.mark.parametrize("field", [name for name in BACKBONE if name != "num_register_tokens"])
+@pytest.mark.parametrize("field", BACKBONE)
 def test_what_transformers_has_not_is_refused_by_name_and_nothing_is_written(field, tmp_path):
     model = tiny_model(**BACKBONE[field])
     with pytest.raises(ConfigError, match=f"^{field}="):
@@ -98,9 +97,10 @@ def test_labels_and_image_processor_go_along(tmp_path):
     labels = {0: "cat", 1: "dog", 2: "other"}
     model = FlaxViTClsForImageClassification(ViTClsConfig(**{**TINY, "num_labels": None, "id2label": labels}))
     crop = {"size": {"shortest_edge": 10}, "do_center_crop": True, "crop_size": {"height": 8, "width": 8}}
-    for processor in (ViTClsImageProcessor.for_config(model.config), ViTClsImageProcessor(**crop, resample=3)):
-        model.image_processor = processor
-        for to in ("transformers", "timm"):
+    exact = ViTClsImageProcessor.for_config(model.config)
+    for to, rounding in (("transformers", "transformers"), ("timm", "torchvision")):
+        for processor in (exact, ViTClsImageProcessor(**crop, crop_rounding=rounding, resample=3)):
+            model.image_processor = processor
             shutil.rmtree(tmp_path / to, ignore_errors=True)
             export_pretrained(model, tmp_path / to, to)
             again = FlaxViTClsForImageClassification.from_pretrained(tmp_path / to)
@@ -111,6 +111,7 @@ def test_labels_and_image_processor_go_along(tmp_path):
             )
     fields = json.loads((tmp_path / "transformers" / "preprocessor_config.json").read_text())
     assert fields["image_processor_type"] == "BitImageProcessor"
+    assert "crop_rounding" not in fields
     assert (tmp_path / "timm" / "preprocessor_config.json").exists() is False
 
 
