@@ -156,7 +156,7 @@ class ViTClsImageProcessor(BaseImageProcessor):
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(name, getattr(self, name), "must be true or false")
-        if not isinstance(resample, int) or not _is_number(resample, 0, 5):
+        if not isinstance(resample, int) or isinstance(resample, bool) or resample not in list(Image.Resampling):
             raise ConfigError("resample", resample, "must be one of PIL's numbers, 0 to 5 (2 bilinear, 3 bicubic)")
         if crop_rounding not in ("transformers", "torchvision"):
             raise ConfigError("crop_rounding", crop_rounding, "must be 'transformers' or 'torchvision'")

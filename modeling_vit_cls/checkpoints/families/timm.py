@@ -14,7 +14,7 @@ from ..tensor import Tensor
 from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
 from .sizes import dinov3_heads, heads_of, sizes
 from .table import IMAGENET, Family, has
-from .timm_export import export
+from .timm_export import INTERPOLATIONS, export
 
 # Architectures whose block is ours; others share the names of their tensors but compute something else with them.
 _PLAIN = (
@@ -39,7 +39,6 @@ _ARGUMENTS |= {"fc_norm", "use_fc_norm", "global_pool", "act_layer", "swiglu_mlp
 _ARGUMENTS |= {"dynamic_img_size", "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate"}
 _ARGUMENTS |= {"proj_drop_rate", "attn_drop_rate", "drop_path_rate"}
 _READOUTS = {"token": "cls", "avg": "mean", "map": "map", "": "cls"}
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 _POOLING = "readout.attention_pooling"
 TABLE = {
@@ -166,8 +165,8 @@ def _processor(fields: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
         raise CheckpointError(f"crop_pct={shorten(share)} must be a number from 0.01 to 100")
     if mode not in ("center", "squash"):
         raise CheckpointError(f"crop_mode={shorten(mode)} is not read, only 'center' and 'squash'")
-    if interpolation not in _INTERPOLATIONS:
-        raise CheckpointError(f"interpolation={shorten(interpolation)} must be one of {', '.join(_INTERPOLATIONS)}")
+    if interpolation not in INTERPOLATIONS:
+        raise CheckpointError(f"interpolation={shorten(interpolation)} must be one of {', '.join(INTERPOLATIONS)}")
     height, width = config.image_hw
     rows, columns = math.floor(height / share), math.floor(width / share)
     if mode == "squash":

@@ -10,6 +10,7 @@ from ...errors import ConfigError
 from ...processing import ViTClsImageProcessor
 from .table import Export
 
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 _SIDES = (("height", "width"), ("min_height", "min_width"), ("shortest_edge", "shortest_edge"))
 _POOLS = {"cls": "token", "mean": "avg", "map": "map"}
 
@@ -111,10 +112,13 @@ def transform(processor: ViTClsImageProcessor, config: ViTClsConfig) -> dict[str
             raise ConfigError(name, getattr(processor, name), f"timm has {value!r} always")
     if not processor.emits(config):
         raise ConfigError("crop_size", processor.crop_size, f"timm's is image_size={config.image_size!r} always")
+    interpolation = Image.Resampling(processor.resample).name.lower()
+    if interpolation not in INTERPOLATIONS:
+        raise ConfigError("resample", processor.resample, f"timm has {', '.join(INTERPOLATIONS)}")
     return {
         "mean": list(processor.image_mean),
         "std": list(processor.image_std),
-        "interpolation": Image.Resampling(processor.resample).name.lower(),
+        "interpolation": interpolation,
         "crop_pct": _crop_share(processor.size, config.image_hw),
         "crop_mode": "squash" if squash else "center",
     }
