@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.folder import to_path
 from ..checkpoints.load import Source, config_file, read_json
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
@@ -23,7 +24,7 @@ def target_config(source: Source, config: Any, overrides: Mapping[str, Any]) -> 
     elif isinstance(config, ViTClsConfig):
         base = config.to_dict()
     elif isinstance(config, str | os.PathLike):
-        base = ViTClsConfig.get_config_dict(os.fspath(config))[0]
+        base = ViTClsConfig.get_config_dict(os.fspath(to_path(config)))[0]
     else:
         raise ConfigError("config", config, "must be a ViTClsConfig, a folder or a Hub id")
     wanted = {name: value for name, value in overrides.items() if name not in _FROM_AUTO}
