@@ -326,7 +326,6 @@ def test_saving_again_replaces_the_weights_and_keeps_the_rest(folder, model):
 def test_what_can_be_no_path_is_said_in_a_line(name, folder, model, tmp_path):
     for act in (
         FlaxViTClsModel.from_pretrained,
-        FlaxAutoModel.from_pretrained,
         lambda path: FlaxViTClsModel.from_pretrained(folder, subfolder=name),
         lambda path: FlaxViTClsModel.from_pretrained(folder, config=path),
         model.save_pretrained,
