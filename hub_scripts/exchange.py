@@ -10,31 +10,33 @@ from modeling_vit_cls.checkpoints.hub import checkpoint_path
 from modeling_vit_cls.checkpoints.load import has_head, open_checkpoint
 from modeling_vit_cls.export import export_pretrained
 
+from .verbs import add_verb
+
 
 def add_parsers(verbs: Any) -> None:
     """Add both verbs to the command line."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "import",
+        run_import,
         help="another library's checkpoint -> ours",
         description="Convert a checkpoint of transformers, timm, torchvision, Meta or big_vision into one of ours.",
-        epilog="example: vit-cls import google/vit-base-patch16-224 my-vit",
+        example="import google/vit-base-patch16-224 my-vit",
     )
     parser.add_argument("source", help="a folder, a weight file (.safetensors, .npz, .msgpack) or a Hub id")
     parser.add_argument("folder", help="where to write config.json, model.safetensors and preprocessor_config.json")
-    parser.add_argument("--json", action="store_true", help="machine-readable: one object")
-    parser.set_defaults(run=run_import)
 
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "export",
+        run_export,
         help="a model -> another library's checkpoint, or a program",
         description="Write a model for transformers (PyTorch), timm, ONNX Runtime, or as StableHLO.",
-        epilog="example: vit-cls export my-vit my-vit-timm --to timm",
+        example="export my-vit my-vit-timm --to timm",
     )
     parser.add_argument("model", help="a folder or a Hub id")
     parser.add_argument("folder", help="where to write; not a folder that holds a checkpoint or a program")
     parser.add_argument("--to", required=True, choices=["transformers", "timm", "onnx", "stablehlo"])
-    parser.add_argument("--json", action="store_true", help="machine-readable: one object")
-    parser.set_defaults(run=run_export)
 
 
 def run_import(arguments: argparse.Namespace) -> None:

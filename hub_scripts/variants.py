@@ -8,18 +8,20 @@ from modeling_vit_cls import ViTClsConfig, list_variants
 from modeling_vit_cls.flops import gflops_per_image
 from modeling_vit_cls.variants import VARIANTS
 
+from .verbs import add_verb
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "variants",
+        run,
         help="list the named architectures",
         description="List the named architectures: parameters and GFLOPs per image, with a 1,000-class head.",
-        epilog="example: vit-cls variants '*_base_*'",
+        example="variants '*_base_*'",
     )
     parser.add_argument("pattern", nargs="?", default="*", help="a shell wildcard, in quotes (default: all)")
-    parser.add_argument("--json", action="store_true", help="machine-readable: a list of objects")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

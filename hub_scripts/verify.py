@@ -8,18 +8,20 @@ from modeling_vit_cls import CheckpointError
 from modeling_vit_cls.checkpoints.hub import checkpoint_path
 from modeling_vit_cls.checkpoints.load import checked_tensors, open_checkpoint
 
+from .verbs import add_verb
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "verify",
+        run,
         help="compare a checkpoint with the digests in its files",
         description="Read every tensor of a checkpoint and compare it with its digest; exit status 1 if one differs.",
-        epilog="example: vit-cls verify my-vit",
+        example="verify my-vit",
     )
     parser.add_argument("checkpoint", help="a folder or a Hub id")
-    parser.add_argument("--json", action="store_true", help="machine-readable: one object")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 from flax.core import unfreeze
@@ -10,15 +9,14 @@ from flax.traverse_util import flatten_dict
 
 from .checkpoints.adapt import canonical
 from .checkpoints.export import TARGETS, write_foreign
-from .checkpoints.folder import replace_folder
+from .checkpoints.folder import replace_folder, to_path
 from .checkpoints.weights import is_checkpoint_file, write_weights
 from .errors import CheckpointError, ConfigError
 from .hf.base import FlaxPreTrainedModel
-from .programs import write_onnx, write_stablehlo
+from .hf.saving import config_to_save
+from .programs import PROGRAMS, is_program_file, write_onnx, write_stablehlo
 
 logger = logging.getLogger(__name__)
-
-_PROGRAMS = {"onnx": "model.onnx", "stablehlo": "model.stablehlo"}
 
 
 def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathLike[str], to: str) -> None:
@@ -32,13 +30,13 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
     Raises ConfigError, naming the field, for a config that the target cannot express, and CheckpointError for a folder
     that holds a checkpoint or a program already.
     """
-    folder = Path(save_directory)
-    if to not in (*TARGETS, *_PROGRAMS):
-        raise ConfigError("to", to, f"must be one of {', '.join((*TARGETS, *_PROGRAMS))}")
+    folder = to_path(save_directory)
+    if to not in (*TARGETS, *PROGRAMS):
+        raise ConfigError("to", to, f"must be one of {', '.join((*TARGETS, *PROGRAMS))}")
     lying = [name for name in (os.listdir(folder) if folder.is_dir() else []) if _is_written(name)]
     if lying:
         raise CheckpointError(f"{folder}: holds {sorted(lying)[0]}, which would be replaced; give another folder")
-    config, processor = model.module.config, None
+    config, processor = config_to_save(model.config, model.module.config, type(model).__name__), None
     if config.num_channels in (1, 3):
         processor = model.image_processor
     tensors: dict[str, Any] = dict(flatten_dict(unfreeze(model.params), sep="."))
@@ -47,13 +45,13 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
         if to in TARGETS:
             plain = {canonical(name): tensor for name, tensor in tensors.items()}
             other = write_foreign(build, to, config, plain, processor)
-            for name in other:
-                logger.warning("%s: %s=%r is not the same there", folder, name, getattr(config, name))
+            for said in other:
+                logger.warning("%s: %s is not the same there", folder, said)
             return
         if to == "onnx":
-            write_onnx(build / _PROGRAMS[to], model.module, model.params, config)
+            write_onnx(build / PROGRAMS[to], model.module, model.params, config)
         else:
-            write_stablehlo(build / _PROGRAMS[to], model.module, model.params, config)
+            write_stablehlo(build / PROGRAMS[to], model.module, model.params, config)
             write_weights(build, tensors, config=config)
         config.to_json_file(build / "config.json")
         if processor is not None:
@@ -62,4 +60,4 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
 
 def _is_written(name: str) -> bool:
     """Whether a file name is one that an export writes."""
-    return is_checkpoint_file(name) or name in (*_PROGRAMS.values(), f"{_PROGRAMS['onnx']}.data")
+    return is_checkpoint_file(name) or is_program_file(name)

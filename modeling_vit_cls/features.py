@@ -20,8 +20,10 @@ def chosen_blocks(indices: Any, depth: int) -> tuple[int, ...]:
         return tuple(range(depth))
     try:
         given = [*indices] if isinstance(indices, Iterable) else range(-operator.index(indices), 0)
-        # a mask of booleans would pass for blocks 0 and 1
-        right = all(not isinstance(block, bool) and -depth <= operator.index(block) < depth for block in given)
+        # a flag would pass for one block, a mask of booleans for blocks 0 and 1
+        right = not isinstance(indices, bool) and all(
+            not isinstance(block, bool) and -depth <= operator.index(block) < depth for block in given
+        )
     except TypeError:
         given, right = [], False
     if not given or not right:

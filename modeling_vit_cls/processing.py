@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from inspect import signature
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -79,6 +79,16 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+_SIZES = ({"height", "width"}, {"shortest_edge"}, {"min_height", "min_width"})
+_FLAGS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+# What other processors do to pixels and this one does not: a file that asks for it is refused.
+_NOT_DONE = ("crop_pct", "do_pad", "do_flip_channel_order", "rescale_offset", "do_thumbnail", "do_align_long_axis")
+
+
+def _is_number(value: Any, low: float, high: float = 1e9) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
 def _size(field: str, value: Any, default: dict[str, int], edge: bool) -> dict[str, int]:
     """A size as a dict; one number, as in older files, is the shortest edge if `edge`, else both sides."""
     if value is None:
@@ -86,19 +96,20 @@ def _size(field: str, value: Any, default: dict[str, int], edge: bool) -> dict[s
     if isinstance(value, int):
         value = {"shortest_edge": value} if edge else {"height": value, "width": value}
     sides = dict(value) if isinstance(value, Mapping) else {}
-    allowed = ({"height", "width"},) if field == "crop_size" else ({"height", "width"}, {"shortest_edge"})
-    if set(sides) not in allowed or not all(isinstance(side, int) and 1 <= side <= 65536 for side in sides.values()):
+    allowed = _SIZES[:1] if field == "crop_size" else _SIZES
+    whole = all(isinstance(side, int) and _is_number(side, 1, 65536) for side in sides.values())
+    if set(sides) not in allowed or not whole:
         raise ConfigError(
             field, value, f"must have, in pixels, the keys {' or '.join(str(sorted(keys)) for keys in allowed)}"
         )
     return sides
 
 
-def _statistics(field: str, value: Any) -> list[Any]:
+def _statistics(field: str, value: Any, low: float) -> list[Any]:
     """Mean or deviation of each channel: 3 numbers, or 1 for grey images."""
-    numbers = [value] if isinstance(value, int | float) else list(value) if isinstance(value, Sequence) else []
-    if len(numbers) not in (1, 3) or not all(isinstance(number, int | float) for number in numbers):
-        raise ConfigError(field, value, "must hold 3 numbers, or 1 for grey images")
+    numbers = list(value) if isinstance(value, Sequence) else [value]
+    if len(numbers) not in (1, 3) or not all(_is_number(number, low) for number in numbers):
+        raise ConfigError(field, value, f"must hold 3 numbers from {low:g} to 1e9, or 1 for grey images")
     return numbers
 
 
@@ -106,9 +117,12 @@ class ViTClsImageProcessor(BaseImageProcessor):
     """Resize, crop, rescale and normalise: images -> pixel_values (B, C, H, W) float32.
 
     Args:
-        size: {"height", "width"} for an exact size, or {"shortest_edge"} to keep the aspect ratio; pixels.
+        size: {"height", "width"} for an exact size; to keep the aspect ratio {"shortest_edge"}, or {"min_height",
+            "min_width"} for the smallest size that covers both, as timm has it for images that are not square; pixels.
         resample: PIL's number of the interpolation (2 bilinear, 3 bicubic).
         crop_size: {"height", "width"} of the central crop, taken when `do_center_crop`; black where it is larger.
+        crop_rounding: whose rule says where a crop begins whose margin is odd: "transformers" or "torchvision", which
+            is timm's too and is one pixel off for some.
         image_mean, image_std: one number a channel, on the scale after rescaling. One number makes the output grey.
     """
 
@@ -121,6 +135,7 @@ class ViTClsImageProcessor(BaseImageProcessor):
         resample: int = Image.Resampling.BILINEAR,
         do_center_crop: bool = False,
         crop_size: dict[str, int] | int | None = None,
+        crop_rounding: Literal["transformers", "torchvision"] = "transformers",
         do_rescale: bool = True,
         rescale_factor: float = 1 / 255,
         do_normalize: bool = True,
@@ -133,15 +148,22 @@ class ViTClsImageProcessor(BaseImageProcessor):
         self.size = _size("size", size, {"height": 224, "width": 224}, edge=do_center_crop)
         self.do_center_crop = do_center_crop
         self.crop_size = _size("crop_size", crop_size, {"height": 224, "width": 224}, edge=False)
+        self.crop_rounding = crop_rounding
         self.do_rescale, self.rescale_factor = do_rescale, rescale_factor
         self.do_normalize = do_normalize
-        self.image_mean, self.image_std = _statistics("image_mean", image_mean), _statistics("image_std", image_std)
-        if resample not in list(Image.Resampling):
+        self.image_mean = _statistics("image_mean", image_mean, -1e9)
+        self.image_std = _statistics("image_std", image_std, 1e-9)
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(name, getattr(self, name), "must be true or false")
+        if not isinstance(resample, int) or isinstance(resample, bool) or resample not in list(Image.Resampling):
             raise ConfigError("resample", resample, "must be one of PIL's numbers, 0 to 5 (2 bilinear, 3 bicubic)")
-        if len(self.image_mean) != len(self.image_std) or min(self.image_std) <= 0:
-            raise ConfigError(
-                "image_std", image_std, f"must hold {len(self.image_mean)} positive numbers, as image_mean"
-            )
+        if crop_rounding not in ("transformers", "torchvision"):
+            raise ConfigError("crop_rounding", crop_rounding, "must be 'transformers' or 'torchvision'")
+        if not _is_number(rescale_factor, 1e-9):
+            raise ConfigError("rescale_factor", rescale_factor, "must be a number from 1e-9 to 1e9")
+        if len(self.image_mean) != len(self.image_std):
+            raise ConfigError("image_std", image_std, f"must hold {len(self.image_mean)}, as image_mean")
 
     @property
     def output_hw(self) -> tuple[int, int] | None:
@@ -155,7 +177,15 @@ class ViTClsImageProcessor(BaseImageProcessor):
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> "ViTClsImageProcessor":
-        """The processor of a `preprocessor_config.json` of any of transformers' classes; what is not ours is left."""
+        """The processor of a `preprocessor_config.json` of any of transformers' classes.
+
+        What acts on no pixels is left. Raises ConfigError for fields that cannot be, or that ask for what is not done.
+        """
+        for name in _NOT_DONE:
+            if fields.get(name):
+                raise ConfigError(
+                    name, fields[name], "is not done by ViTClsImageProcessor: prepare such pixels yourself"
+                )
         known = {name: fields[name] for name in signature(cls.__init__).parameters if name in fields}
         return cls(**{name: value for name, value in known.items() if value is not None})
 
@@ -210,7 +240,7 @@ class ViTClsImageProcessor(BaseImageProcessor):
             image = image.resize((width, height), self.resample)
         if self.do_center_crop:
             height, width = self.crop_size["height"], self.crop_size["width"]
-            left, top = (image.width - width) // 2, (image.height - height) // 2
+            left, top = self._crop_start(image.width - width), self._crop_start(image.height - height)
             image = image.crop((left, top, left + width, top + height))
         pixels = np.asarray(image.convert("L") if len(self.image_mean) == 1 else image)
         return pixels.reshape(*pixels.shape[:2], -1)
@@ -224,10 +254,19 @@ class ViTClsImageProcessor(BaseImageProcessor):
             pixels = (pixels - np.asarray(self.image_mean, np.float32)) / np.asarray(self.image_std, np.float32)
         return np.ascontiguousarray(pixels.astype(np.float32).transpose(2, 0, 1))
 
+    def _crop_start(self, margin: int) -> int:
+        """Where a central crop begins; `margin` is what it leaves out, negative where the image is the smaller."""
+        if self.crop_rounding == "transformers":
+            return margin // 2
+        return round(margin / 2) if margin > 0 else -(-margin // 2)  # a half goes to the even neighbour
+
     def _target(self, image: Image.Image) -> tuple[int, int]:
         """Width and height to resize to."""
-        if "shortest_edge" not in self.size:
+        if "height" in self.size:
             return self.size["width"], self.size["height"]
+        if "min_height" in self.size:
+            ratio = min(image.height / self.size["min_height"], image.width / self.size["min_width"])
+            return round(image.width / ratio), round(image.height / ratio)
         short, long = sorted((image.width, image.height))
         edge = self.size["shortest_edge"]
         other = int(edge * long / short)

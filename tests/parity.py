@@ -11,14 +11,17 @@ import onnxruntime
 import pytest
 import timm
 import torch
+import torchvision
 import transformers
 from PIL import Image
 from test_export import REFUSED
 from test_families import FOLDERS, load
+from test_processing import CROP_STARTS
 
-from modeling_vit_cls import ViTClsImageProcessor, export_pretrained
-from modeling_vit_cls.checkpoints.families import family_of
+from modeling_vit_cls import ViTClsConfig, ViTClsImageProcessor, export_pretrained
+from modeling_vit_cls.checkpoints.families import family_of, timm_export
 from modeling_vit_cls.checkpoints.families import timm as timm_families
+from modeling_vit_cls.checkpoints.families import torchvision as torchvision_families
 from modeling_vit_cls.checkpoints.tensor import Tensor
 
 OURS = {"logits", "cls_logits", "distillation_logits", "last_hidden_state", "pooler_output", "image_embeds"}
@@ -162,4 +165,82 @@ def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(
     }
     assert {key: tuple(ours[key]) if key == "image_size" else ours[key] for key in theirs} == theirs
     assert all(isinstance(getattr(block.attn, name, None) or nothing(), nothing) for name in ("q_norm", "k_norm"))
-    assert family.processor(fields)["image_mean"] == list(model.pretrained_cfg["mean"])
+    config = ViTClsConfig(image_size=tuple(ours["image_size"]), patch_size=1)
+    processor = ViTClsImageProcessor.from_fields(family.processor(fields, config))
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    image = noise(config.image_hw[0] + 36, config.image_hw[1] + 101)
+    np.testing.assert_allclose(processor(image)["pixel_values"][0], transform(image).numpy(), atol=1e-6)
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """Smoothed noise, so that another pixel or another filter shows."""
+    small = np.random.default_rng(0).integers(0, 256, (height // 3 + 2, width // 3 + 2, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+# Margins of every remainder by 4 on both sides, upright and across, larger and smaller than what is asked for.
+IMAGE_SIZES = [(37, 37), (38, 53), (51, 40), (41, 90), (97, 43), (63, 64), (65, 63), (20, 31), (31, 9), (7, 5)]
+PIXELS = {"do_rescale": False, "do_normalize": False}
+
+
+def prepare_alike(fields: dict, transform, same: dict) -> None:
+    """Our processor and a transform of theirs: the same bytes, and within rounding the same numbers."""
+    processor = ViTClsImageProcessor.from_fields(fields)
+    plain = ViTClsImageProcessor.from_fields({**fields, **PIXELS})
+    for size in IMAGE_SIZES:
+        image = noise(*size)
+        want = transform(image).numpy()
+        np.testing.assert_allclose(processor(image)["pixel_values"][0], want, atol=1e-6, err_msg=str(size))
+        mean, std = (np.asarray(same[name], np.float64)[:, None, None] for name in ("mean", "std"))
+        np.testing.assert_array_equal(plain(image)["pixel_values"][0], np.rint((want * std + mean) * 255))
+
+
+@pytest.mark.parametrize("share", [0.875, 0.9, 0.95, 1.0, 1.2, None])
+@pytest.mark.parametrize("mode", ["center", "squash", None])
+@pytest.mark.parametrize("size", [(32, 32), (33, 33), (32, 48), (47, 20)])
+def test_timm_prepares_images_as_its_checkpoints_do_here(size, mode, share):
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    said = {"input_size": (3, *size), "crop_pct": share, "crop_mode": mode, "mean": mean, "std": std}
+    said["interpolation"] = timm_export.INTERPOLATIONS[(sum(size) + len(mode or "") // 3 + int(10 * (share or 0))) % 6]
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(None, pretrained_cfg=said))
+    fields = timm_families.FAMILIES[0].processor({"pretrained_cfg": said}, ViTClsConfig(image_size=size, patch_size=1))
+    prepare_alike(fields, transform, said)
+    processor = ViTClsImageProcessor.from_fields(fields)
+    again = timm_export.transform(processor, ViTClsConfig(image_size=size, patch_size=1))
+    config = timm.data.resolve_model_data_config(None, pretrained_cfg={**said, **again})
+    prepare_alike(fields, timm.data.create_transform(**config), said)
+
+
+VIT = torchvision.models.vision_transformer
+PRESETS = {
+    f"{kind.__name__}.{entry.name}": (entry, width)
+    for kind, width in (
+        (VIT.ViT_B_16_Weights, 768),
+        (VIT.ViT_B_32_Weights, 768),
+        (VIT.ViT_L_16_Weights, 1024),
+        (VIT.ViT_L_32_Weights, 1024),
+        (VIT.ViT_H_14_Weights, 1280),
+    )
+    for entry in kind
+}
+NOT_KNOWN_APART = {"ViT_B_16_Weights.IMAGENET1K_SWAG_LINEAR_V1", "ViT_L_16_Weights.IMAGENET1K_SWAG_LINEAR_V1"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_torchvision_prepares_images_as_its_checkpoints_do_here(name):
+    entry, width = PRESETS[name]
+    preset, patch = entry.transforms(), int(name.split("_")[2])
+    config = ViTClsConfig(image_size=preset.crop_size[0], patch_size=patch, hidden_size=width, num_attention_heads=16)
+    fields = torchvision_families.FAMILIES[0].processor({}, config)
+    known = fields["size"] == {"shortest_edge": preset.resize_size[0]}
+    assert known == (name not in NOT_KNOWN_APART)
+    if known:
+        prepare_alike(fields, preset, {"mean": preset.mean, "std": preset.std})
+
+
+def test_the_offsets_in_the_fast_tests_are_torchvisions():
+    for margin, start in CROP_STARTS.items():
+        row = torch.arange(1, 21 + margin)[None, None]
+        cropped = torchvision.transforms.functional.center_crop(row, [1, 20])[0, 0]
+        first = int((cropped > 0).nonzero()[0])
+        assert int(cropped[first]) - 1 - first == start

@@ -25,6 +25,7 @@ from modeling_vit_cls import (
     FlaxViTClsForImageClassification,
     FlaxViTClsModel,
     ViTClsImageProcessor,
+    export_pretrained,
 )
 
 
@@ -319,6 +320,31 @@ def test_saving_again_replaces_the_weights_and_keeps_the_rest(folder, model):
     assert names == ours | {"notes.md", "modeling_mine.py", "runs"}
     assert (folder / "runs" / "log").read_text() == "mine"
     assert {path.name for path in folder.parent.iterdir()} == {"checkpoint"}, "nothing is left beside it"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "/".join(["x" * 200] * 40)], ids=["long", "nul", "deep"])
+def test_what_can_be_no_path_is_said_in_a_line(name, folder, model, tmp_path):
+    for act in (
+        FlaxViTClsModel.from_pretrained,
+        lambda path: FlaxViTClsModel.from_pretrained(folder, subfolder=name),
+        lambda path: FlaxViTClsModel.from_pretrained(folder, config=path),
+        model.save_pretrained,
+        lambda path: export_pretrained(model, path, "timm"),
+    ):
+        for path in (tmp_path / name, Path(name)):
+            with pytest.raises(CheckpointError, match="path") as error:
+                act(path)
+            assert "\n" not in str(error.value)
+            assert len(str(error.value)) < 200
+
+
+def test_programs_of_the_old_weights_go_with_them(folder, model):
+    export_pretrained(model, folder.parent / "program", "stablehlo")
+    (folder.parent / "program" / "model.onnx").write_bytes(b"")
+    (folder.parent / "program" / "mine.onnx").write_bytes(b"")
+    tiny_model(num_labels=3).save_pretrained(folder.parent / "program")
+    names = {path.name for path in (folder.parent / "program").iterdir()}
+    assert names == {"config.json", "model.safetensors", "preprocessor_config.json", "mine.onnx"}
 
 
 def test_an_image_processor_of_ones_own_is_kept(folder, model):

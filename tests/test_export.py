@@ -75,15 +75,14 @@ BACKBONE = {  # config -> the field that transformers' ViT, or the nearest of it
     "patch_bias": {"patch_bias": False},
     "key_bias": {"key_bias": False},
     "position_embedding_tokens": {"position_embedding_tokens": "patches"},
-    "num_register_tokens": {"position_embedding": "rope", "num_register_tokens": 2},
 }
 
 
-@pytest.mark.parametrize("field", [name for name in BACKBONE if name != "num_register_tokens"])
+@pytest.mark.parametrize("field", BACKBONE)
 def test_what_transformers_has_not_is_refused_by_name_and_nothing_is_written(field, tmp_path):
     model = tiny_model(**BACKBONE[field])
     with pytest.raises(ConfigError, match=f"^{field}="):
-        export_pretrained(model, tmp_path / "out", "transformers")
+        export_pretrained(model, tmp_path / "new" / "newer" / "out", "transformers")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,9 +97,10 @@ def test_labels_and_image_processor_go_along(tmp_path):
     labels = {0: "cat", 1: "dog", 2: "other"}
     model = FlaxViTClsForImageClassification(ViTClsConfig(**{**TINY, "num_labels": None, "id2label": labels}))
     crop = {"size": {"shortest_edge": 10}, "do_center_crop": True, "crop_size": {"height": 8, "width": 8}}
-    for processor in (ViTClsImageProcessor.for_config(model.config), ViTClsImageProcessor(**crop, resample=3)):
-        model.image_processor = processor
-        for to in ("transformers", "timm"):
+    exact = ViTClsImageProcessor.for_config(model.config)
+    for to, rounding in (("transformers", "transformers"), ("timm", "torchvision")):
+        for processor in (exact, ViTClsImageProcessor(**crop, crop_rounding=rounding, resample=3)):
+            model.image_processor = processor
             shutil.rmtree(tmp_path / to, ignore_errors=True)
             export_pretrained(model, tmp_path / to, to)
             again = FlaxViTClsForImageClassification.from_pretrained(tmp_path / to)
@@ -111,7 +111,51 @@ def test_labels_and_image_processor_go_along(tmp_path):
             )
     fields = json.loads((tmp_path / "transformers" / "preprocessor_config.json").read_text())
     assert fields["image_processor_type"] == "BitImageProcessor"
+    assert "crop_rounding" not in fields
     assert (tmp_path / "timm" / "preprocessor_config.json").exists() is False
+
+
+def test_labels_changed_after_loading_go_along(tmp_path):
+    model = tiny_model()
+    model.config.id2label = {i: f"kind {i}" for i in range(5)}
+    model.config.label2id = {f"kind {i}": i for i in range(5)}
+    for to in ("transformers", "timm", "stablehlo"):
+        export_pretrained(model, tmp_path / to, to)
+        again = FlaxViTClsForImageClassification.from_pretrained(tmp_path / to)
+        assert again.config.id2label == model.config.id2label
+    model.config.hidden_act = "relu"
+    with pytest.raises(ConfigError, match="hidden_act='relu': was 'gelu' when the model was built"):
+        export_pretrained(model, tmp_path / "other", "timm")
+
+
+IMAGE_PROCESSORS = [  # what the target cannot express: target, fields, the field that is named
+    ("transformers", {"size": {"min_height": 9, "min_width": 10}, "do_center_crop": True}, "size"),
+    ("timm", {"size": {"shortest_edge": 8}}, "do_center_crop"),
+    ("timm", {"size": {"height": 9, "width": 12}, "do_center_crop": True}, "size"),
+    ("timm", {"do_resize": False}, "do_resize"),
+    ("timm", {"do_normalize": False}, "do_normalize"),
+    ("timm", {"rescale_factor": 1.0}, "rescale_factor"),
+    ("timm", {"size": {"height": 16, "width": 16}}, "crop_size"),
+]
+
+
+@pytest.mark.parametrize(("to", "fields", "field"), IMAGE_PROCESSORS)
+def test_an_image_processor_that_the_target_has_not_is_refused_by_name(to, fields, field, tmp_path):
+    model = tiny_model()
+    model.image_processor = ViTClsImageProcessor(**{"size": 8, "crop_size": 8, **fields})
+    with pytest.raises(ConfigError) as error:
+        export_pretrained(model, tmp_path / "out", to)
+    assert error.value.field == field
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crop_that_begins_elsewhere_in_the_target_is_said(tmp_path, caplog):
+    model = tiny_model()
+    for to, other in (("transformers", "torchvision"), ("timm", "transformers")):
+        crop = {"size": {"shortest_edge": 10}, "crop_size": 8, "do_center_crop": True}
+        model.image_processor = ViTClsImageProcessor(**crop, crop_rounding=other)
+        export_pretrained(model, tmp_path / to, to)
+        assert f"crop_rounding='{other}' is not the same there" in caplog.text
 
 
 def test_a_checkpoint_of_ours_is_not_replaced_and_other_files_stay(tmp_path):

@@ -80,7 +80,25 @@ def test_blocks_are_those_of_the_hidden_states_in_the_order_asked_for(deep, indi
         np.testing.assert_allclose(jnp.concatenate([prefix, patches], axis=1), states[block + 1], atol=1e-5)
 
 
-WRONG = [0, -1, 5, 10**12, [], [4], [0, -5], 1.0, [1.5], "1", "all", [None], [True, False, True, False], {"a": 1}]
+WRONG = [
+    True,
+    False,
+    np.True_,
+    0,
+    -1,
+    5,
+    10**12,
+    [],
+    [4],
+    [0, -5],
+    1.0,
+    [1.5],
+    "1",
+    "all",
+    [None],
+    [True, False, True, False],
+    {"a": 1},
+]
 
 
 @pytest.mark.parametrize("indices", WRONG, ids=str)

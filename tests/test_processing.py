@@ -42,6 +42,28 @@ def test_shortest_edge_and_crop_as_transformers():
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+# Margin of a central crop -> where it begins in torchvision and timm; tests/parity.py asks torchvision itself.
+CROP_STARTS = {-5: -2, -3: -1, -2: -1, -1: 0, 0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 7: 4, 9: 4, 11: 6}
+
+
+def test_an_odd_margin_is_split_as_the_library_does_that_is_named(tmp_path):
+    for margin, start in CROP_STARTS.items():
+        columns = np.tile(np.arange(1, 21 + margin, dtype=np.uint8), (4, 1))
+        for rounding, expected in (("torchvision", start), ("transformers", margin // 2)):
+            crop = {"do_center_crop": True, "crop_size": {"height": 4, "width": 20}, "crop_rounding": rounding}
+            processor = ViTClsImageProcessor(do_resize=False, do_normalize=False, do_rescale=False, **crop)
+            processor.save_pretrained(tmp_path)
+            found = ViTClsImageProcessor.from_pretrained(tmp_path)(columns)["pixel_values"][0, 0, 0]
+            whole = np.concatenate([np.zeros(9), columns[0], np.zeros(9)])
+            np.testing.assert_array_equal(found, whole[9 + expected :][:20])
+
+
+def test_the_smallest_size_that_covers_both_sides():
+    cover = ViTClsImageProcessor(size={"min_height": 36, "min_width": 54}, do_rescale=False, do_normalize=False)
+    for size, expected in {(60, 40): (54, 36), (41, 90): (54, 119), (97, 43): (81, 36), (7, 5): (54, 39)}.items():
+        assert cover(PHOTO.resize(size))["pixel_values"].shape[2:] == expected[::-1]  # timm's ResizeKeepRatio, 1.0.31
+
+
 def test_save_and_load(tmp_path):
     processor = ViTClsImageProcessor(size={"height": 8, "width": 12}, image_mean=[0.1, 0.2, 0.3], resample=3)
     processor.save_pretrained(tmp_path)
@@ -181,6 +203,19 @@ WRONG_FIELDS = [
     {"size": {"height": 0, "width": 8}},
     {"crop_size": {"shortest_edge": 8}},
     {"resample": "bicubic"},
+    {"resample": True},
+    {"resample": 2.0},
+    {"image_mean": [0.5, float("nan"), 0.5]},
+    {"image_std": [0.5, float("inf"), 0.5]},
+    {"image_std": [True, True, True]},
+    {"do_resize": "false"},
+    {"do_center_crop": 1},
+    {"size": True},
+    {"size": {"height": True, "width": 8}},
+    {"rescale_factor": "1/255"},
+    {"rescale_factor": float("nan")},
+    {"rescale_factor": 0},
+    {"crop_rounding": "up"},
 ]
 
 

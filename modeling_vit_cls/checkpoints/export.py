@@ -11,7 +11,7 @@ from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..processing import ViTClsImageProcessor
-from .families import FAMILIES, timm, timm_export
+from .families import FAMILIES, timm_export
 from .families.table import Family
 from .load import checked_tensors, open_checkpoint
 from .weights import write_weights
@@ -42,13 +42,12 @@ def write_foreign(
     config: ViTClsConfig,
     tensors: Mapping[str, Any],
     image_processor: ViTClsImageProcessor | None,
-    max_shard_size: int | str = "5GB",
 ) -> list[str]:
     """Write a checkpoint for "transformers" or "timm" into an empty folder; names in `tensors` are canonical.
 
-    Returns the names of config fields that act in training or at another image size alone and that the target has
-    otherwise. Raises ConfigError, naming the field, for any other that it cannot express: what was written is read
-    back, and must be the same model.
+    Returns "field=value" for what the target has otherwise: config fields that act in training or at another image size
+    alone, and the rule by which a central crop begins, which moves it by one pixel. Raises ConfigError, naming the
+    field, for any other that it cannot express: what was written is read back, and must be the same model.
     """
     family = family_for(target, config)
     has_head = "classifier.kernel" in tensors
@@ -59,15 +58,19 @@ def write_foreign(
     for name in sorted(left):
         field = _field_of(name)
         raise ConfigError(field, getattr(config, field), f"cannot be expressed by {family.name}, which has no {name!r}")
-    write_weights(folder, restored, max_shard_size)
-    files = {"config.json": export.fields}
-    if image_processor is not None and family in timm.FAMILIES:  # timm keeps it in config.json
-        export.fields["pretrained_cfg"] |= timm_export.transform(image_processor)
-    elif image_processor is not None:
-        files["preprocessor_config.json"] = _transformers_processor(image_processor)
+    write_weights(folder, restored)
+    files, other = {"config.json": export.fields}, []
+    if image_processor is not None:
+        if target == "timm":  # which keeps it in config.json
+            export.fields["pretrained_cfg"] |= timm_export.transform(image_processor, config)
+        else:
+            files["preprocessor_config.json"] = _transformers_processor(image_processor)
+        rounding = "torchvision" if target == "timm" else "transformers"
+        if image_processor.do_center_crop and image_processor.crop_rounding != rounding:
+            other.append(f"crop_rounding={image_processor.crop_rounding!r}")
     for name, fields in files.items():
         (folder / name).write_text(json.dumps(fields, indent=2) + "\n")
-    return _differences(folder, family, config)
+    return other + [f"{name}={getattr(config, name)!r}" for name in _differences(folder, family, config)]
 
 
 def family_for(target: str, config: ViTClsConfig) -> Family:
@@ -129,7 +132,9 @@ def _field_of(parameter: str) -> str:
 
 def _transformers_processor(processor: ViTClsImageProcessor) -> dict[str, Any]:
     """A `preprocessor_config.json` of the class of transformers that resizes and crops in the same way."""
-    fields = {name: value for name, value in processor.to_dict().items() if not name.startswith("_")}
+    if "min_height" in processor.size:
+        raise ConfigError("size", processor.size, "transformers keeps the aspect ratio by the shortest edge alone")
+    fields = {name: value for name, value in processor.to_dict().items() if not name.startswith(("_", "crop_rounding"))}
     exact = "shortest_edge" not in processor.size
     name = "ViTImageProcessor" if exact and not processor.do_center_crop else "DeiTImageProcessor"
     return {**fields, "image_processor_type": name if exact else "BitImageProcessor"}

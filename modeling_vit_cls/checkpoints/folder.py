@@ -11,10 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shorten
 
 _MARGIN = 1.02  # of the weights' size, for what is written beside them
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+
+
+def to_path(path: str | os.PathLike[str]) -> Path:
+    """A path of a file or folder that is or may be. Raises CheckpointError for one that the file system cannot have."""
+    try:
+        os.stat(path)
+    except ValueError as error:  # a NUL character, as a rule
+        raise CheckpointError(f"{shorten(os.fspath(path))}: cannot be a path ({error})") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise CheckpointError(f"{shorten(os.fspath(path))}: is too long for a path") from error
+    return Path(path)
 
 
 @contextmanager
@@ -34,9 +46,16 @@ def replace_folder(folder: Path, is_ours: Callable[[str], bool], size: int = 0) 
             raise CheckpointError(f"{folder}: another process is saving into it; wait for it, or give another folder")
         for place in (folder.parent, folder):
             _sweep(place, _prefix(folder))
-        build = _build_folder(folder)
-        with _lock(build):
-            yield from _replaced(folder, build, is_ours, size)
+        new = [parent for parent in folder.parents if not parent.exists()]
+        try:
+            build = _build_folder(folder)
+            with _lock(build):
+                yield from _replaced(folder, build, is_ours, size)
+        except BaseException:
+            for parent in new:  # the innermost first; one that another process has filled stays
+                with suppress(OSError):
+                    parent.rmdir()
+            raise
 
 
 @contextmanager

@@ -22,6 +22,12 @@ from .tensor import FLOATS, Tensor, mapped
 
 SUFFIXES = (".safetensors", ".npz", ".msgpack")
 _MAX_HEADER = 4_000_000  # bytes; some 20,000 tensors. More takes seconds to read, and no Vision Transformer has it
+_PLAIN = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", *FLOATS.values())
+_BINARY = {
+    0xC4: 2,
+    0xC5: 3,
+    0xC6: 5,
+}  # msgpack's binary data: first byte -> bytes of its header, the length in the rest
 _NDARRAY = 1  # the extension type under which flax.serialization packs (shape, dtype, bytes)
 
 
@@ -164,7 +170,12 @@ def _msgpack_array(name: str, file: Path, descriptor: int, start: int, end: int)
     shape, dtype = tuple(unpacker.unpack()), str(unpacker.unpack())
     if not all(type(side) is int and side >= 0 for side in shape):
         raise CheckpointError(f"{file}: array {shorten(name)} has no shape but {shorten(shape)}")
-    offset = end - int(np.prod(shape, dtype=object)) * (2 if dtype == "bfloat16" else np.dtype(dtype).itemsize)
-    if offset - (start + length + unpacker.tell()) not in (2, 3, 5):  # the lengths of a header of binary data
+    if dtype not in _PLAIN:
+        raise CheckpointError(f"{file}: array {shorten(name)} is of the unknown type {shorten(dtype)}")
+    size = int(np.prod(shape, dtype=object)) * (2 if dtype == "bfloat16" else np.dtype(dtype).itemsize)
+    data = head[length + unpacker.tell() :]
+    header = _BINARY.get(data[0], 0) if data else 0
+    starts = start + length + unpacker.tell() + header
+    if not header or int.from_bytes(data[1:header], "big") != size or starts + size != end:
         raise CheckpointError(f"{file}: array {shorten(name)} has not the size that its shape {shape} asks for")
-    return mapped(name, file, offset, shape, dtype)
+    return mapped(name, file, starts, shape, dtype)

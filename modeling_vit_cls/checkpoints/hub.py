@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import CheckpointError, shorten
+from .folder import to_path
 from .load import config_file
 from .weights import FLAX, INDEX, PICKLES, SINGLE, holds_weights, is_checkpoint_file, is_weight_file, pickle_refused
 
@@ -37,12 +38,15 @@ def checkpoint_path(
     name = os.fspath(name_or_path)
     if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
         raise CheckpointError(f"subfolder={shorten(subfolder)}: must lie inside the checkpoint")
-    root = Path(name).expanduser()
+    try:
+        root = to_path(Path(name).expanduser())
+    except RuntimeError as error:
+        raise CheckpointError(f"{shorten(name)}: cannot be a path ({error})") from error
     if root.is_file():
         return root
     if not root.exists():
         root = _download(name, subfolder, revision, hub)
-    folder = root / subfolder
+    folder = to_path(root / subfolder)
     if not folder.is_dir() or not (config_file(folder).is_file() or holds_weights(folder)):
         where = f"{name}, subfolder {subfolder!r}" if subfolder else name
         raise CheckpointError(f"{where}: holds no config.json, so it is no checkpoint (looked in {folder})")

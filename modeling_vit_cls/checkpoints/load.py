@@ -62,15 +62,15 @@ def open_checkpoint(path: Path) -> Source:
     file = config_file(path)
     fields = read_json(file) if file.is_file() else {}
     said = family_of(fields, file)
-    if said is not None and said is NATIVE:
+    if said is NATIVE:
         config = ViTClsConfig.from_dict(fields)  # refused before a weight file is opened
-        return Source(path, said, config, said.convert(read_weights(path)), {})
+        return Source(path, NATIVE, config, NATIVE.convert(read_weights(path)), {})
     found = read_weights(path)
     family = said or family_of_tensors(found, path)
     tensors = family.convert(found)
     try:
         config = ViTClsConfig.from_dict(_with_border(family.fields(fields, tensors)))
-        processor = family.processor(fields)
+        processor = family.processor(fields, config)
     except (ConfigError, CheckpointError) as error:
         raise CheckpointError(f"{file if fields else path}, {family.name}: {error}") from error
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:  # any JSON may stand there

@@ -19,6 +19,7 @@ from flax.core import FrozenDict, unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..checkpoints.adapt import adapt, canonical
+from ..checkpoints.folder import to_path
 from ..checkpoints.hub import checkpoint_path, push_folder
 from ..checkpoints.load import checked_tensors, open_checkpoint, parameter_shapes
 from ..checkpoints.report import LoadReport
@@ -109,8 +110,16 @@ class FlaxPreTrainedModel(_Upstream):
 
     @property
     def image_processor(self) -> ViTClsImageProcessor:
-        """The processor that came with the checkpoint, or the config's default; it is saved with the model."""
-        return self._image_processor or ViTClsImageProcessor.for_config(self.config)
+        """The processor that came with the checkpoint, or the config's default; it is saved with the model.
+
+        Raises ConfigError where the checkpoint's gives other channels than the model takes, and for models of other
+        than 1 or 3 channels.
+        """
+        processor = self._image_processor or ViTClsImageProcessor.for_config(self.config)
+        if len(processor.image_mean) != self.config.num_channels:
+            rule = f"is of another number of channels than num_channels={self.config.num_channels}: set image_processor"
+            raise ConfigError("image_mean", processor.image_mean, rule)
+        return processor
 
     @image_processor.setter
     def image_processor(self, image_processor: ViTClsImageProcessor) -> None:
@@ -269,7 +278,8 @@ class FlaxPreTrainedModel(_Upstream):
     ) -> None:
         """Write `config.json`, `model.safetensors` (or shards and index) and `preprocessor_config.json`.
 
-        The folder is replaced in one step by the new checkpoint and whatever else lay in it. The image processor is
+        The folder is replaced in one step by the new checkpoint and whatever else lay in it, but for programs of the
+        model that was there (`model.onnx`, `model.stablehlo`), which go with it. The image processor is
         the model's; if it never got one, one that lies in the folder already and fits the model stays. `kwargs` with
         `push_to_hub`: `repo_id` (default: the folder's name) and those of `push_to_hub`. Raises CheckpointError where
         the folder cannot be written or a parameter is NaN or infinite (unless `allow_nonfinite`), ValueError for
@@ -279,10 +289,11 @@ class FlaxPreTrainedModel(_Upstream):
             raise ValueError("safe_serialization=False: only safetensors are written")
         if kwargs and not push_to_hub:
             raise TypeError(f"unknown keywords {sorted(kwargs)}")
-        self._write(Path(save_directory), params, max_shard_size, allow_nonfinite)
+        folder = to_path(save_directory)
+        self._write(folder, params, max_shard_size, allow_nonfinite)
         if push_to_hub:
-            repo_id = kwargs.pop("repo_id", Path(save_directory).resolve().name)
-            push_folder(Path(save_directory), repo_id, **kwargs)
+            repo_id = kwargs.pop("repo_id", folder.resolve().name)
+            push_folder(folder, repo_id, **kwargs)
 
     def push_to_hub(
         self,

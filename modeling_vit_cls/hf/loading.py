@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from ..checkpoints.folder import to_path
 from ..checkpoints.load import Source, config_file, read_json
 from ..configuration_vit_cls import ViTClsConfig
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..processing import ViTClsImageProcessor
 
 # What transformers' Auto classes pass along beside the config's overrides; none has a meaning here: files say
@@ -22,7 +24,7 @@ def target_config(source: Source, config: Any, overrides: Mapping[str, Any]) -> 
     elif isinstance(config, ViTClsConfig):
         base = config.to_dict()
     elif isinstance(config, str | os.PathLike):
-        base = ViTClsConfig.get_config_dict(os.fspath(config))[0]
+        base = ViTClsConfig.get_config_dict(os.fspath(to_path(config)))[0]
     else:
         raise ConfigError("config", config, "must be a ViTClsConfig, a folder or a Hub id")
     wanted = {name: value for name, value in overrides.items() if name not in _FROM_AUTO}
@@ -32,13 +34,24 @@ def target_config(source: Source, config: Any, overrides: Mapping[str, Any]) -> 
 
 
 def read_processor(source: Source, target: ViTClsConfig) -> ViTClsImageProcessor | None:
-    """The checkpoint's image processor, at the new image size if one is asked for; its family's where it has none."""
+    """The checkpoint's image processor, at the new image size if one is asked for; its family's where it has none.
+
+    None where nothing is said of one, and for models of other than 1 or 3 channels. Raises CheckpointError, naming the
+    file, for fields that cannot be.
+    """
     file = config_file(source.path).with_name("preprocessor_config.json")
-    fields = source.processor
-    if file.is_file():
-        fields = {**fields, **read_json(file)}
-    if not fields:
+    own = read_json(file) if file.is_file() else {}
+    if not (own or source.processor) or source.config.num_channels not in (1, 3):
         return None
     default = ViTClsImageProcessor.for_config(source.config)
-    processor = ViTClsImageProcessor.from_fields({**default.to_dict(), **fields})
+    processor = processor_of({**default.to_dict(), **source.processor}, config_file(source.path))
+    processor = processor_of({**processor.to_dict(), **own}, file)
     return processor if source.config.image_hw == target.image_hw else processor.at_size(target.image_hw)
+
+
+def processor_of(fields: Mapping[str, Any], file: Path) -> ViTClsImageProcessor:
+    """The image processor of a file's fields. Raises CheckpointError, naming the file, for fields that cannot be."""
+    try:
+        return ViTClsImageProcessor.from_fields(fields)
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: {error}") from error

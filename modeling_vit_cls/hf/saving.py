@@ -12,6 +12,8 @@ from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..processing import ViTClsImageProcessor
+from ..programs import is_program_file
+from .loading import processor_of
 
 
 def write_checkpoint(
@@ -29,17 +31,22 @@ def write_checkpoint(
     """
     file = folder / "preprocessor_config.json"
     if image_processor is None and file.is_file():
-        lying = ViTClsImageProcessor.from_fields(read_json(file))
+        lying = processor_of(read_json(file), file)
         image_processor = lying if lying.emits(config) else None
     if image_processor is None and config.num_channels in (1, 3):
         image_processor = ViTClsImageProcessor.for_config(config)
     size = sum(tensor.nbytes for tensor in tensors.values())
-    with replace_folder(folder, is_checkpoint_file, size) as build:
+    with replace_folder(folder, _is_replaced, size) as build:
         write_weights(build, tensors, max_shard_size, config, allow_nonfinite)
         config.to_json_file(build / "config.json")
         if image_processor is not None:
             image_processor.to_json_file(build / "preprocessor_config.json")
         also(build)
+
+
+def _is_replaced(name: str) -> bool:
+    """Whether a file is of the checkpoint that a new one replaces: also a program, which has its old weights."""
+    return is_checkpoint_file(name) or is_program_file(name)
 
 
 def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:

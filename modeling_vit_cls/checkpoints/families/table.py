@@ -18,9 +18,12 @@ BICUBIC = {"resample": 3}
 _OUTSIDE = ("classifier.", "distillation_classifier.", "projection.")  # what no library puts under its prefix
 
 
-def always(fields: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+Processor = Callable[[dict[str, Any], ViTClsConfig], dict[str, Any]]
+
+
+def always(fields: dict[str, Any]) -> Processor:
     """The same image processor's fields for every checkpoint of a family."""
-    return lambda _: dict(fields)
+    return lambda *_: dict(fields)
 
 
 class Export(NamedTuple):
@@ -45,7 +48,8 @@ class Family(NamedTuple):
     "{}" for the block's number, to ours; `prefixes` are taken off their names; tensors that match `ignored` (shell
     wildcards, after the prefix) are no part of the model; `prepare` puts right what is more than a name. `fields` gives
     our config's fields from their config and the tensors by our names; `processor` the image processor's, from their
-    config, where the checkpoint has no file of its own for them. `export` is the way back, for those that have one.
+    config and ours, where the checkpoint has no file of its own for them. `export` is the way back, for those that
+    have one.
     """
 
     name: str
@@ -57,7 +61,7 @@ class Family(NamedTuple):
     prefixes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda found: found
-    processor: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {}
+    processor: Processor = always({})
     export: Callable[[ViTClsConfig, bool], Export] | None = None
 
     def short(self, name: str) -> str:

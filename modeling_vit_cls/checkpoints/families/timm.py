@@ -1,16 +1,20 @@
 """timm's `vit_*` and `deit*`, DINOv2, DINOv3, CLIP and SigLIP too: fused qkv, sizes read off the tensors."""
 
+import math
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ...errors import CheckpointError
+from PIL import Image
+
+from ...configuration_vit_cls import ViTClsConfig
+from ...errors import CheckpointError, shorten
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
 from .sizes import dinov3_heads, heads_of, sizes
-from .table import Family, has
-from .timm_export import export
+from .table import IMAGENET, Family, has
+from .timm_export import INTERPOLATIONS, export
 
 # Architectures whose block is ours; others share the names of their tensors but compute something else with them.
 _PLAIN = (
@@ -35,7 +39,6 @@ _ARGUMENTS |= {"fc_norm", "use_fc_norm", "global_pool", "act_layer", "swiglu_mlp
 _ARGUMENTS |= {"dynamic_img_size", "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate"}
 _ARGUMENTS |= {"proj_drop_rate", "attn_drop_rate", "drop_path_rate"}
 _READOUTS = {"token": "cls", "avg": "mean", "map": "map", "": "cls"}
-_RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 
 _POOLING = "readout.attention_pooling"
 TABLE = {
@@ -117,7 +120,7 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     if "_dinov3" in name:
         ours |= {"position_embedding": "rope", "key_bias": False}
         ours["num_register_tokens"] = given.get("num_reg_tokens", 4)
-    return ours | _labels(fields)
+    return ours | _labels(fields, ours.get("num_labels", 0))
 
 
 def _heads(name: str, width: int) -> int:
@@ -131,26 +134,58 @@ def _size(fields: dict[str, Any], given: dict[str, Any]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _labels(fields: dict[str, Any]) -> dict[str, Any]:
-    names = fields.get("label_names") or (fields.get("pretrained_cfg") or {}).get("label_names")
-    return {"id2label": dict(enumerate(names))} if names else {}
+def _labels(fields: dict[str, Any], count: int) -> dict[str, Any]:
+    """Names of `count` classes: a list, or a dict by number in which some may be missing; "labels" is the old key.
+
+    Raises CheckpointError for names that are not those of the classifier.
+    """
+    said = fields.get("pretrained_cfg")
+    names = fields.get("label_names", (fields if said is None else said).get("label_names"))
+    names = fields.get("labels", names) if said is None else names
+    if not names or not count:
+        return {}
+    pairs = dict(enumerate(names)) if isinstance(names, list) and len(names) == count else names
+    pairs = pairs if isinstance(pairs, dict) else {"": names}
+    id2label = {int(i): label for i, label in pairs.items() if str(i).isdecimal() and isinstance(label, str)}
+    if len(id2label) != len(pairs) or max(id2label) >= count:
+        raise CheckpointError(f"label_names={shorten(names)}: expected the names of {count} classes, a list or a dict")
+    return {"id2label": {i: id2label.get(i, f"LABEL_{i}") for i in range(count)}}
 
 
-def _processor(fields: dict[str, Any]) -> dict[str, Any]:
-    """Image processor of a `pretrained_cfg`: shortest edge size / crop_pct, or both edges, then the central crop."""
+def _processor(fields: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
+    """Image processor of a `pretrained_cfg`, as timm.data.transforms_imagenet_eval has it, for the model's own size.
+
+    "squash" resizes both sides to size / crop_pct; "center", the default, the side that needs it. Then the central
+    crop. Raises CheckpointError for other modes, which no processor here has.
+    """
     said = fields.get("pretrained_cfg") or fields
-    height, width = _size(fields, fields.get("model_args") or {})
-    share = said.get("crop_pct") or 0.875
-    larger = {"height": int(height / share), "width": int(width / share)}
-    squash = said.get("crop_mode") == "squash"
+    share, mode = said.get("crop_pct") or 0.875, said.get("crop_mode") or "center"
+    interpolation = said.get("interpolation") or "bicubic"
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0.01 <= share <= 100:
+        raise CheckpointError(f"crop_pct={shorten(share)} must be a number from 0.01 to 100")
+    if mode not in ("center", "squash"):
+        raise CheckpointError(f"crop_mode={shorten(mode)} is not read, only 'center' and 'squash'")
+    if interpolation not in INTERPOLATIONS:
+        raise CheckpointError(f"interpolation={shorten(interpolation)} must be one of {', '.join(INTERPOLATIONS)}")
+    height, width = config.image_hw
+    rows, columns = math.floor(height / share), math.floor(width / share)
+    if mode == "squash":
+        size = {"height": rows, "width": columns}
+    else:
+        size = {"shortest_edge": rows} if rows == columns else {"min_height": rows, "min_width": columns}
     return {
-        "size": larger if squash else {"shortest_edge": int(max(height, width) / share)},
-        "do_center_crop": not squash or share != 1,
+        "size": size,
+        "do_center_crop": mode == "center" or (rows, columns) != (height, width),
         "crop_size": {"height": height, "width": width},
-        "resample": _RESAMPLING.get(said.get("interpolation", "bicubic"), 3),
-        "image_mean": list(said.get("mean", (0.485, 0.456, 0.406))),
-        "image_std": list(said.get("std", (0.229, 0.224, 0.225))),
+        "crop_rounding": "torchvision",
+        "resample": int(Image.Resampling[interpolation.upper()]),
+        "image_mean": _each_channel(said.get("mean") or IMAGENET["image_mean"], config.num_channels),
+        "image_std": _each_channel(said.get("std") or IMAGENET["image_std"], config.num_channels),
     }
+
+
+def _each_channel(numbers: Any, channels: int) -> list[Any]:
+    return list(numbers) * (channels if len(numbers) == 1 else 1)
 
 
 FAMILIES = tuple(

@@ -1,5 +1,6 @@
 """A config of ours as timm's: the architecture that computes the same, and its arguments."""
 
+import math
 from typing import Any
 
 from PIL import Image
@@ -9,6 +10,8 @@ from ...errors import ConfigError
 from ...processing import ViTClsImageProcessor
 from .table import Export
 
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+_SIDES = (("height", "width"), ("min_height", "min_width"), ("shortest_edge", "shortest_edge"))
 _POOLS = {"cls": "token", "mean": "avg", "map": "map"}
 
 
@@ -98,18 +101,35 @@ def _ratio(config: ViTClsConfig, packed: bool) -> float:
     return ratio if int(config.hidden_size * ratio) == width else (width + 0.5) / config.hidden_size
 
 
-def transform(processor: ViTClsImageProcessor) -> dict[str, Any]:
-    """The `pretrained_cfg` of an image processor. Raises ConfigError for one that resizes in a way timm cannot say."""
-    fields: dict[str, Any] = {
+def transform(processor: ViTClsImageProcessor, config: ViTClsConfig) -> dict[str, Any]:
+    """The `pretrained_cfg` of an image processor. Raises ConfigError for one that timm cannot say."""
+    always = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    squash = "height" in processor.size
+    if not squash:
+        always["do_center_crop"] = True
+    for name, value in always.items():
+        if getattr(processor, name) != value:
+            raise ConfigError(name, getattr(processor, name), f"timm has {value!r} always")
+    if not processor.emits(config):
+        raise ConfigError("crop_size", processor.crop_size, f"timm's is image_size={config.image_size!r} always")
+    interpolation = Image.Resampling(processor.resample).name.lower()
+    if interpolation not in INTERPOLATIONS:
+        raise ConfigError("resample", processor.resample, f"timm has {', '.join(INTERPOLATIONS)}")
+    return {
         "mean": list(processor.image_mean),
         "std": list(processor.image_std),
-        "interpolation": Image.Resampling(processor.resample).name.lower(),
-        "crop_pct": 1.0,
-        "crop_mode": "squash",
+        "interpolation": interpolation,
+        "crop_pct": _crop_share(processor.size, config.image_hw),
+        "crop_mode": "squash" if squash else "center",
     }
-    if processor.do_center_crop:
-        edge, crop = processor.size.get("shortest_edge"), max(processor.crop_size.values())
-        if edge is None:
-            raise ConfigError("size", processor.size, "timm crops after resizing the shortest edge alone")
-        fields |= {"crop_pct": crop / edge, "crop_mode": "center"}
-    return fields
+
+
+def _crop_share(size: dict[str, int], image_hw: tuple[int, int]) -> float:
+    """The `crop_pct` by which timm divides the crop's sides, rounding down, to get the size to resize to."""
+    names = next(pair for pair in _SIDES if pair[0] in size)
+    larger = (size[names[0]], size[names[1]])
+    share = min(crop / side for crop, side in zip(image_hw, larger))
+    for near in (share, share * (1 - 1e-12)):  # the quotient of a quotient may be a hair too small
+        if tuple(math.floor(side / near) for side in image_hw) == larger:
+            return near
+    raise ConfigError("size", size, f"timm divides both sides of the crop, {image_hw}, by one number, rounding down")

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ...configuration_vit_cls import ViTClsConfig
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, qkv, tokens
 from .sizes import sizes
-from .table import IMAGENET, Family, always, has
+from .table import BICUBIC, IMAGENET, Family, has
 
 TABLE = {
     "class_token": tokens("embeddings.cls_token"),
@@ -34,6 +35,25 @@ def _fields(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return ours
 
 
+def _processor(_: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
+    """The preset of the weights of this size: at 224 pixels IMAGENET1K_V1's, at others those fine-tuned from SWAG.
+
+    The presets of SWAG's linear probes at 224 pixels are others, and no tensor tells: only those of ViT-H/14 are known
+    by their size, which has no IMAGENET1K_V1.
+    """
+    height, width = config.image_hw
+    of_v1 = (height, width) == (224, 224) and config.hidden_size != 1280
+    edge = 242 if (config.hidden_size, config.patch_size) == (1024, 16) else 256  # ViT-L/16
+    return {
+        **IMAGENET,
+        **({"resample": 2} if of_v1 else BICUBIC),
+        "size": {"shortest_edge": edge if of_v1 else min(height, width)},
+        "do_center_crop": True,
+        "crop_size": {"height": height, "width": width},
+        "crop_rounding": "torchvision",
+    }
+
+
 FAMILIES = (
     Family(
         "torchvision",
@@ -41,9 +61,6 @@ FAMILIES = (
         TABLE,
         signature=("encoder.layers.encoder_layer_*",),
         prefixes=("module.",),
-        processor=always(
-            IMAGENET
-            | {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}
-        ),
+        processor=_processor,
     ),
 )
