@@ -16,9 +16,10 @@ from PIL import Image
 from test_export import REFUSED
 from test_families import FOLDERS, load
 
-from modeling_vit_cls import ViTClsImageProcessor, export_pretrained
+from modeling_vit_cls import ViTClsConfig, ViTClsImageProcessor, export_pretrained
 from modeling_vit_cls.checkpoints.families import family_of
 from modeling_vit_cls.checkpoints.families import timm as timm_families
+from modeling_vit_cls.checkpoints.load import Source, checked_tensors
 from modeling_vit_cls.checkpoints.tensor import Tensor
 
 OURS = {"logits", "cls_logits", "distillation_logits", "last_hidden_state", "pooler_output", "image_embeds"}
@@ -136,17 +137,19 @@ ACTIVATIONS = {
 def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(name):
     with torch.device("meta"):  # shapes alone: some have billions of parameters
         model = timm.create_model(name)
-    fields = {"architecture": name, "num_classes": model.num_classes, "global_pool": model.global_pool}
-    fields["pretrained_cfg"] = model.pretrained_cfg
+    fields = {"architecture": name, "num_classes": model.num_classes, "pretrained_cfg": model.pretrained_cfg}
     family = family_of(fields, name)
     found = {
         key: Tensor(key, Path(name), tuple(tensor.shape), "float32", lambda: None, tuple(tensor.shape))
         for key, tensor in model.state_dict().items()
     }
-    ours = family.fields(fields, family.convert(found))
+    tensors = family.convert(found)
+    ours = {"mlp": "mlp", "position_embedding": "learned"} | family.fields(fields, tensors)
     block, nothing = model.blocks[0], torch.nn.Identity
     act = block.mlp.act
-    registers = getattr(model, "reg_token", None)
+    registers, positions = getattr(model, "reg_token", None), getattr(model, "pos_embed", None)
+    scales = [getattr(block, name, None) for name in ("gamma_1", "gamma_2", "ls1", "ls2")]
+    scales = [scale for scale in scales if scale is not None and not isinstance(scale, nothing)]
     theirs = {
         "num_hidden_layers": len(model.blocks),
         "num_attention_heads": block.attn.num_heads,
@@ -158,8 +161,18 @@ def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(
         "norm_position": "before_readout" if isinstance(model.fc_norm, nothing) else "after_readout",
         "use_cls_token": model.cls_token is not None,
         "num_register_tokens": 0 if registers is None else registers.shape[1],
+        "qkv_bias": block.attn.qkv.bias is not None or getattr(block.attn, "q_bias", None) is not None,
+        "position_embedding": "rope" if positions is None else "learned",
+        "position_embedding_tokens": "patches" if model.no_embed_class and model.cls_token is not None else "all",
+        "use_distillation_token": hasattr(model, "dist_token"),
+        "mlp": "mlp" if type(block.mlp).__name__ == "Mlp" else "swiglu",
+        "architectures": ["ViTClsForImageClassification" if model.num_classes else "ViTClsModel"],
         "patch_bias": model.patch_embed.proj.bias is not None,
     }
     assert {key: tuple(ours[key]) if key == "image_size" else ours[key] for key in theirs} == theirs
+    assert (ours["layer_scale_init_value"] is not None) == (len(scales) == 2)
     assert all(isinstance(getattr(block.attn, name, None) or nothing(), nothing) for name in ("q_norm", "k_norm"))
+    config = ViTClsConfig.from_dict(ours | {"ignore_border": True})
+    config.architectures = ours["architectures"]
+    checked_tensors(Source(Path(name), family, config, tensors, {}), allow_missing=False)  # every name and shape
     assert family.processor(fields)["image_mean"] == list(model.pretrained_cfg["mean"])
