@@ -15,7 +15,8 @@ _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 def shape_of(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
     """The shape that a size is read off. Raises CheckpointError where the tensor is not there or has other axes."""
     if name not in tensors:
-        raise CheckpointError(f"no tensor that would be our {name!r}")
+        files = sorted({tensor.file.name for tensor in tensors.values()}) or ["the file"]
+        raise CheckpointError(f"{files[0]} has no tensor that would be our {name!r}")
     if len(tensors[name].shape) != axes:
         raise CheckpointError(f"tensor {tensors[name].name!r} has shape {tensors[name].shape}, expected {axes} axes")
     return tensors[name].shape

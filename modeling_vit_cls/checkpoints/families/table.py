@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...configuration_vit_cls import ViTClsConfig
-from ...errors import CheckpointError, ConfigError
+from ...errors import CheckpointError, ConfigError, shorten
 from ..tensor import Tensor
 from .layouts import Layout, Layouts
 
@@ -167,10 +167,14 @@ def has_classifier(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> boo
 
 
 def side_of(patch_size: Any) -> Any:
-    """The side of a patch where a config has a pair of equal ones, as transformers 5 may write; else what it has."""
-    if isinstance(patch_size, list | tuple) and len(patch_size) == 2 and patch_size[0] == patch_size[1]:
-        return patch_size[0]
-    return patch_size
+    """The side of a square patch, of which transformers 5 may write a pair. Raises CheckpointError for another pair."""
+    if not isinstance(patch_size, list | tuple):
+        return patch_size
+    if len(patch_size) != 2 or patch_size[0] != patch_size[1]:
+        raise CheckpointError(
+            f"config.json: patch_size={shorten(patch_size)} must be one number, or a pair of equal ones"
+        )
+    return patch_size[0]
 
 
 def labels(fields: dict[str, Any]) -> dict[str, Any]:
