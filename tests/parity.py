@@ -125,6 +125,7 @@ KNOWN = [
     if any(re.fullmatch(family.architectures, name) for family in timm_families.FAMILIES)
 ]
 ACTIVATIONS = {
+    "GELU": "gelu",
     "GELUnone": "gelu",
     "GELUtanh": "gelu_pytorch_tanh",
     "QuickGELU": "quick_gelu",
@@ -133,11 +134,24 @@ ACTIVATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(name):
+BUILT_OTHERWISE = [
+    ("vit_base_patch16_224", {"init_values": 1e-5, "qkv_bias": False, "global_pool": "avg", "depth": 3}),
+    ("vit_base_patch16_224", {"class_token": False, "global_pool": "avg", "fc_norm": False, "pre_norm": True}),
+    ("vit_base_patch16_224", {"class_token": False, "global_pool": "map", "num_classes": 7}),
+    ("vit_medium_patch16_gap_240", {"qkv_bias": True, "init_values": 0.0, "fc_norm": True, "num_classes": 0}),
+    ("vit_base_patch32_clip_quickgelu_224", {"act_layer": "gelu", "pre_norm": False, "embed_dim": 384}),
+    ("vit_small_patch14_reg4_dinov2", {"reg_tokens": 2, "num_classes": 3}),
+    ("vit_small_patch16_dinov3_qkvb", {"num_reg_tokens": 2, "global_pool": "token", "init_values": 1.0}),
+    ("vit_small_patch16_dinov3", {"use_fc_norm": True, "swiglu_mlp": True, "swiglu_align_to": 8, "qkv_bias": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), [(name, {}) for name in KNOWN] + BUILT_OTHERWISE)
+def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(name, arguments):
     with torch.device("meta"):  # shapes alone: some have billions of parameters
-        model = timm.create_model(name)
+        model = timm.create_model(name, **arguments)
     fields = {"architecture": name, "num_classes": model.num_classes, "pretrained_cfg": model.pretrained_cfg}
+    fields["model_args"] = arguments
     family = family_of(fields, name)
     found = {
         key: Tensor(key, Path(name), tuple(tensor.shape), "float32", lambda: None, tuple(tensor.shape))
