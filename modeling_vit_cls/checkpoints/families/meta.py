@@ -80,7 +80,7 @@ def _dinov3(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 _WIDTH_7B = 4096  # the only one without biases in its attention
 _PREFIXES = ("module.", "teacher.", "backbone.")
-_PREFIXED = tuple(f"{prefix}*" for prefix in _PREFIXES)
+_PREFIXED = ("teacher.*", "*backbone.*")
 _PROCESSOR = always(IMAGENET | BICUBIC)
 FAMILIES = (
     Family(

@@ -83,7 +83,8 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     classes, pool = _num_classes(fields, given), built["global_pool"]
     _refuse_readouts(name, classes, built)
     act = built["act_layer"] or "gelu"
-    fc_norm = pool == "avg" if built["fc_norm"] is None else built["fc_norm"]
+    fc_norm = pool == "avg" if built["fc_norm"] is None else bool(built["fc_norm"])
+    _refuse_norms(tensors, fc_norm)
     ours = sizes(tensors) | {
         "num_hidden_layers": built["depth"],
         "num_attention_heads": built["num_heads"],
@@ -119,6 +120,14 @@ def _num_classes(fields: dict[str, Any], given: dict[str, Any]) -> int:
     if not isinstance(said, int) or said < 0:
         raise CheckpointError(f"config.json: num_classes={said!r} must be a number of classes, 0 for no head")
     return said
+
+
+def _refuse_norms(tensors: Mapping[str, Tensor], fc_norm: bool) -> None:
+    """Raise CheckpointError where the file has the norm of the other place, which has the same name here."""
+    for tensor in (tensors[key] for key in ("norm.scale", "norm.bias") if key in tensors):
+        if tensor.name.startswith("fc_norm") != fc_norm:
+            asked = "fc_norm, after the pooling" if fc_norm else "norm, before the pooling"
+            raise CheckpointError(f"{tensor.file.name}: tensor {tensor.name!r}, but timm builds {asked}")
 
 
 def _refuse_readouts(name: str, classes: int, built: dict[str, Any]) -> None:
