@@ -22,6 +22,7 @@ from modeling_vit_cls import ViTClsConfig, ViTClsImageProcessor, export_pretrain
 from modeling_vit_cls.checkpoints.families import family_of, timm_export
 from modeling_vit_cls.checkpoints.families import timm as timm_families
 from modeling_vit_cls.checkpoints.families import torchvision as torchvision_families
+from modeling_vit_cls.checkpoints.load import Source, checked_tensors
 from modeling_vit_cls.checkpoints.tensor import Tensor
 
 OURS = {"logits", "cls_logits", "distillation_logits", "last_hidden_state", "pooler_output", "image_embeds"}
@@ -127,6 +128,7 @@ KNOWN = [
     if any(re.fullmatch(family.architectures, name) for family in timm_families.FAMILIES)
 ]
 ACTIVATIONS = {
+    "GELU": "gelu",
     "GELUnone": "gelu",
     "GELUtanh": "gelu_pytorch_tanh",
     "QuickGELU": "quick_gelu",
@@ -135,21 +137,36 @@ ACTIVATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(name):
+BUILT_OTHERWISE = [
+    ("vit_base_patch16_224", {"init_values": 1e-5, "qkv_bias": False, "global_pool": "avg", "depth": 3}),
+    ("vit_base_patch16_224", {"class_token": False, "global_pool": "avg", "fc_norm": False, "pre_norm": True}),
+    ("vit_base_patch16_224", {"class_token": False, "global_pool": "map", "num_classes": 7}),
+    ("vit_medium_patch16_gap_240", {"qkv_bias": True, "init_values": 0.0, "fc_norm": True, "num_classes": 0}),
+    ("vit_base_patch32_clip_quickgelu_224", {"act_layer": "gelu", "pre_norm": False, "embed_dim": 384}),
+    ("vit_small_patch14_reg4_dinov2", {"reg_tokens": 2, "num_classes": 3}),
+    ("vit_small_patch16_dinov3_qkvb", {"num_reg_tokens": 2, "global_pool": "token", "init_values": 1.0}),
+    ("vit_small_patch16_dinov3", {"use_fc_norm": True, "swiglu_mlp": True, "swiglu_align_to": 8, "qkv_bias": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), [(name, {}) for name in KNOWN] + BUILT_OTHERWISE)
+def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(name, arguments):
     with torch.device("meta"):  # shapes alone: some have billions of parameters
-        model = timm.create_model(name)
-    fields = {"architecture": name, "num_classes": model.num_classes, "global_pool": model.global_pool}
-    fields["pretrained_cfg"] = model.pretrained_cfg
+        model = timm.create_model(name, **arguments)
+    fields = {"architecture": name, "num_classes": model.num_classes, "pretrained_cfg": model.pretrained_cfg}
+    fields["model_args"] = arguments
     family = family_of(fields, name)
     found = {
         key: Tensor(key, Path(name), tuple(tensor.shape), "float32", lambda: None, tuple(tensor.shape))
         for key, tensor in model.state_dict().items()
     }
-    ours = family.fields(fields, family.convert(found))
+    tensors = family.convert(found)
+    ours = {"mlp": "mlp", "position_embedding": "learned"} | family.fields(fields, tensors)
     block, nothing = model.blocks[0], torch.nn.Identity
     act = block.mlp.act
-    registers = getattr(model, "reg_token", None)
+    registers, positions = getattr(model, "reg_token", None), getattr(model, "pos_embed", None)
+    scales = [getattr(block, name, None) for name in ("gamma_1", "gamma_2", "ls1", "ls2")]
+    scales = [scale for scale in scales if scale is not None and not isinstance(scale, nothing)]
     theirs = {
         "num_hidden_layers": len(model.blocks),
         "num_attention_heads": block.attn.num_heads,
@@ -161,11 +178,20 @@ def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(
         "norm_position": "before_readout" if isinstance(model.fc_norm, nothing) else "after_readout",
         "use_cls_token": model.cls_token is not None,
         "num_register_tokens": 0 if registers is None else registers.shape[1],
+        "qkv_bias": block.attn.qkv.bias is not None or getattr(block.attn, "q_bias", None) is not None,
+        "position_embedding": "rope" if positions is None else "learned",
+        "position_embedding_tokens": "patches" if model.no_embed_class and model.cls_token is not None else "all",
+        "use_distillation_token": hasattr(model, "dist_token"),
+        "mlp": "mlp" if type(block.mlp).__name__ == "Mlp" else "swiglu",
+        "architectures": ["ViTClsForImageClassification" if model.num_classes else "ViTClsModel"],
         "patch_bias": model.patch_embed.proj.bias is not None,
     }
     assert {key: tuple(ours[key]) if key == "image_size" else ours[key] for key in theirs} == theirs
+    assert (ours["layer_scale_init_value"] is not None) == (len(scales) == 2)
     assert all(isinstance(getattr(block.attn, name, None) or nothing(), nothing) for name in ("q_norm", "k_norm"))
-    config = ViTClsConfig(image_size=tuple(ours["image_size"]), patch_size=1)
+    config = ViTClsConfig.from_dict(ours | {"ignore_border": True})
+    config.architectures = ours["architectures"]
+    checked_tensors(Source(Path(name), family, config, tensors, {}), allow_missing=False)  # every name and shape
     processor = ViTClsImageProcessor.from_fields(family.processor(fields, config))
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     image = noise(config.image_hw[0] + 36, config.image_hw[1] + 101)

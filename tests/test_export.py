@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from conftest import TINY, tiny_model
 from safetensors.numpy import load_file
-from test_families import FOLDERS, load, no_part_of_the_model
+from test_families import FOLDERS, load
+from test_families_faults import no_part_of_the_model
 
 from hub_scripts.__main__ import main
 from modeling_vit_cls import (
@@ -181,6 +182,15 @@ def test_the_backbone_alone_is_exported_too(tmp_path):
     model = FlaxViTClsModel(ViTClsConfig(**TINY))
     export_pretrained(model, tmp_path / "out", "transformers")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == ["ViTModel"]
+
+
+@pytest.mark.parametrize("head", [None, True, False])
+def test_a_backbone_with_a_distillation_token_goes_out_whatever_head_it_might_get(head, tmp_path):
+    model = tiny_model(FlaxViTClsModel, use_distillation_token=True, use_distillation_head=head, layer_norm_eps=1e-12)
+    export_pretrained(model, tmp_path / "out", "transformers")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == ["DeiTModel"]
+    again = FlaxViTClsModel.from_pretrained(tmp_path / "out")
+    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
 
 
 def test_half_precision_stays_half(tmp_path):

@@ -70,7 +70,7 @@ def write_foreign(
             other.append(f"crop_rounding={image_processor.crop_rounding!r}")
     for name, fields in files.items():
         (folder / name).write_text(json.dumps(fields, indent=2) + "\n")
-    return other + [f"{name}={getattr(config, name)!r}" for name in _differences(folder, family, config)]
+    return other + [f"{name}={getattr(config, name)!r}" for name in _differences(folder, family, config, has_head)]
 
 
 def family_for(target: str, config: ViTClsConfig) -> Family:
@@ -93,15 +93,16 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
     return next(family for family in FAMILIES if family.name == name)
 
 
-def _differences(folder: Path, family: Family, config: ViTClsConfig) -> list[str]:
+def _differences(folder: Path, family: Family, config: ViTClsConfig, has_head: bool) -> list[str]:
     """Fields of no consequence here that a written checkpoint has otherwise. Raises ConfigError at any other."""
     try:
         source = open_checkpoint(folder)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{family.name} cannot express this config ({error})") from error
     back = source.config
+    unread = () if has_head else ("use_distillation_head",)
     for name in FIELD_NAMES:
-        if name not in _ELSEWHERE and _meaning(config, name) != _meaning(back, name):
+        if name not in (*_ELSEWHERE, *unread) and _meaning(config, name) != _meaning(back, name):
             rule = f"cannot be expressed by {family.name}, which would have {_meaning(back, name)!r}"
             raise ConfigError(name, getattr(config, name), rule)
     checked_tensors(source, allow_missing=False)

@@ -16,7 +16,7 @@ from ..modules import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from .adapt import canonical
 from .digests import architecture_digest
 from .families import FAMILIES, family_of, family_of_tensors
-from .families.table import NATIVE, Family
+from .families.table import NATIVE, Family, has_classifier, side_of
 from .tensor import FLOATS, Tensor
 from .weights import read_weights
 
@@ -75,16 +75,16 @@ def open_checkpoint(path: Path) -> Source:
         raise CheckpointError(f"{file if fields else path}, {family.name}: {error}") from error
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:  # any JSON may stand there
         raise CheckpointError(f"{file}, {family.name}: has fields of the wrong kind ({shorten(error)})") from error
-    config.architectures = fields.get("architectures")
+    config.architectures = fields.get("architectures", config.architectures)
     return Source(path, family, config, tensors, processor)
 
 
 def _with_border(ours: dict[str, Any]) -> dict[str, Any]:
     """Fields of a foreign checkpoint; what fills no patch is ignored by all the libraries that it may come from."""
-    size, patch = ours.get("image_size", 224), ours.get("patch_size", 16)
+    size, patch = ours.get("image_size", 224), side_of(ours.get("patch_size", 16))
     sides = size if isinstance(size, list | tuple) else [size]
     whole = isinstance(patch, int) and patch > 0 and all(isinstance(side, int) for side in sides)
-    return ours | {"ignore_border": whole and any(side % patch for side in sides)}
+    return ours | {"patch_size": patch, "ignore_border": whole and any(side % patch for side in sides)}
 
 
 def is_foreign(path: Path) -> bool:
@@ -157,7 +157,4 @@ def _check_stamps(source: Source) -> None:
 
 def has_head(source: Source) -> bool:
     """Whether a checkpoint has a classifier: by its config, or by its tensors where that does not say."""
-    named = source.config.architectures
-    if isinstance(named, list) and named and isinstance(named[0], str):
-        return "ForImageClassification" in named[0]
-    return any(name.startswith("classifier.") for name in source.tensors)
+    return has_classifier({"architectures": source.config.architectures}, source.tensors)

@@ -14,9 +14,10 @@ class LoadReport(Mapping[str, list[str]]):
 
     Names are parameter paths joined by dots. `missing_keys` were not in the files and are absent (only with
     `_do_init=False`), `new_keys` belong to a new head and were drawn at random, `dropped_keys` were in the files and
-    are not used by this class or readout, `interpolated_keys` were resampled to another size. `changed_fields` are
-    those of the config that change what the backbone computes with the same weights. `verified_keys`
-    were compared with the digests of the file; a file of another library has none.
+    are not used by this class or readout, `interpolated_keys` were resampled to another size, `converted_keys` are of
+    another type than in the file, float64 held as float32. `changed_fields` are those of the config that change what
+    the backbone computes with the same weights. `verified_keys` were compared with the digests of the file; a file of
+    another library has none.
     """
 
     missing_keys: list[str] = field(default_factory=list)
@@ -25,6 +26,7 @@ class LoadReport(Mapping[str, list[str]]):
     new_keys: list[str] = field(default_factory=list)
     dropped_keys: list[str] = field(default_factory=list)
     interpolated_keys: list[str] = field(default_factory=list)
+    converted_keys: list[str] = field(default_factory=list)
     changed_fields: list[str] = field(default_factory=list)
     verified_keys: list[str] = field(default_factory=list)
 
@@ -40,11 +42,12 @@ class LoadReport(Mapping[str, list[str]]):
         return getattr(self, name)
 
     def log(self, folder: Path) -> None:
-        """Warn of what is not simply the file's: missing, newly drawn, interpolated."""
+        """Warn of what is not simply the file's: missing, newly drawn, interpolated, rounded."""
         said = {
             "missing, left out of the parameters": self.missing_keys,
             "newly drawn, to be trained": self.new_keys,
             "interpolated to another image or patch size": self.interpolated_keys,
+            "float64 in the file, float32 in the parameters": self.converted_keys,
             "the weights were saved with another value of": self.changed_fields,
         }
         for what, names in said.items():

@@ -100,6 +100,7 @@ class FlaxPreTrainedModel(_Upstream):
         shapes = {name: self._shapes[own[name]] for name in own}
         taken = adapt(given, shapes, source, self.config, ignore_mismatched_sizes, report)
         flat = to_device({own[name]: leaf for name, leaf in taken.items()})
+        report.converted_keys += [name for name in taken if str(taken[name].dtype) != str(flat[own[name]].dtype)]
         drawn = self._draw(self.key, self.input_shape, {own[name] for name in report.new_keys})
         return unflatten_dict({**flat, **drawn}, sep=".")
 

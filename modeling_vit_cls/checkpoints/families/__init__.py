@@ -1,5 +1,6 @@
 """Checkpoints of other libraries: one file a family, a table of names and the facts; recognised by themselves."""
 
+import logging
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -23,6 +24,12 @@ FAMILIES = (
     *meta.FAMILIES,
 )
 
+logger = logging.getLogger(__name__)
+_UNPROVEN = (
+    "%s: without a config.json taken for %s; timm's models without a head have the same names: if it is one, put its "
+    'config.json there, {"architecture": "vit_...", "num_classes": 0}, for its image processor and its other sizes'
+)
+
 
 def family_of(fields: dict[str, Any], file: object) -> Family | None:
     """The family whose `config.json` this is, None if it says nothing. Raises CheckpointError for one unknown here."""
@@ -43,9 +50,14 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
 
 
 def family_of_tensors(found: Mapping[str, Tensor], path: object) -> Family:
-    """The family that a weight file without a config.json is of. Raises CheckpointError where none is recognised."""
+    """The family that a weight file without a config.json is of. Raises CheckpointError where none is recognised.
+
+    Warns where another library's files may have the same names.
+    """
     for family in FAMILIES:
         if any(fnmatchcase(family.short(name), pattern) for name in found for pattern in family.signature):
+            if not any(fnmatchcase(name, pattern) for name in found for pattern in family.proof):
+                logger.warning(_UNPROVEN, path, family.name)
             return family
     known = ", ".join(family.name for family in FAMILIES if family.signature)
     raise CheckpointError(

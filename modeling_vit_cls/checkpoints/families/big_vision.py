@@ -6,7 +6,7 @@ from typing import Any
 from ...errors import CheckpointError
 from ..tensor import Tensor
 from .layouts import conv, heads_in, heads_out, linear, norm, tokens
-from .sizes import sizes
+from .sizes import sizes, square_of_positions
 from .table import Family, has
 
 _POOLING = "readout.attention_pooling"
@@ -59,7 +59,11 @@ def _unstacked(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fields(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    ours = sizes(tensors) | {
+    ours = sizes(tensors)
+    use_cls_token = has(tensors, "embeddings.cls_token")
+    ours |= square_of_positions(tensors, ours["patch_size"], prefix=int(use_cls_token))
+    ours |= {
+        "use_cls_token": use_cls_token,
         "hidden_act": "gelu_pytorch_tanh",
         "layer_norm_eps": 1e-6,
         "position_interpolation": "bilinear_align_corners",
@@ -69,7 +73,7 @@ def _fields(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         ours["num_attention_heads"] = query.stored[-2]  # (D, heads, d)
     if has(tensors, "representation"):
         ours["representation_size"] = tensors["representation.kernel"].shape[-1]
-    ours["readout"] = "map" if has(tensors, _POOLING) else "cls" if ours["use_cls_token"] else "mean"
+    ours["readout"] = "map" if has(tensors, _POOLING) else "cls" if use_cls_token else "mean"
     return ours
 
 

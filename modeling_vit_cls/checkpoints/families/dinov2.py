@@ -7,7 +7,7 @@ from ...configuration_vit_cls import ViTClsConfig
 from ...errors import ConfigError
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, stacked, tokens, vector
-from .table import BICUBIC, IMAGENET, Export, Family, always, common_fields, has, labels, square
+from .table import BICUBIC, IMAGENET, Export, Family, always, common_fields, has_classifier, labels, square
 from .vit import attention
 
 _COPIED = [
@@ -61,7 +61,7 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     ours["num_register_tokens"] = fields.get("num_register_tokens", 4) if registers else 0
     ours["position_interpolation"] = "bicubic_antialias" if registers else "bicubic"
     ours["layer_norm_eps"] = fields.get("layer_norm_eps", 1e-6)
-    ours["readout"] = "cls_mean" if has(tensors, "classifier") else "cls"
+    ours["readout"] = "cls_mean" if has_classifier(fields, tensors) else "cls"
     return ours
 
 

@@ -78,7 +78,10 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
         "value_bias": config.qkv_bias,
         "use_gated_mlp": config.mlp == "swiglu",
     }
-    return Export(fields, zeros={"embeddings.mask_token": (1, 1, config.hidden_size)})
+    zeros = {"embeddings.mask_token": (1, 1, config.hidden_size)}
+    if not config.num_register_tokens:
+        zeros["embeddings.register_tokens"] = (1, 0, config.hidden_size)
+    return Export(fields, zeros=zeros)
 
 
 FAMILIES = (

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..tensor import Tensor
 from .layouts import linear, qkv, stacked, tokens
-from .sizes import dinov3_heads, shape_of, sizes
-from .table import BICUBIC, IMAGENET, Family, always
+from .sizes import dinov3_heads, shape_of, sizes, square_of_positions
+from .table import BICUBIC, IMAGENET, Family, always, has
 from .timm import TABLE as _TIMM
 
 _TIMMS_OWN = ("reg_token", "dist_token", "head", "attn_pool", "fc_norm", "norm_pre")
@@ -30,43 +30,57 @@ def _without_chunks(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name): tensor for name, tensor in found.items()}
 
 
-def _gated(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {"mlp": "swiglu", "hidden_act": "silu"} if "encoder.layer_00.mlp.gate.kernel" in tensors else {}
-
-
-def _registers(tensors: Mapping[str, Tensor]) -> int:
-    name = "embeddings.register_tokens"
-    return shape_of(tensors, name, 2)[0] if name in tensors else 0
+def _common(tensors: Mapping[str, Tensor], layer_scale: float | None) -> dict[str, Any]:
+    """Sizes, and what all of a kind have; Linears of a SwiGLU are called w1, w2, w3."""
+    gated = any(re.search(r"\.mlp\.w\d", tensor.name) for tensor in tensors.values())
+    return {
+        **sizes(tensors),
+        **({"mlp": "swiglu", "hidden_act": "silu"} if gated else {}),
+        "use_cls_token": True,
+        "layer_scale_init_value": layer_scale,
+    }
 
 
 def _dino(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    return sizes(tensors) | {"layer_norm_eps": 1e-6, "position_interpolation": "bicubic_offset"}
+    ours = _common(tensors, layer_scale=None)
+    return {
+        **ours,
+        **square_of_positions(tensors, ours["patch_size"], prefix=1),
+        "layer_norm_eps": 1e-6,
+        "position_interpolation": "bicubic_offset",
+    }
 
 
 def _dinov2(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    ours, name = _common(tensors, layer_scale=1e-5), "embeddings.register_tokens"
+    registers = shape_of(tensors, name, 2)[0] if name in tensors else 0  # nothing else tells the two kinds apart
     return {
-        **sizes(tensors),
-        **_gated(tensors),
+        **ours,
+        **square_of_positions(tensors, ours["patch_size"], prefix=1),
         "layer_norm_eps": 1e-6,
-        "num_register_tokens": _registers(tensors),
-        "position_interpolation": "bicubic_antialias" if _registers(tensors) else "bicubic_offset",
+        "num_register_tokens": registers,
+        "position_interpolation": "bicubic_antialias" if registers else "bicubic_offset",
     }
 
 
 def _dinov3(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    ours = sizes(tensors, (224, 224))
+    ours = _common(tensors, layer_scale=1e-5)
+    width = ours["hidden_size"]
     return {
         **ours,
-        **_gated(tensors),
-        "num_attention_heads": dinov3_heads(ours["hidden_size"]),
+        "num_attention_heads": dinov3_heads(width),
+        "image_size": 224,
         "layer_norm_eps": 1e-5,
-        "num_register_tokens": _registers(tensors) or 4,
+        "num_register_tokens": 4,
         "position_embedding": "rope",
+        "qkv_bias": width != _WIDTH_7B or has(tensors, "encoder.layer_00.attention.query.bias"),
         "key_bias": False,
     }
 
 
+_WIDTH_7B = 4096  # the only one without biases in its attention
 _PREFIXES = ("module.", "teacher.", "backbone.")
+_PREFIXED = ("teacher.*", "*backbone.*")
 _PROCESSOR = always(IMAGENET | BICUBIC)
 FAMILIES = (
     Family(
@@ -83,6 +97,7 @@ FAMILIES = (
         _dinov2,
         _DINOV2,
         signature=("blocks.*.ls1.gamma",),
+        proof=("*mask_token", "*register_tokens", "*.mlp.w12.weight", *_PREFIXED),
         prefixes=_PREFIXES,
         ignored=("mask_token",),
         prepare=_without_chunks,
@@ -93,6 +108,7 @@ FAMILIES = (
         _dino,
         TABLE,
         signature=("blocks.*.attn.qkv.weight",),
+        proof=_PREFIXED,
         prefixes=_PREFIXES,
         ignored=("head.mlp.*", "head.last_layer.*", "student.*"),
         processor=_PROCESSOR,

@@ -9,7 +9,7 @@ import numpy as np
 from ...configuration_vit_cls import ViTClsConfig
 from ..tensor import Tensor
 from .layouts import Layout, conv, linear, norm, qkv, tokens
-from .table import BICUBIC, Export, Family, always, common_fields, has, labels, square
+from .table import BICUBIC, Export, Family, always, common_fields, has_classifier, labels, side_of, square
 
 _COPIED = [
     "hidden_size",
@@ -46,16 +46,16 @@ TABLE = {
 
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    vision = fields.get("vision_config") or fields
+    vision, classifies = fields.get("vision_config") or fields, has_classifier(fields, tensors)
+    pooled = vision.get("vision_use_head", True) and not classifies  # a classifier reads the mean of the patches
     return {
         **{name: vision[name] for name in _COPIED if name in vision},
-        **(labels(fields) if has(tensors, "classifier") else {}),
+        **(labels(fields) if classifies else {}),
         "hidden_act": vision.get("hidden_act", "gelu_pytorch_tanh"),
         "layer_norm_eps": vision.get("layer_norm_eps", 1e-6),
         "attention_probs_dropout_prob": vision.get("attention_dropout", 0.0),
         "use_cls_token": False,
-        # transformers' classifier reads the mean of the patches, and leaves the pooling unused
-        "readout": "mean" if has(tensors, "classifier") or not has(tensors, _POOLING) else "map",
+        "readout": "map" if pooled else "mean",
     }
 
 
@@ -78,7 +78,7 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
 def _flexible_fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """SigLIP 2 NaFlex: patches of any image, one square table of positions that is resampled to its grid."""
     vision = fields.get("vision_config") or fields
-    size = math.isqrt(vision.get("num_patches", 256)) * vision.get("patch_size", 16)
+    size = math.isqrt(vision.get("num_patches", 256)) * side_of(vision.get("patch_size", 16))
     ours = _fields({**fields, "vision_config": {**vision, "image_size": size}}, tensors)
     return ours | {"position_interpolation": "bilinear_antialias"}
 

@@ -15,7 +15,8 @@ _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 def shape_of(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
     """The shape that a size is read off. Raises CheckpointError where the tensor is not there or has other axes."""
     if name not in tensors:
-        raise CheckpointError(f"no tensor that would be our {name!r}")
+        files = sorted({tensor.file.name for tensor in tensors.values()}) or ["the file"]
+        raise CheckpointError(f"{files[0]} has no tensor that would be our {name!r}")
     if len(tensors[name].shape) != axes:
         raise CheckpointError(f"tensor {tensors[name].name!r} has shape {tensors[name].shape}, expected {axes} axes")
     return tensors[name].shape
@@ -31,12 +32,10 @@ def dinov3_heads(width: int) -> int:
     return 32 if width == 4096 else max(width // 64, 1)
 
 
-def sizes(tensors: Mapping[str, Tensor], image_hw: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Our config's sizes, and the parts that are there, of tensors by our names.
+def sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Our config's sizes of tensors by our names, and nothing of which parts there are: a missing one would go unseen.
 
-    Of parts only those are judged by their presence whose lack shows elsewhere: in every block, or in the number of
-    positions. Without `image_hw` in pixels the image is the square that the learned positions are for. Raises
-    CheckpointError where a tensor that tells a size is missing, or where the positions are those of no square.
+    Raises CheckpointError where a tensor that tells a size is missing.
     """
     side, _, channels, width = shape_of(tensors, "embeddings.patch_embedding.projection.kernel", 4)
     ours = {
@@ -46,31 +45,21 @@ def sizes(tensors: Mapping[str, Tensor], image_hw: tuple[int, int] | None = None
         "intermediate_size": shape_of(tensors, "encoder.layer_00.mlp.fc1.kernel", 2)[1],
         "patch_size": side,
         "num_channels": channels,
-        "qkv_bias": has(tensors, "encoder.layer_00.attention.query.bias"),
-        "use_cls_token": has(tensors, "embeddings.cls_token"),
-        "use_distillation_token": has(tensors, "embeddings.distillation_token"),
-        "layer_scale_init_value": 1e-5 if has(tensors, "encoder.layer_00.layer_scale1") else None,
     }
     if has(tensors, "classifier"):
         ours["num_labels"] = shape_of(tensors, "classifier.kernel", 2)[1]
-    if has(tensors, "embeddings.position_embedding.embedding"):
-        ours |= _positions(tensors, side, image_hw, ours["use_cls_token"] + ours["use_distillation_token"])
-    elif image_hw is not None:
-        ours["image_size"] = image_hw
     return ours
 
 
-def _positions(
-    tensors: Mapping[str, Tensor], side: int, image_hw: tuple[int, int] | None, prefix: int
-) -> dict[str, Any]:
-    """The image's size, and whether [CLS] has a position too."""
-    rows, _ = shape_of(tensors, "embeddings.position_embedding.embedding", 2)
-    if image_hw is not None:
-        patches = (image_hw[0] // side) * (image_hw[1] // side)
-        return {"image_size": image_hw, "position_embedding_tokens": "patches" if rows == patches and prefix else "all"}
+def square_of_positions(tensors: Mapping[str, Tensor], side: int, prefix: int) -> dict[str, Any]:
+    """The square image that learned positions are for, and whether `prefix` tokens before the patches have one too.
+
+    Raises CheckpointError where there are none, and where they are those of no square.
+    """
+    name = "embeddings.position_embedding.embedding"
+    rows, _ = shape_of(tensors, name, 2)
     for covered, tokens in ((prefix, "all"), (0, "patches")):
         grid = math.isqrt(max(rows - covered, 0))
         if grid and grid * grid == rows - covered:
             return {"image_size": grid * side, "position_embedding_tokens": tokens}
-    name = tensors["embeddings.position_embedding.embedding"].name
-    raise CheckpointError(f"tensor {name!r} has {rows} positions, those of no square image")
+    raise CheckpointError(f"tensor {tensors[name].name!r} has {rows} positions, those of no square image")

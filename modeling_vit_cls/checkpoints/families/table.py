@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...configuration_vit_cls import ViTClsConfig
-from ...errors import CheckpointError, ConfigError
+from ...errors import CheckpointError, ConfigError, shorten
 from ..tensor import Tensor
 from .layouts import Layout, Layouts
 
@@ -43,8 +43,9 @@ class Family(NamedTuple):
     """A kind of checkpoint.
 
     It is recognised by the `model_types` of a config.json, by timm's names of `architectures` (a regular expression),
-    or, without a config.json, by a tensor that no earlier
-    one has: the `signature`, shell wildcards of which one is enough. `table` maps a module or parameter of theirs,
+    or, without a config.json, by a tensor that no earlier one has: the `signature`, shell wildcards of which one is
+    enough. Where another library's files can have the same names, `proof` are wildcards of names in full that only
+    this one's have; a file without any is taken with a warning. `table` maps a module or parameter of theirs,
     "{}" for the block's number, to ours; `prefixes` are taken off their names; tensors that match `ignored` (shell
     wildcards, after the prefix) are no part of the model; `prepare` puts right what is more than a name. `fields` gives
     our config's fields from their config and the tensors by our names; `processor` the image processor's, from their
@@ -58,6 +59,7 @@ class Family(NamedTuple):
     model_types: tuple[str, ...] = ()
     architectures: str = ""
     signature: tuple[str, ...] = ()
+    proof: tuple[str, ...] = ("*",)
     prefixes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda found: found
@@ -86,6 +88,8 @@ class Family(NamedTuple):
             yield name, tensor
             return
         if any(fnmatchcase(name, pattern) for pattern in self.ignored):
+            return
+        if 0 in tensor.shape:  # transformers writes registers even where there are none of them
             return
         number = re.search(r"(?<=[._])\d+(?=\.)", name)
         pattern = name if number is None else name[: number.start()] + "{}" + name[number.end() :]
@@ -156,6 +160,25 @@ NATIVE = Family("vit_cls", _own_fields, model_types=("vit_cls",), prefixes=("vit
 def has(tensors: Mapping[str, Tensor], module: str) -> bool:
     """Whether a tensor, or any of a module, is there; a module in part is for the strict check to refuse."""
     return any(name == module or name.startswith(f"{module}.") for name in tensors)
+
+
+def has_classifier(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether there is a classifier: by the class that a config.json names, or by the tensors where it names none."""
+    named = fields.get("architectures")
+    if isinstance(named, list) and named and isinstance(named[0], str):
+        return "ForImageClassification" in named[0]
+    return has(tensors, "classifier")
+
+
+def side_of(patch_size: Any) -> Any:
+    """The side of a square patch, of which transformers 5 may write a pair. Raises CheckpointError for another pair."""
+    if not isinstance(patch_size, list | tuple):
+        return patch_size
+    if len(patch_size) != 2 or patch_size[0] != patch_size[1]:
+        raise CheckpointError(
+            f"config.json: patch_size={shorten(patch_size)} must be one number, or a pair of equal ones"
+        )
+    return patch_size[0]
 
 
 def labels(fields: dict[str, Any]) -> dict[str, Any]:

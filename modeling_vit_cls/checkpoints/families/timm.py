@@ -1,9 +1,7 @@
-"""timm's `vit_*` and `deit*`, DINOv2, DINOv3, CLIP and SigLIP too: fused qkv, sizes read off the tensors."""
+"""timm's `vit_*` and `deit*`, DINOv2, DINOv3, CLIP and SigLIP too: fused qkv, the model that its config.json builds."""
 
 import math
-import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from PIL import Image
@@ -12,8 +10,9 @@ from ...configuration_vit_cls import ViTClsConfig
 from ...errors import CheckpointError, shorten
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
-from .sizes import dinov3_heads, heads_of, sizes
-from .table import IMAGENET, Family, has
+from .sizes import sizes
+from .table import IMAGENET, Family
+from .timm_architectures import arguments
 from .timm_export import INTERPOLATIONS, export
 
 # Architectures whose block is ours; others share the names of their tensors but compute something else with them.
@@ -23,21 +22,15 @@ _PLAIN = (
 )
 _GIANT = r"vit_giant_patch14(_reg4)?_dinov2"
 _DINOV3 = r"vit_(tiny|small|small_plus|base|large|huge_plus|7b)_patch16_dinov3(_qkvb)?"
-_ACTIVATIONS = {
-    "*_quickgelu_*": "quick_gelu",
-    "vit_so400m_patch16_siglip*": "gelu_pytorch_tanh",
-    "vit_giantopt_*siglip*": "gelu_pytorch_tanh",
-    "vit_base_patch32_siglip_*": "gelu_pytorch_tanh",
-    "vit_large_patch16_siglip*_512": "gelu_pytorch_tanh",
-}
 _ACT_LAYERS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
-# Arguments of create_model that are read here, that show in the tensors, or that act in training alone; others may
-# change what the model computes.
+# Arguments of create_model that are read here, that show in a tensor's shape, or that act in training alone; others
+# may change what the model computes.
 _ARGUMENTS = {"img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio"}
 _ARGUMENTS |= {"qkv_bias", "init_values", "class_token", "no_embed_class", "reg_tokens", "num_reg_tokens", "pre_norm"}
 _ARGUMENTS |= {"fc_norm", "use_fc_norm", "global_pool", "act_layer", "swiglu_mlp", "swiglu_align_to", "weight_init"}
 _ARGUMENTS |= {"dynamic_img_size", "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate"}
 _ARGUMENTS |= {"proj_drop_rate", "attn_drop_rate", "drop_path_rate"}
+_EVAS_NAMES = {"num_reg_tokens": "reg_tokens", "use_fc_norm": "fc_norm"}
 _READOUTS = {"token": "cls", "avg": "mean", "map": "map", "": "cls"}
 
 _POOLING = "readout.attention_pooling"
@@ -82,51 +75,73 @@ _EVA = _EVA_ROWS | TABLE | _EVA_ROWS  # its own names come first
 
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    name, given = str(fields["architecture"]), fields.get("model_args") or {}
+    """What timm's create_model("local-dir:...") builds: the name's arguments, model_args before them."""
+    name: str = fields["architecture"]
+    given: dict[str, Any] = fields.get("model_args") or {}
     for argument in sorted(set(given) - _ARGUMENTS):
         problem = f"{argument}={given[argument]!r} is not known here, and may change what the model computes"
         raise CheckpointError(f"config.json: model_args: {problem}")
-    ours = sizes(tensors, _size(fields, given))
-    by_name = next((act for pattern, act in _ACTIVATIONS.items() if fnmatchcase(name, pattern)), "gelu")
-    norms = [tensors[key].name for key in ("norm.scale", "norm.bias") if key in tensors]
-    registers = re.search(r"_reg(\d)", name)
-    pool = fields.get("global_pool", given.get("global_pool", "token"))
-    prefix = ours["use_cls_token"] or has(tensors, "embeddings.register_tokens")
-    if pool == "map" and prefix:
-        raise CheckpointError("config.json: global_pool='map' of timm leaves out [CLS] and registers, which ours reads")
-    if pool == "" and has(tensors, "classifier"):
-        raise CheckpointError("config.json: global_pool='' with a classifier, which would classify each token")
-    if "_distilled" in name and not has(tensors, "classifier"):
-        raise CheckpointError("config.json: a distilled backbone of timm gives two tokens' mean, ours [CLS]")
-    if "embed_dim" in given and "num_heads" not in given:
-        raise CheckpointError("config.json: model_args gives embed_dim, and must give num_heads too")
-    ours |= {
-        "num_attention_heads": given.get("num_heads") or _heads(name, ours["hidden_size"]),
-        "hidden_act": _ACT_LAYERS.get(str(given["act_layer"]), given["act_layer"])
-        if given.get("act_layer")
-        else by_name,
+    built = arguments(name)
+    built |= {_EVAS_NAMES.get(argument, argument): value for argument, value in given.items()}
+    classes, pool = _num_classes(fields, given), built["global_pool"]
+    _refuse_readouts(name, classes, built)
+    act = built["act_layer"] or "gelu"
+    fc_norm = pool == "avg" if built["fc_norm"] is None else bool(built["fc_norm"])
+    _refuse_norms(tensors, fc_norm)
+    ours = sizes(tensors) | {
+        "num_hidden_layers": built["depth"],
+        "num_attention_heads": built["num_heads"],
+        "image_size": _size(fields, given),
+        "qkv_bias": bool(built["qkv_bias"]),
+        "layer_scale_init_value": built["init_values"] or None,
+        "hidden_act": _ACT_LAYERS.get(act, act),
         "layer_norm_eps": 1e-5 if "_clip" in name or "_dinov3" in name else 1e-6,
-        "readout": _READOUTS.get(pool, pool),
-        "patch_bias": "_clip" not in name,
-        "use_cls_token": given.get("class_token", "_gap" not in name and "siglip" not in name),
+        "pre_norm": bool(built["pre_norm"]),
+        "patch_bias": not built["pre_norm"],
+        "use_cls_token": bool(built["class_token"]),
         "use_distillation_token": "_distilled" in name,
-        "num_register_tokens": given.get("reg_tokens", int(registers[1]) if registers else 0),
+        "num_register_tokens": built["reg_tokens"],
+        "position_embedding_tokens": "patches" if built["no_embed_class"] and built["class_token"] else "all",
         "position_interpolation": "bicubic_antialias",
-        "pre_norm": has(tensors, "pre_norm"),
-        "norm_position": "after_readout" if any(key.startswith("fc_norm") for key in norms) else "before_readout",
+        "readout": _READOUTS.get(pool, pool),
+        "norm_position": "after_readout" if fc_norm else "before_readout",
+        "architectures": ["ViTClsForImageClassification" if classes else "ViTClsModel"],
     }
-    if has(tensors, "encoder.layer_00.mlp.gate"):
+    if built["swiglu_mlp"]:
         ours |= {"mlp": "swiglu", "hidden_act": "silu"}
     if "_dinov3" in name:
         ours |= {"position_embedding": "rope", "key_bias": False}
-        ours["num_register_tokens"] = given.get("num_reg_tokens", 4)
-    return ours | _labels(fields, ours.get("num_labels", 0))
+    return ours | ({"num_labels": classes} | _labels(fields, classes) if classes else {})
 
 
-def _heads(name: str, width: int) -> int:
-    if "_dinov3" in name:
-        return dinov3_heads(width)
-    return 16 if "giantopt" in name or name == "vit_base_patch16_gap_224" else heads_of(width)
+def _num_classes(fields: dict[str, Any], given: dict[str, Any]) -> int:
+    """Classes of the head, 0 for none. Raises CheckpointError where timm would put a new head for the file's."""
+    said = fields.get("num_classes", (fields.get("pretrained_cfg") or {}).get("num_classes", 1000))
+    if given.get("num_classes", said) != said:
+        problem = f"num_classes={said!r}, but model_args has {given['num_classes']!r}: timm would draw a new head"
+        raise CheckpointError(f"config.json: {problem}")
+    if not isinstance(said, int) or said < 0:
+        raise CheckpointError(f"config.json: num_classes={said!r} must be a number of classes, 0 for no head")
+    return said
+
+
+def _refuse_norms(tensors: Mapping[str, Tensor], fc_norm: bool) -> None:
+    """Raise CheckpointError where the file has the norm of the other place, which has the same name here."""
+    for tensor in (tensors[key] for key in ("norm.scale", "norm.bias") if key in tensors):
+        if tensor.name.startswith("fc_norm") != fc_norm:
+            asked = "fc_norm, after the pooling" if fc_norm else "norm, before the pooling"
+            raise CheckpointError(f"{tensor.file.name}: tensor {tensor.name!r}, but timm builds {asked}")
+
+
+def _refuse_readouts(name: str, classes: int, built: dict[str, Any]) -> None:
+    """Raise CheckpointError where timm makes of the tokens what our readouts do not."""
+    pool = built["global_pool"]
+    if pool == "map" and (built["class_token"] or built["reg_tokens"]):
+        raise CheckpointError("config.json: global_pool='map' of timm leaves out [CLS] and registers, which ours reads")
+    if pool == "" and classes:
+        raise CheckpointError("config.json: global_pool='' with a classifier, which would classify each token")
+    if "_distilled" in name and not classes:
+        raise CheckpointError("config.json: a distilled backbone of timm gives two tokens' mean, ours [CLS]")
 
 
 def _size(fields: dict[str, Any], given: dict[str, Any]) -> tuple[int, int]:

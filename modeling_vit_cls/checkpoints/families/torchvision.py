@@ -6,7 +6,7 @@ from typing import Any
 from ...configuration_vit_cls import ViTClsConfig
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, qkv, tokens
-from .sizes import sizes
+from .sizes import sizes, square_of_positions
 from .table import BICUBIC, IMAGENET, Family, has
 
 TABLE = {
@@ -29,7 +29,9 @@ TABLE = {
 
 
 def _fields(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    ours = sizes(tensors) | {"layer_norm_eps": 1e-6, "position_interpolation": "bicubic_align_corners"}
+    ours = sizes(tensors)
+    ours |= square_of_positions(tensors, ours["patch_size"], prefix=1)
+    ours |= {"layer_norm_eps": 1e-6, "position_interpolation": "bicubic_align_corners"}
     if has(tensors, "representation"):
         ours["representation_size"] = tensors["representation.kernel"].shape[-1]
     return ours

@@ -64,7 +64,9 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
         refuse_unless(fields, pooler_act="tanh")
         ours["representation_size"] = fields.get("pooler_output_size") or fields.get("hidden_size", 768)
     ours["use_distillation_token"] = fields["model_type"] == "deit"
-    ours["use_distillation_head"] = has(tensors, "distillation_classifier")
+    named = fields.get("architectures")
+    teacher = named[0].endswith("WithTeacher") if named else has(tensors, "distillation_classifier")
+    ours["use_distillation_head"] = teacher
     return ours
 
 

@@ -1,0 +1,63 @@
+"""What timm's name of an architecture fixes: the arguments that it is built with unless model_args has others."""
+
+import re
+from fnmatch import fnmatchcase
+from typing import Any
+
+# Blocks and heads by the size in the name.
+_SIZES = {
+    "tiny": (12, 3),
+    "small": (12, 6),
+    "small_plus": (12, 6),
+    "medium": (12, 8),
+    "base": (12, 12),
+    "large": (24, 16),
+    "huge": (32, 16),
+    "huge_plus": (32, 20),
+    "so400m": (27, 16),
+    "giantopt": (40, 16),
+    "giant": (40, 24),
+    "7b": (40, 32),
+}
+# The first pattern that a name matches says.
+_LAYER_SCALES = {"deit3_*": 1e-6, "*_dinov[23]*": 1e-5, "vit_medium_*_reg?_gap_*": 1e-5, "vit_medium_*_gap_*": 1e-6}
+_ACTIVATIONS = {
+    "*_quickgelu_*": "quick_gelu",
+    "vit_so400m_patch16_siglip*": "gelu_tanh",
+    "vit_giantopt_*siglip*": "gelu_tanh",
+    "vit_base_patch32_siglip_*": "gelu_tanh",
+    "vit_large_patch16_siglip*_512": "gelu_tanh",
+}
+_POOLS = {"*_gap*": "avg", "*_dinov3*": "avg", "*_siglip*": "map"}
+_NO_BIAS = ("vit_medium_patch??_gap_*", "*_dinov3")
+_PLAIN_NORM = ("*_patch??_gap_*", "*_siglip_gap_*", "*_dinov3*")  # before the pooling, though it is the mean
+_GATED = ("*_plus_*_dinov3*", "vit_7b_*", "vit_giant_patch14_*")
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """Arguments of an architecture that is ours too, by their names in timm's VisionTransformer."""
+    _, size = name.partition("_patch")[0].removesuffix("_distilled").split("_", 1)
+    registers = re.search(r"_reg(\d)", name)
+    depth, heads = _SIZES[size]
+    return {
+        "depth": depth,
+        "num_heads": 16 if name == "vit_base_patch16_gap_224" else heads,
+        "qkv_bias": not _matches(name, _NO_BIAS),
+        "init_values": _first(name, _LAYER_SCALES),
+        "act_layer": _first(name, _ACTIVATIONS),
+        "swiglu_mlp": _matches(name, _GATED),
+        "pre_norm": "_clip" in name,
+        "class_token": "_gap" not in name and "_siglip" not in name,
+        "reg_tokens": 4 if "_dinov3" in name else int(registers[1]) if registers else 0,
+        "no_embed_class": name.startswith("deit3_") or registers is not None,
+        "global_pool": _first(name, _POOLS) or "token",
+        "fc_norm": False if _matches(name, _PLAIN_NORM) else None,  # None: after a mean
+    }
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _first(name: str, values: dict[str, Any]) -> Any:
+    return next((value for pattern, value in values.items() if fnmatchcase(name, pattern)), None)
