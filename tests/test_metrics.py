@@ -86,6 +86,19 @@ def test_calibration_error_by_hand():
     assert found["ece"] == pytest.approx((2 * 0.35 + 0.3) / 5, abs=1e-6)
 
 
+def test_calibration_error_bin_by_bin():
+    confidence = np.random.default_rng(0).uniform(0.5, 1, 400).astype(np.float32)
+    right = np.ceil(confidence * 15) % 2 == 0  # bins that are too sure beside bins that are not sure enough
+    wanted = 0.0
+    for low in range(15):
+        inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if inside.any():
+            wanted += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    rows = np.stack([confidence, 1 - confidence], axis=1)
+    found = ExpectedCalibrationError().compute(predictions=rows, references=np.where(right, 0, 1))
+    assert found["ece"] == pytest.approx(wanted, rel=1e-5)
+
+
 def test_calibration_error_of_the_certain_and_of_the_calibrated():
     ece = ExpectedCalibrationError()
     assert ece.compute(predictions=np.eye(4), references=[0, 1, 2, 3]) == {"ece": 0.0}
