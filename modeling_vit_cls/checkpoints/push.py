@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
     GatedRepoError,
-    HTTPError,  # of requests in 0.36, of httpx since: the base of what either raises where no answer came
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # requests' in 0.36, httpx's since: what both raise is one
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -27,10 +27,10 @@ _LONGEST_WAIT = 60.0  # more than this is not waited for, whatever the Hub asks
 
 @dataclass(frozen=True)
 class Push:
-    """What a push changes, or has changed: `url` is the commit that holds it, None where there is none yet."""
+    """What a push changes, or has changed; `url` is that of the newest commit, or where there will be one."""
 
     repo_id: str
-    url: str | None
+    url: str
     creates_repository: bool
     changes: tuple[Change, ...]
 
@@ -174,7 +174,7 @@ class _Pusher:
     def _compared(self, remote: _Remote) -> Push:
         if self.private and remote.private is False:
             raise CheckpointError(f"{self.repo_id}: is public; make it private in its settings, then push again")
-        url = remote.head and f"{self.api.endpoint}/{self.repo_id}/commit/{remote.head}"
+        url = f"{self.api.endpoint}/{self.repo_id}" + (f"/commit/{remote.head}" if remote.head else "")
         changes = compare(self.files, remote.files, self.with_results)
         return Push(self.repo_id, url, self.created or remote.head is None, tuple(changes))
 
