@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import exchange, variants, verify
+from . import exchange, push, variants, verify
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,10 +16,11 @@ def main(arguments: list[str] | None = None) -> int:
     variants.add_parser(verbs)
     exchange.add_parsers(verbs)
     verify.add_parser(verbs)
+    push.add_parser(verbs)
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # ImportError: an extra that a verb needs is not installed
         if chosen.debug:
             raise
         print(f"vit-cls: {error}", file=sys.stderr)

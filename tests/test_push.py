@@ -11,7 +11,9 @@ import pytest
 from conftest import tiny_model
 from local_hub import LocalHub, Repository
 
+from hub_scripts.__main__ import main
 from modeling_vit_cls import CheckpointError, FlaxViTClsForImageClassification
+from modeling_vit_cls.cards import write_card
 from modeling_vit_cls.checkpoints.changes import EVAL_RESULTS
 from modeling_vit_cls.checkpoints.push import plan_push, push_folder
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 TOKEN = "hf_" + "x" * 34
 RESULTS = {
     "README.md": b"---\nlibrary_name: vit-cls\n---\n# A card\n",
-    "results.json": b'{"metrics": {"accuracy": 0.5}}',
+    "results.json": b'{"metrics": {"accuracy": 0.5}, "dataset": {"name": "someone/flowers"}}',
     "recipe.yaml": b"learning_rate: 0.001\n",
     "trainer_state.json": b"{}",
     "training_curve.png": b"a picture",
@@ -364,3 +366,44 @@ def test_a_folder_without_a_whole_checkpoint_is_refused(hub, folder, repo_id, tm
     with pytest.raises(CheckpointError, match="holds no weights"):
         push_folder(folder, repo_id, with_results=True)
     assert hub.requests[before:] == []
+
+
+def test_the_verb_plans_pushes_and_has_nothing_left_to_do(hub, folder, repo_id, capsys):
+    before = len(hub.requests)
+    assert main(["push", str(folder), repo_id, "--dry_run", "--json"]) == 0
+    assert writes(hub, before) == []
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["dry_run"], plan["is_needed"], plan["creates_repository"]) == (True, True, True)
+    assert {change["path"] for change in plan["changes"]} == set(pushed(folder))
+
+    assert main(["push", str(folder), repo_id, "--private", "--message", "Mine"]) == 0
+    shown = capsys.readouterr()
+    assert f"{repo_id}: pushed: {hub.url}/{repo_id}/commit/" in shown.out
+    assert hub.repositories[repo_id].private
+    assert main(["push", str(folder), repo_id]) == 0
+    assert "holds all of it already" in capsys.readouterr().out
+    assert commits(hub, repo_id) == 2
+    assert TOKEN not in shown.out + shown.err
+
+
+def test_the_verb_pushes_the_card_under_the_repositorys_name(hub, folder, repo_id, capsys):
+    (folder / "README.md").unlink()
+    write_card(folder)
+    before = {name: (folder / name).read_bytes() for name in ("README.md", "config.json")}
+    assert main(["push", str(folder), repo_id, "--revision", "v2"]) == 0
+    assert f"from_pretrained('{repo_id}')" in hub.files(repo_id, "v2")["README.md"].decode()
+    assert before == {name: (folder / name).read_bytes() for name in before}, "the folder is as it was"
+
+
+def test_the_verb_fails_in_one_line(hub, folder, repo_id, capsys, tmp_path):
+    assert main(["push", str(tmp_path / "nowhere"), repo_id]) == 1
+    assert capsys.readouterr().err == f"vit-cls: {tmp_path / 'nowhere'}: there is no such folder\n"
+    hub.faults = iter(["403"])
+    assert main(["push", str(folder), repo_id]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"vit-cls: {repo_id}: the token may not write to it")
+    assert error.count("\n") == 1
+    assert TOKEN not in error
+    with pytest.raises(SystemExit) as stopped:
+        main(["push", str(folder)])
+    assert stopped.value.code == 2
