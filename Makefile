@@ -5,8 +5,12 @@ VENV ?= .venv-$(TRANSFORMERS)
 BIN = $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: test parity lint format constraints clean
+.PHONY: demo test parity lint format constraints clean
 .DELETE_ON_ERROR:
+
+demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and pictures, reload, predict
+	rm -rf build/vit_cls_digits_cls build/vit_cls_digits_mean
+	$(BIN)/python -m hub_scripts.demo
 
 test: $(VENV)/ready  ## the tests, in one world
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -6,7 +6,7 @@ import sys
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # transformers 5 misses PyTorch aloud; we do not
 
-from . import benchmark, exchange, predict, train, variants, verify
+from . import benchmark, exchange, predict, push, train, variants, verify
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     variants.add_parser(verbs)
     exchange.add_parsers(verbs)
     verify.add_parser(verbs)
+    push.add_parser(verbs)
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)

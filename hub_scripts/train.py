@@ -31,11 +31,10 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         recipe = read_recipe(arguments.recipe, arguments.overrides)
     except ConfigError as error:
-        arguments.parser.error(str(error))
+        return arguments.parser.error(str(error))
     results = run_recipe(recipe)
     if arguments.json:
-        print(json.dumps(results))
-        return
+        return print(json.dumps(results))
     for name, value in results["metrics"].items():
         print(f"{name:<18}{value:.4f}")
     print(f"folder            {recipe.training.output_dir}")

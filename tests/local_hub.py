@@ -1,14 +1,17 @@
 """A Hugging Face Hub on 127.0.0.1: repositories in memory, served over real HTTP to the real huggingface_hub.
 
 It knows what the client asks of models: create, commit (one step, all or nothing), branches and tags, listings,
-downloads with ETag and Range; of Spaces, downloads. Every request is noted in `requests`.
+downloads with ETag and Range, weights in LFS on demand; of Spaces, downloads. Every request is noted in `requests`, and
+can be made to fail.
 """
 
 import base64
 import hashlib
+import io
 import json
 import re
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -22,6 +25,7 @@ class Repository:
         self.commits: dict[str, Files] = {}
         self.history: list[str] = []
         self.refs: dict[str, str] = {}
+        self.private = False
         self.commit({}, "initial commit", "main")
 
     def commit(self, files: Files, message: str, ref: str) -> str:
@@ -41,6 +45,9 @@ class LocalHub:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[tuple[str, str]] = []
+        self.faults: Iterator[str] = iter(())  # for each request to come: "", a status, or how the answer is lost
+        self.lfs = False  # whether weights go to LFS
+        self.objects: dict[str, bytes] = {}  # of LFS, by SHA-256
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -53,6 +60,7 @@ class LocalHub:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two writes: the second would wait 40 ms for an ACK
     hub: LocalHub
 
     def log_message(self, *_: object) -> None:
@@ -61,13 +69,27 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._route()
 
-    do_HEAD = do_POST = do_DELETE = do_GET
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
     def _route(self) -> None:
         url = urlsplit(self.path)
         path, self.query = unquote(url.path), parse_qs(url.query)
         self.hub.requests.append((self.command, path))
         self.body = self._read_body()
+        fault = next(self.hub.faults, "")
+        if fault.isdigit():
+            said = f"no, {self.headers.get('Authorization')}"  # a server may say what it was asked with
+            self._error(int(fault), "", said, **({"Retry-After": "7"} if fault == "429" else {}))
+        elif fault == "lost before":
+            self.close_connection = True
+        elif fault == "lost after":
+            answers, self.wfile = self.wfile, io.BytesIO()
+            self._answer(path)
+            self.wfile, self.close_connection = answers, True
+        else:
+            self._answer(path)
+
+    def _answer(self, path: str) -> None:
         for method, pattern, action in _ROUTES:
             match = re.fullmatch(pattern, path)
             if match and self.command in method:
@@ -114,7 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
         fields = json.loads(self.body)
         id = f"{fields.get('organization') or 'user'}/{fields['name']}"
         exists = id in self.hub.repositories
-        self.hub.repositories.setdefault(id, Repository())
+        if not exists:
+            self.hub.repositories[id] = Repository()
+            self.hub.repositories[id].private = fields.get("private") is True or fields.get("visibility") == "private"
         self._json(
             {"url": f"{self.hub.url}/{id}", "error": "exists"} if exists else {"url": f"{self.hub.url}/{id}"},
             409 if exists else 200,
@@ -127,10 +151,36 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"errors": [], "warnings": []})
 
     def preupload(self, id: str, rev: str) -> None:
-        if self._commit(id, rev):
+        if found := self._commit(id, rev):
             files = json.loads(self.body)["files"]
-            rows = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None} for f in files]
+            ignored = found[0].commits[found[1]].get(".gitignore", b"").decode().split()
+            rows = [
+                {
+                    "path": f["path"],
+                    "uploadMode": self._mode(f["path"]),
+                    "shouldIgnore": f["path"] in ignored,
+                    "oid": None,
+                }
+                for f in files
+            ]
             self._json({"files": rows})
+
+    def _mode(self, path: str) -> str:
+        return "lfs" if self.hub.lfs and path.endswith(".safetensors") else "regular"
+
+    def lfs_batch(self, id: str) -> None:
+        rows = []
+        for wanted in json.loads(self.body)["objects"]:
+            upload = {"upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"}}
+            rows.append({**wanted, **({} if wanted["oid"] in self.hub.objects else {"actions": upload})})
+        self._json({"transfer": "basic", "objects": rows})
+
+    def lfs_upload(self, oid: str) -> None:
+        if hashlib.sha256(self.body).hexdigest() == oid:
+            self.hub.objects[oid] = self.body
+            self._json({})
+        else:
+            self._error(422, "", "the object is not what its name says")
 
     def commit(self, id: str, rev: str) -> None:
         if not (found := self._commit(id, rev)):
@@ -147,10 +197,15 @@ class _Handler(BaseHTTPRequestHandler):
                     return
             elif item["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
+            elif item["key"] == "lfsFile":
+                files[value["path"]] = self.hub.objects[value["oid"]]
             elif item["key"] == "deletedFile":
                 files.pop(value["path"])
-        sha = repository.commit(files, message, rev)
-        self._json({"success": True, "commitOid": sha, "commitUrl": f"{self.hub.url}/{id}/commit/{sha}"})
+        request = f"refs/pr/{len(repository.refs)}" if "create_pr" in self.query else None
+        sha = repository.commit(files, message, request or rev)
+        urls = {"commitUrl": f"{self.hub.url}/{id}/commit/{sha}"}
+        urls |= {"pullRequestUrl": f"{self.hub.url}/{id}/discussions/1"} if request else {}
+        self._json({"success": True, "commitOid": sha, **urls})
 
     def name(self, id: str, kind: str, name: str) -> None:
         fields = json.loads(self.body or b"{}")
@@ -164,12 +219,20 @@ class _Handler(BaseHTTPRequestHandler):
         if found := self._commit(id, rev):
             files = found[0].commits[found[1]]
             rows = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
-            self._json({"_id": id, "id": id, "sha": found[1], "private": False, "siblings": rows, "tags": []})
+            self._json(
+                {"_id": id, "id": id, "sha": found[1], "private": found[0].private, "siblings": rows, "tags": []}
+            )
 
     def tree(self, id: str, rev: str) -> None:
         if found := self._commit(id, rev):
             files = found[0].commits[found[1]].items()
-            self._json([{"type": "file", "path": n, "size": len(c), "oid": _oid(c)} for n, c in files])
+            self._json([{"type": "file", "path": n, "size": len(c), **self._digests(n, c)} for n, c in files])
+
+    def _digests(self, name: str, content: bytes) -> dict[str, object]:
+        if self._mode(name) == "regular":
+            return {"oid": _oid(content)}
+        lfs = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+        return {"oid": _oid(json.dumps(lfs).encode()), "lfs": lfs}
 
     def resolve(self, id: str, rev: str, path: str) -> None:
         if not (found := self._commit(id, rev)):
@@ -197,6 +260,8 @@ _ROUTES = [
     ("GET", "/api/whoami-v2", _Handler.whoami),
     ("POST", "/api/validate-yaml", _Handler.validate),
     ("POST", f"/api/models/{_ID}/preupload/{_REV}", _Handler.preupload),
+    ("POST", f"/{_ID}\\.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    ("PUT", "/lfs/(?P<oid>[0-9a-f]+)", _Handler.lfs_upload),
     ("POST", f"/api/models/{_ID}/commit/{_REV}", _Handler.commit),
     ("POST", f"/api/models/{_ID}/(?P<kind>branch|tag)/(?P<name>[^/]+)", _Handler.name),
     ("GET", f"/api/models/{_ID}", _Handler.info),

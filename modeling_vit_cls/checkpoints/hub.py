@@ -1,10 +1,10 @@
-"""Checkpoints on the Hub: a repository brought into the cache as a folder, a folder pushed as one commit."""
+"""Checkpoints on the Hub: a repository brought into the cache as a folder."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 from ..errors import CheckpointError, shorten
 from .folder import to_path
 from .load import config_file
-from .weights import FLAX, INDEX, PICKLES, SINGLE, holds_weights, is_checkpoint_file, is_weight_file, pickle_refused
+from .weights import FLAX, INDEX, PICKLES, SINGLE, holds_weights, pickle_refused
 
 _FILES = ("config.json", "preprocessor_config.json", SINGLE, INDEX, "model-[0-9]*-of-[0-9]*.safetensors")
 _OTHER_WEIGHTS = (FLAX, "*.safetensors", "*.npz")  # fetched only where there are none of the above
@@ -89,37 +89,3 @@ def _download(repo_id: str, subfolder: str, revision: str | None, hub: dict[str,
     if pickled:
         raise pickle_refused(f"{repo_id}/{pickled}")
     return root
-
-
-def push_folder(
-    folder: Path,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
-    commit_message: str = "Upload model",
-    commit_description: str | None = None,
-) -> str:
-    """Push the checkpoint in a folder in one commit, and return the commit's URL; the repository is made if need be.
-
-    What else lies in the folder stays here. Weight files of ours that the folder no longer has (old shards) are removed
-    in the same commit.
-    """
-    api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    files = sorted(entry for entry in folder.iterdir() if is_checkpoint_file(entry.name))
-    names = {entry.name for entry in files}
-    stale = [name for name in api.list_repo_files(repo_id, revision=revision) if is_weight_file(name)]
-    operations = [CommitOperationAdd(entry.name, str(entry)) for entry in files]
-    operations += [CommitOperationDelete(name) for name in stale if name not in names]
-    commit = api.create_commit(
-        repo_id,
-        operations,
-        commit_message=commit_message,
-        commit_description=commit_description,
-        revision=revision,
-        create_pr=create_pr,
-    )
-    return commit.commit_url

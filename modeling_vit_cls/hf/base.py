@@ -20,8 +20,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..checkpoints.adapt import adapt, canonical
 from ..checkpoints.folder import to_path
-from ..checkpoints.hub import checkpoint_path, push_folder
+from ..checkpoints.hub import checkpoint_path
 from ..checkpoints.load import checked_tensors, open_checkpoint, parameter_shapes
+from ..checkpoints.push import push_folder
 from ..checkpoints.report import LoadReport
 from ..checkpoints.tensor import to_device
 from ..configuration_vit_cls import ViTClsConfig
@@ -310,7 +311,7 @@ class FlaxPreTrainedModel(_Upstream):
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "checkpoint"
             self._write(target, params, max_shard_size)
-            return push_folder(target, repo_id, **kwargs)
+            return push_folder(target, repo_id, **kwargs).url
 
     def _write(
         self,

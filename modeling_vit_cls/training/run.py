@@ -1,19 +1,23 @@
 """From a recipe to a folder: train, benchmark, and write the model, its results, its recipe and its card."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from ..cards import write_card
 from ..configuration_vit_cls import ViTClsConfig
-from ..data.sources import class_names, load_images
+from ..data.sources import class_names, load_images, open_image
 from ..errors import ConfigError
 from ..evaluation.benchmark import DEFAULT_METRICS, benchmark
 from ..evaluation.results import Results, results, write_results
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from .recipe import DataArguments, ModelArguments, Recipe
 from .trainer import FlaxTrainer
+
+_DRAWN = 8  # images of the test split whose attention the card shows
 
 
 def run_recipe(recipe: Recipe) -> Results:
@@ -48,6 +52,8 @@ def run_recipe(recipe: Recipe) -> Results:
     )
     write_results(folder / "results.json", whole)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+    readable = (row["image"] for row in test if str(row["image"]["path"]) not in trainer.bad_images)
+    write_card(folder, [open_image(image) for image in islice(readable, _DRAWN)])
     return whole
 
 

@@ -1,0 +1,35 @@
+"""`make demo`: both readouts trained by their recipes, then reloaded by an Auto class to classify test images."""
+
+import json
+import sys
+from pathlib import Path
+
+from .__main__ import main
+
+RECIPES = ("vit_cls_digits_cls", "vit_cls_digits_mean")
+SHOWN = 5
+
+
+def run() -> int:
+    """Train, benchmark, write cards and pictures, reload, predict; the exit status."""
+    for stem in RECIPES:
+        if status := main(["train", f"configuration/{stem}.yaml", "--output_dir", f"build/{stem}"]):
+            return status
+
+    from modeling_vit_cls import FlaxAutoModelForImageClassification, ImageClassificationPipeline
+    from modeling_vit_cls.data.sources import load_images, open_image
+
+    for stem in RECIPES:
+        folder = Path("build", stem)
+        accuracy = json.loads((folder / "results.json").read_text())["metrics"]["accuracy"]
+        print(f"\n{stem}: test accuracy {accuracy:.4f}, card {folder / 'README.md'}")
+        print("  pictures: " + ", ".join(str(picture) for picture in sorted(folder.glob("*.png"))))
+        classify = ImageClassificationPipeline(FlaxAutoModelForImageClassification.from_pretrained(str(folder)))
+        test = load_images("digits", "test").select(range(SHOWN))
+        for row, (best,) in zip(test, classify([open_image(row["image"]) for row in test], top_k=1)):
+            print(f"  {row['image']['path']} is a {row['label']}: {best['label']} ({best['score']:.2f})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

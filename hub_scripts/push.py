@@ -1,0 +1,53 @@
+"""`vit-cls push FOLDER REPO_ID`: a trained model to the Hub, in one commit."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "push",
+        help="a folder -> the Hub",
+        description="Push checkpoint, card, results and recipe in one commit; none where the Hub has them all already.",
+        epilog="example: vit-cls push my-vit user/my-vit --dry_run",
+    )
+    parser.add_argument("folder", help="a folder that was trained into, or saved with save_pretrained")
+    parser.add_argument("repo_id", help="user/name on the Hub; it is made if need be")
+    parser.add_argument("--private", action="store_true", help="make it private; refuse one that is public")
+    parser.add_argument("--revision", help="the branch to push to (default: main); it is made if need be")
+    parser.add_argument("--dry_run", action="store_true", help="only say what would change")
+    parser.add_argument("--message", default="Upload model", help="of the commit (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="machine-readable: one object")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Push, or plan it, and say what changes."""
+    from modeling_vit_cls.checkpoints.changes import CARD
+    from modeling_vit_cls.checkpoints.push import plan_push, push_folder
+
+    folder = Path(arguments.folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder")
+    options: dict[str, Any] = {"private": arguments.private or None, "revision": arguments.revision}
+    options |= {"with_results": True}
+    if (folder / CARD).is_file():
+        from modeling_vit_cls.cards import card_to_push
+
+        options["card"] = card_to_push(folder, arguments.repo_id)
+    if arguments.dry_run:
+        push = plan_push(folder, arguments.repo_id, **options)
+    else:
+        push = push_folder(folder, arguments.repo_id, commit_message=arguments.message, **options)
+    if arguments.json:
+        said = {**asdict(push), "is_needed": push.is_needed, "dry_run": arguments.dry_run}
+        print(json.dumps(said))
+        return
+    for change in push.changes:
+        print(f"{change.action:<10}{change.size:>15,}  {change.path}")
+    done = "would be pushed" if arguments.dry_run else "pushed"
+    print(f"{push.repo_id}: {done if push.is_needed else 'holds all of it already'}: {push.url}")

@@ -1,0 +1,100 @@
+"""What a trained folder says of itself: config and weights, results.json, trainer_state.json, recipe.yaml."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..checkpoints.changes import RECIPE, RESULTS, STATE
+from ..checkpoints.load import has_head, open_checkpoint, read_json
+from ..configuration_vit_cls import ViTClsConfig
+from ..errors import CheckpointError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A classifier and what is known of it; a dict is empty where its file is not there.
+
+    `name` is what `from_pretrained` is given: the Hub id, or the folder's own name.
+    """
+
+    name: str
+    config: ViTClsConfig
+    parameters: int
+    results: dict[str, Any]
+    state: dict[str, Any]
+    recipe: dict[str, Any]
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, by their numbers."""
+        id2label: Any = self.config.id2label
+        return [str(id2label[i]) for i in range(self.config.num_classes)]
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """Name, split, number of examples and revision of what was measured on."""
+        return self.results.get("dataset") or {}
+
+    @property
+    def dataset_id(self) -> str | None:
+        """The dataset's id, if it is one of the Hub."""
+        return hub_id(self.dataset.get("name"))
+
+    @property
+    def base_model(self) -> str | None:
+        """Id of the model that was fine-tuned, if it is one of the Hub."""
+        return hub_id(self.recipe.get("model_name_or_path"))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Measured numbers by name."""
+        found = (self.results.get("metrics") or {}).items()
+        return {name: value for name, value in found if isinstance(value, int | float) and not isinstance(value, bool)}
+
+
+def read_facts(folder: Path, repo_id: str | None) -> Facts:
+    """Read a folder. Raises CheckpointError, naming the file, for one that holds no classifier or cannot be read."""
+    source = open_checkpoint(folder)
+    if not has_head(source):
+        raise CheckpointError(f"{folder}: holds no classifier; cards are written for classifiers")
+    return Facts(
+        repo_id or folder.resolve().name,
+        source.config,
+        sum(_count(tensor.shape) for tensor in source.tensors.values()),
+        _read_json(folder / RESULTS),
+        _read_json(folder / STATE),
+        _read_recipe(folder / RECIPE),
+    )
+
+
+def hub_id(name: Any) -> str | None:
+    """A name if it is an id on the Hub, user/name, and no folder here."""
+    return name if isinstance(name, str) and _HUB_ID.fullmatch(name) and not Path(name).exists() else None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}
+
+
+def _read_recipe(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{file}: expected names and values, got {type(recipe).__name__}")
+    return recipe
+
+
+def _count(shape: Any) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count

@@ -1,0 +1,81 @@
+"""A card's facts for machines: the YAML at the head of README.md, and the Hub's .eval_results."""
+
+import math
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
+from .facts import Facts
+
+_TASK = "image-classification"
+
+
+def card_metadata(facts: Facts) -> str:
+    """YAML for the head of a card; what nobody measured or said is not in it."""
+    fields: dict[str, Any] = {}
+    if facts.recipe.get("license"):
+        fields["license"] = str(facts.recipe["license"])
+    if facts.base_model:
+        fields |= {"base_model": facts.base_model, "base_model_relation": "finetune"}
+    if facts.dataset_id:
+        fields["datasets"] = [facts.dataset_id]
+    results = _eval_results(facts)
+    if results:
+        fields |= {"metrics": [result.metric_type for result in results], "eval_results": results}
+        fields["model_name"] = facts.name  # of the model-index, which the results become
+    data = ModelCardData(library_name="vit-cls", pipeline_tag=_TASK, tags=["jax", "flax", "vision"], **fields)
+    return data.to_yaml(line_break="\n").strip()
+
+
+def eval_results_yaml(facts: Facts) -> str | None:
+    """What the Hub shows beside a model, as `.eval_results/*.yaml`; None where the dataset is not one of the Hub.
+
+    One entry, of the accuracy or else of the first metric. huggingface.co/docs/hub/eval-results.
+    """
+    finite = _finite(facts)
+    if not facts.dataset_id or not finite:
+        return None
+    name = "accuracy" if "accuracy" in finite else next(iter(finite))
+    dataset = {"id": facts.dataset_id, "task_id": "default"}
+    if facts.dataset.get("revision"):
+        dataset["revision"] = str(facts.dataset["revision"])
+    entry: dict[str, Any] = {"dataset": dataset, "value": finite[name]}
+    if facts.results.get("date"):
+        entry["date"] = str(facts.results["date"])
+    notes = [name]
+    if facts.dataset.get("split"):
+        notes.append(f"split {facts.dataset['split']}")
+    if facts.dataset.get("examples"):
+        notes.append(f"{facts.dataset['examples']} examples")
+    entry["notes"] = ", ".join(notes)
+    return yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)
+
+
+def dataset_title(facts: Facts) -> str:
+    """A dataset's name for readers: an id, or the last part of a path, which is nobody else's business."""
+    name = str(facts.dataset.get("name", ""))
+    return name if facts.dataset_id else name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _eval_results(facts: Facts) -> list[EvalResult]:
+    title = dataset_title(facts)
+    # Of what is not on the Hub, the type says how it was read.
+    kind = facts.dataset_id or ("digits" if title == "digits" else "imagefolder")
+    return [
+        EvalResult(
+            task_type=_TASK,
+            dataset_type=kind,
+            dataset_name=title,
+            dataset_split=facts.dataset.get("split"),
+            dataset_revision=facts.dataset.get("revision"),
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in _finite(facts).items()
+        if title
+    ]
+
+
+def _finite(facts: Facts) -> dict[str, float]:
+    return {name: value for name, value in facts.metrics.items() if math.isfinite(value)}

@@ -1,0 +1,219 @@
+"""A folder pushed to the Hub in one commit: read the repository, compare, commit; done when there is no difference."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # requests' in 0.36, httpx's since: what both raise is one
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import RepoFile
+
+from ..errors import CheckpointError
+from .changes import Change, Content, compare, files_to_push
+from .push_errors import in_one_line, is_temporary, retry_after, unwrapped
+
+WAITS = (1.0, 2.0, 4.0)  # seconds before each further attempt
+_LONGEST_WAIT = 60.0  # more than this is not waited for, whatever the Hub asks
+
+
+@dataclass(frozen=True)
+class Push:
+    """What a push changes, or has changed; `url` is that of the newest commit, or where there will be one."""
+
+    repo_id: str
+    url: str
+    creates_repository: bool
+    changes: tuple[Change, ...]
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the repository is not yet what is pushed."""
+        return any(change.action != "unchanged" for change in self.changes)
+
+
+@dataclass(frozen=True)
+class _Remote:
+    """A repository at one commit; `head` is None where there is none, `has_branch` false where it is main's instead."""
+
+    head: str | None
+    files: tuple[RepoFile, ...] = ()
+    has_branch: bool = False
+    private: bool | None = None
+
+
+def plan_push(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    with_results: bool = False,
+    card: str | None = None,
+) -> Push:
+    """What `push_folder` would change; the Hub is only read."""
+    files = files_to_push(folder, with_results, card)
+    pusher = _Pusher(HfApi(token=token), repo_id, revision, files, with_results, private)
+    return pusher.persist(pusher.plan)
+
+
+def push_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Upload model",
+    commit_description: str | None = None,
+    with_results: bool = False,
+    card: str | None = None,
+) -> Push:
+    """Push the checkpoint in a folder in one commit; the repository and the branch are made if need be.
+
+    Files of ours that the folder no longer has (old shards) go in the same commit; what others put there stays, and
+    what else lies in the folder stays here. Where the repository holds it all already, no commit is made.
+
+    Args:
+        private: of a repository that is made; True refuses one that is public already.
+        with_results: push also what training and benchmark left: card, results, recipe, training log and pictures.
+        card: pushed instead of the folder's README.md.
+
+    What fails for a while is tried again, four times in all. Raises CheckpointError in one line, with the repository
+    and the reason: no access, no answer, another commit meanwhile. The repository then is as it was, or all new.
+    """
+    files = files_to_push(folder, with_results, card)
+    pusher = _Pusher(HfApi(token=token), repo_id, revision, files, with_results, private)
+    commit = {"commit_message": commit_message, "commit_description": commit_description, "create_pr": create_pr}
+    return pusher.persist(partial(pusher.push, commit))
+
+
+class _Pusher:
+    """One push, over all its attempts."""
+
+    def __init__(
+        self,
+        api: HfApi,
+        repo_id: str,
+        revision: str | None,
+        files: dict[str, Content],
+        with_results: bool,
+        private: bool | None,
+    ):
+        self.api, self.repo_id, self.revision = api, repo_id, revision
+        self.files, self.with_results, self.private = files, with_results, private
+        self.parent: str | None = None  # the commit that was read first: ours goes on top of it, or nowhere
+        self.created = False
+        self.sent = False  # whether a commit may have arrived whose answer did not
+
+    def persist(self, attempt: Callable[[], Push]) -> Push:
+        """An attempt repeated while what stops it may pass. Each begins by reading, so a lost answer is found out."""
+        for wait in (*WAITS, None):
+            try:
+                return attempt()
+            except CheckpointError:
+                raise
+            except (HTTPError, OSError, ValueError, LookupError, RuntimeError) as raised:
+                error = unwrapped(raised)
+                asked = retry_after(error)
+                if wait is None or not is_temporary(error) or asked > _LONGEST_WAIT:
+                    line = in_one_line(error, self.repo_id, self.revision, self.api.token, unsure=self.sent)
+                    raise CheckpointError(line) from None  # the cause holds the request, and that the token
+            time.sleep(max(wait, asked))
+        raise AssertionError("the last attempt returns or raises")
+
+    def plan(self) -> Push:
+        """Read the repository and compare."""
+        return self._compared(self._read())
+
+    def push(self, commit: dict[str, Any]) -> Push:
+        """Read, compare, and commit what differs."""
+        remote = self._read()
+        push = self._compared(remote)
+        if remote.has_branch and not push.is_needed:
+            return push
+        if self.parent is None:
+            remote = self._make(remote)
+            self.parent = remote.head
+        elif remote.head != self.parent:
+            remedy = "look at it, and push again to replace its files"
+            raise CheckpointError(f"{self.repo_id}: somebody else has committed to it meanwhile; {remedy}")
+        push = self._compared(remote)
+        return self._commit(push, commit) if push.is_needed else push
+
+    def _read(self) -> _Remote:
+        if "/" not in self.repo_id:
+            self.repo_id = f"{self.api.whoami()['name']}/{self.repo_id}"
+        has_branch = True
+        try:
+            info = self.api.model_info(self.repo_id, revision=self.revision)
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError as error:
+            if error.response.status_code == 401:  # whoever may not write cannot know whether it is there
+                raise
+            return _Remote(None)
+        except RevisionNotFoundError:
+            info, has_branch = self.api.model_info(self.repo_id), False
+        return _Remote(info.sha, self._tree(info.sha), has_branch, info.private)
+
+    def _tree(self, commit: str | None) -> tuple[RepoFile, ...]:
+        entries = self.api.list_repo_tree(self.repo_id, recursive=True, revision=commit)
+        return tuple(entry for entry in entries if isinstance(entry, RepoFile))
+
+    def _compared(self, remote: _Remote) -> Push:
+        if self.private and remote.private is False:
+            raise CheckpointError(f"{self.repo_id}: is public; make it private in its settings, then push again")
+        url = f"{self.api.endpoint}/{self.repo_id}" + (f"/commit/{remote.head}" if remote.head else "")
+        changes = compare(self.files, remote.files, self.with_results)
+        return Push(self.repo_id, url, self.created or remote.head is None, tuple(changes))
+
+    def _make(self, remote: _Remote) -> _Remote:
+        """Make the repository and the branch where they are missing, and read again what the Hub put there."""
+        if remote.head is None:
+            self.created = True
+            self.api.create_repo(self.repo_id, private=self.private, exist_ok=True)
+            remote = self._read()
+        if not remote.has_branch and self.revision is not None:
+            self.api.create_branch(self.repo_id, branch=self.revision, exist_ok=True)
+            remote = self._read()
+        return remote
+
+    def _commit(self, push: Push, commit: dict[str, Any]) -> Push:
+        operations: list[Any] = []
+        for change in push.changes:
+            if change.action == "delete":
+                operations.append(CommitOperationDelete(change.path))
+            elif change.action != "unchanged":
+                content = self.files[change.path]
+                operations.append(
+                    CommitOperationAdd(change.path, content if isinstance(content, bytes) else str(content))
+                )
+        try:
+            made = self.api.create_commit(
+                self.repo_id, operations, revision=self.revision, parent_commit=self.parent, **commit
+            )
+        except (HTTPError, OSError, json.JSONDecodeError, LookupError, RuntimeError) as raised:
+            error = unwrapped(raised)
+            self.sent = self.sent or is_temporary(error)
+            if commit["create_pr"] and self.sent:  # reading main again would not show a pull request
+                line = in_one_line(error, self.repo_id, self.revision, self.api.token, unsure=True)
+                raise CheckpointError(f"{line}; look at its pull requests first") from None
+            raise
+        self.sent = True
+        left = compare(self.files, self._tree(made.oid), self.with_results)
+        names = [change.path for change in left if change.action != "unchanged"]
+        if names:
+            problem = f"the Hub has not taken {', '.join(names)} as pushed; does the repository's .gitignore name them?"
+            raise CheckpointError(f"{self.repo_id}: {problem}")
+        return Push(self.repo_id, made.commit_url, push.creates_repository, push.changes)

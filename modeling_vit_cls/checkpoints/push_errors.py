@@ -1,0 +1,79 @@
+"""What stops a push: whether it may pass, and how it is said in one line that holds no token."""
+
+import json
+import re
+
+from huggingface_hub import get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+# 412: the branch has moved on, by our own commit whose answer was lost or by another's; reading again tells.
+_TEMPORARY = {408, 412, 429, 500, 502, 503, 504}
+_FINAL = (OfflineModeIsEnabled, LocalTokenNotFoundError, FileNotFoundError, PermissionError, IsADirectoryError)
+
+
+def unwrapped(error: Exception) -> Exception:
+    """What stopped an upload: huggingface_hub raises RuntimeError over it, which says only of which file."""
+    cause = error.__cause__
+    return cause if isinstance(error, RuntimeError) and isinstance(cause, Exception) else error
+
+
+def is_temporary(error: Exception) -> bool:
+    """Whether to try again: the Hub is busy or broken, or no whole answer came."""
+    if isinstance(error, HfHubHTTPError):
+        return _status(error) in _TEMPORARY
+    if isinstance(error, ValueError) and not isinstance(error, OSError):
+        return isinstance(error, json.JSONDecodeError)
+    return not isinstance(error, _FINAL)
+
+
+def retry_after(error: Exception) -> float:
+    """Seconds that the Hub asks to wait; 0 where it does not say."""
+    asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+    return float(asked) if re.fullmatch(r"\d+(\.\d+)?", asked) else 0.0
+
+
+def in_one_line(error: Exception, repo_id: str, revision: str | None, token: str | bool | None, unsure: bool) -> str:
+    """The repository, the reason and the remedy; `unsure`: a commit was sent, and no answer came."""
+    where = repo_id if revision is None else f"{repo_id} at revision {revision!r}"
+    after = "push again: what has arrived is not sent twice" if unsure else "nothing was pushed"
+    return f"{where}: {_without_token(_reason(error), token)}; {after}"
+
+
+def _reason(error: Exception) -> str:
+    status, said = _status(error), _first_line(getattr(error, "server_message", None) or "")
+    if isinstance(error, HFValidationError):
+        return "is not the name of a Hub repository (user/name)"
+    if status == 401:
+        return "the Hub does not take the token, or got none: set HF_TOKEN to one that may write"
+    if status == 403:
+        return f"the token may not write to it ({said or 'forbidden'})"
+    if status == 404:
+        return f"the Hub does not find it, or what it should belong to ({said or 'not found'})"
+    if status == 412:
+        return "somebody else is committing to it"
+    if status == 429:
+        asked = retry_after(error)
+        return f"too many requests; the Hub asks to wait {asked:.0f} s" if asked else "too many requests; wait a while"
+    if status is not None and status >= 500:
+        return f"the Hub is out of order (HTTP {status})"
+    if status is not None:
+        return f"the Hub refuses (HTTP {status}: {said or _first_line(str(error))})"
+    if isinstance(error, _FINAL) or (isinstance(error, ValueError) and not is_temporary(error)):
+        return " ".join(str(error).split())
+    return f"the Hub does not answer ({_first_line(str(error)) or type(error).__name__})"
+
+
+def _status(error: Exception) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0][:200]
+
+
+def _without_token(text: str, token: str | bool | None) -> str:
+    """A text in which every token is struck out; a server may say in its answer what it was asked with."""
+    own = token if isinstance(token, str) else get_token()
+    if own:
+        text = text.replace(own, "***")
+    return re.sub(r"hf_[A-Za-z0-9]{8,}", "***", text)

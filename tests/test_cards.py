@@ -1,0 +1,307 @@
+"""Model cards: what was measured and nothing else, whatever the names; a snippet that runs, metadata for the Hub."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import yaml
+from conftest import tiny_model
+from huggingface_hub import ModelCard
+from PIL import Image
+from test_pictures import LOG, ODD
+
+from modeling_vit_cls import CheckpointError, FlaxViTClsModel
+from modeling_vit_cls.cards import card_to_push, render_card, write_card
+from modeling_vit_cls.checkpoints.changes import EVAL_RESULTS
+
+PICTURES = ["training_curve.png", "confusion_matrix.png", "attention.png"]
+RESULTS: dict[str, Any] = {
+    "model": {"name": "trained", "class": "FlaxViTClsForImageClassification", "readout": "cls", "parameters": 1},
+    "dataset": {"name": "someone/flowers", "split": "test", "examples": 400, "revision": "5503434"},
+    "metrics": {"accuracy": 0.96, "macro_f1": 0.951234},
+    "confusion_matrix": (np.eye(5, dtype=int) * 80).tolist(),
+    "throughput": {"images_per_second": 1234.5, "batch_size": 32, "dtype": "float32", "includes": "decode, forward"},
+    "recipe": None,
+    "versions": {"jax": "0.10.2", "vit-cls": "0.1.0"},
+    "hardware": {"processor": "A Processor (R)", "cores": 2, "accelerators": ["NVIDIA H200", "NVIDIA H200"]},
+    "date": "2026-11-23",
+}
+RECIPE = {"license": "apache-2.0", "model_name_or_path": "google/vit-base-patch16-224", "learning_rate": 1e-3}
+STATE = {"global_step": 20, "epoch": 2.0, "log_history": LOG}
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cards") / "trained"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path) -> Path:
+    """A folder as training and benchmark leave it."""
+    folder = Path(shutil.copytree(saved, tmp_path / "trained"))
+    write(folder, results=RESULTS, recipe=RECIPE, state=STATE)
+    return folder
+
+
+def write(folder: Path, results: Any = None, recipe: Any = None, state: Any = None) -> None:
+    files = {"results.json": results, "recipe.yaml": recipe, "trainer_state.json": state}
+    for name, content in files.items():
+        if content is not None:
+            (folder / name).write_text(yaml.safe_dump(content) if name.endswith("yaml") else json.dumps(content))
+
+
+def images() -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8))
+
+
+def test_metadata_is_what_the_hub_reads(folder):
+    data = ModelCard(render_card(folder, "user/flowers-vit")).data
+    assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "vit-cls", "image-classification")
+    assert data.tags == ["jax", "flax", "vision"]
+    assert (data.base_model, data.datasets) == ("google/vit-base-patch16-224", ["someone/flowers"])
+    assert data.metrics == ["accuracy", "macro_f1"]
+    assert data.model_name == "user/flowers-vit"
+    assert data.eval_results is not None
+    found = {result.metric_type: result for result in data.eval_results}
+    assert {name: result.metric_value for name, result in found.items()} == RESULTS["metrics"]
+    assert found["accuracy"].dataset_type == "someone/flowers"
+    assert (found["accuracy"].dataset_split, found["accuracy"].dataset_revision) == ("test", "5503434")
+
+
+def test_the_card_says_what_was_measured_and_how(folder):
+    write_card(folder, images())
+    text = (folder / "README.md").read_text()
+    for words in (
+        "| accuracy | 0.9600 |",
+        "| macro\\_f1 | 0.9512 |",
+        "someone/flowers, split test, revision 5503434, 400 images, on 2026-11-23",
+        "1,234 images per second, batches of 32, float32, with decode, forward",
+        "A Processor (R), 2 cores, 2 x NVIDIA H200",
+        "jax 0.10.2, vit-cls 0.1.0",
+        "Trained for 20 steps, 2 epochs, a training loss of 0.5000 at the end.",
+        "vit-cls train recipe.yaml\nvit-cls benchmark trained --dataset_name someone/flowers --split test\n",
+        "its standard error is 0.0098",
+        "(calibration) was not measured",
+        "the [CLS] token",
+        "LABEL\\_0, LABEL\\_1",
+    ):
+        assert words in text
+    links = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
+    assert sorted(links) == sorted(PICTURES)
+    for link in links:
+        with Image.open(folder / link) as picture:
+            assert picture.format == "PNG"
+
+
+def test_eval_results_are_what_the_hub_reads(folder):
+    write_card(folder)
+    entries = yaml.safe_load((folder / EVAL_RESULTS).read_text())
+    assert entries == [
+        {
+            "dataset": {"id": "someone/flowers", "task_id": "default", "revision": "5503434"},
+            "value": 0.96,
+            "date": "2026-11-23",
+            "notes": "accuracy, split test, 400 examples",
+        }
+    ]
+    if hasattr(huggingface_hub, "parse_eval_result_entries"):
+        assert huggingface_hub.parse_eval_result_entries(entries)[0].value == 0.96
+
+
+def test_what_was_not_measured_is_not_printed(saved, tmp_path):
+    folder = Path(shutil.copytree(saved, tmp_path / "trained"))
+    text = render_card(folder)
+    headings = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert headings == ["Use", "Limits"]
+    assert "how often it is right is not known" in text
+    metadata = ModelCard(text).data.to_dict()
+    assert set(metadata) == {"library_name", "pipeline_tag", "tags"}
+    assert not re.search(r"None|\[More|TODO|nan|\{\{|\{%", text)
+    write_card(folder)
+    assert {entry.name for entry in folder.iterdir()} - {entry.name for entry in saved.iterdir()} == {"README.md"}
+    (folder / "results.json").write_text(json.dumps({"metrics": {"accuracy": 1.0}, "hardware": None, "versions": {}}))
+    text = render_card(folder)
+    assert "| accuracy | 1.0000 |" in text
+    assert not re.search(r"None|nan|Speed|Hardware|Software", text)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "shown"),
+    [("digits", "digits", "digits"), ("/home/me/secret/roses", "imagefolder", "roses"), ("./roses/", None, "roses")],
+)
+def test_data_that_is_not_on_the_hub_is_not_said_to_be(folder, name, kind, shown):
+    write(folder, results={**RESULTS, "dataset": {"name": name, "split": "test", "examples": 400}})
+    write_card(folder)
+    text = (folder / "README.md").read_text()
+    data = ModelCard(text).data
+    assert data.datasets is None
+    assert data.eval_results is not None
+    assert data.eval_results[0].dataset_type == (kind or "imagefolder")
+    assert f"Measured on {shown}, split test" in text
+    assert "secret" not in text
+    assert ("--dataset_name digits" in text) == (name == "digits")
+    assert not (folder / EVAL_RESULTS).exists()
+
+
+def test_a_folder_of_images_that_looks_like_an_id_is_a_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "someone" / "flowers").mkdir(parents=True)
+    assert ModelCard(render_card(folder)).data.datasets is None
+
+
+def test_the_snippet_runs(folder, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", render_card(folder), re.DOTALL)
+    monkeypatch.chdir(folder.parent)
+    Image.fromarray(images()[0]).save("image.jpg")
+    exec(code, {})
+    (predictions,) = eval(capsys.readouterr().out)
+    assert len(predictions) == 5
+    assert {*predictions[0]} == {"label", "score"}
+
+
+def test_rendering_twice_gives_the_same_bytes(folder):
+    write_card(folder, images())
+    first = {name: (folder / name).read_bytes() for name in ["README.md", EVAL_RESULTS, *PICTURES]}
+    write_card(folder, images())
+    assert first == {name: (folder / name).read_bytes() for name in first}
+    assert render_card(folder) == (folder / "README.md").read_text()
+
+
+ODD_NAMES = [
+    *ODD,
+    "---",
+    "# title",
+    "![x](y)",
+    "a\n---\nb",
+    "```",
+    "<!-- x",
+    "*b*",
+    "'\"",
+    "{% raw %}",
+    "\x1b[31m\u202e",
+]
+
+
+def cells(line: str) -> list[str]:
+    """Cells of a row of a table, as GitHub's Markdown splits it."""
+    return re.split(r"(?<!\\)\|", line)[1:-1]
+
+
+def test_odd_names_break_nothing(tmp_path):
+    odd = tiny_model(num_labels=None, id2label=dict(enumerate(ODD_NAMES)))
+    folder = tmp_path / "a|b # {{ x }} $y"
+    odd.save_pretrained(folder)
+    matrix = np.eye(len(ODD_NAMES), dtype=int).tolist()
+    for name in ODD_NAMES:
+        results = {**RESULTS, "confusion_matrix": matrix, "metrics": {name or "m": 0.5, "accuracy": 0.25}}
+        results |= {"dataset": {"name": f"/data/{name}", "split": name, "examples": 4}, "date": name}
+        write(folder, results, {"license": name, "model_name_or_path": name}, {"log_history": LOG})
+        text = render_card(folder)
+        card = ModelCard(text)
+        assert card.data.model_name == folder.name
+        assert card.data.eval_results is not None or not name.replace("/", "")
+        assert (card.data.license or "") == name
+        rows = [line for line in card.text.splitlines() if line.startswith("|")]
+        assert len(rows) == 4
+        assert all(len(cells(row)) == 2 for row in rows)
+        headings = [line for line in card.text.splitlines() if line.startswith("#")]
+        assert headings[0] == "# a\\|b \\# \\{\\{ x \\}\\} \\$y"
+        assert headings[1:] == ["## Use", "## Results", "## Reproduce", "## Limits"] or "## Training" in headings
+        assert len(re.findall(r"^```", card.text, re.MULTILINE)) == 4
+        assert card.text.count("<!--") == 1
+    write_card(folder, images())
+    assert (folder / "attention.png").exists()
+
+
+def test_metrics_that_are_no_numbers_stay_out_of_the_metadata(folder):
+    write(folder, results={**RESULTS, "metrics": {"accuracy": 0.5, "nll": float("nan"), "note": "x", "per": [1, 2]}})
+    text = render_card(folder)
+    assert ModelCard(text).data.metrics == ["accuracy"]
+    assert "| nll | nan |" in text, "it was measured, and it is not a number"
+    assert "note" not in text
+
+
+def test_an_edited_card_is_left_alone(folder, caplog):
+    write_card(folder)
+    assert card_to_push(folder, "user/name") == render_card(folder, "user/name")
+    edited = (folder / "README.md").read_text().replace("## Limits", "## Known limits")
+    (folder / "README.md").write_text(edited)
+    with caplog.at_level(logging.WARNING):
+        write_card(folder, images())
+    assert (folder / "README.md").read_text() == edited
+    assert "edited since" in caplog.text
+    assert card_to_push(folder, "user/name") is None
+
+
+def test_what_no_longer_holds_goes(folder):
+    write_card(folder, images())
+    (folder / "trainer_state.json").unlink()
+    (folder / ".eval_results" / "imagenet.yaml").write_text("another's")
+    write(folder, results={**RESULTS, "dataset": {"name": "digits", "split": "test", "examples": 360}})
+    write_card(folder)
+    assert [name for name in PICTURES if (folder / name).exists()] == ["confusion_matrix.png"]
+    assert re.findall(r"\]\((\w+\.png)\)", (folder / "README.md").read_text()) == ["confusion_matrix.png"]
+    assert os.listdir(folder / ".eval_results") == ["imagenet.yaml"]
+
+
+def test_a_write_that_fails_leaves_the_old_card_whole(folder):
+    write_card(folder)
+    before = (folder / "README.md").read_bytes()
+    (folder / "attention.png").mkdir()
+    write(folder, results={**RESULTS, "metrics": {"accuracy": 0.1}})
+    with pytest.raises(CheckpointError, match="its card cannot be written"):
+        write_card(folder, images())
+    assert (folder / "README.md").read_bytes() == before
+    assert not [name for name in os.listdir(folder) if "tmp" in name]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("results.json", "{", r"results\.json: cannot be read as JSON"),
+        ("trainer_state.json", "[]", r"trainer_state\.json: must hold one JSON object"),
+        ("recipe.yaml", "a: [", r"recipe\.yaml: cannot be read as YAML"),
+        ("recipe.yaml", "- a", r"recipe\.yaml: expected names and values, got list"),
+        ("config.json", "{", r"config\.json"),
+    ],
+)
+def test_what_cannot_be_read_is_named(folder, name, content, words):
+    (folder / name).write_text(content)
+    with pytest.raises(CheckpointError, match=words):
+        render_card(folder)
+
+
+def test_a_backbone_has_no_card(tmp_path):
+    tiny_model(FlaxViTClsModel).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="holds no classifier"):
+        render_card(tmp_path)
+
+
+NOT_INSTALLED = """
+import sys
+sys.modules["jinja2"] = sys.modules["matplotlib"] = None
+for name in ("cards", "pictures"):
+    try:
+        __import__(f"modeling_vit_cls.{name}")
+    except ImportError as error:
+        print(error)
+"""
+
+
+def test_what_is_not_installed_is_named_with_the_remedy():
+    done = subprocess.run([sys.executable, "-c", NOT_INSTALLED], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "jinja2 is needed to write model cards: pip install 'vit-cls[train]'",
+        "matplotlib is needed to draw pictures: pip install 'vit-cls[train]'",
+    ]
