@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from .__main__ import main
 
@@ -25,7 +26,7 @@ def run() -> int:
         print(f"\n{stem}: test accuracy {accuracy:.4f}, card {folder / 'README.md'}")
         print("  pictures: " + ", ".join(str(picture) for picture in sorted(folder.glob("*.png"))))
         classify = ImageClassificationPipeline(FlaxAutoModelForImageClassification.from_pretrained(str(folder)))
-        test = load_images("digits", "test").select(range(SHOWN))
+        test: Any = load_images("digits", "test").select(range(SHOWN))
         for row, (best,) in zip(test, classify([open_image(row["image"]) for row in test], top_k=1)):
             print(f"  {row['image']['path']} is a {row['label']}: {best['label']} ({best['score']:.2f})")
     return 0

@@ -25,16 +25,22 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read the recipe, run it, print what was measured and where it lies."""
-    from modeling_vit_cls.training.recipe import read_recipe  # here: it takes a second that other verbs need not wait
-    from modeling_vit_cls.training.run import run_recipe
+    from modeling_vit_cls.training.run import run_recipe  # here: it takes a second that other verbs need not wait
 
-    try:
-        recipe = read_recipe(arguments.recipe, arguments.overrides)
-    except ConfigError as error:
-        return arguments.parser.error(str(error))
-    results = run_recipe(recipe)
+    results = run_recipe(_recipe(arguments))
     if arguments.json:
-        return print(json.dumps(results))
+        print(json.dumps(results))
+        return
     for name, value in results["metrics"].items():
         print(f"{name:<18}{value:.4f}")
-    print(f"folder            {recipe.training.output_dir}")
+    print(f"{'card':<18}{results['recipe']['output_dir']}/README.md")
+
+
+def _recipe(arguments: argparse.Namespace) -> Any:
+    """The recipe; one that is wrong is a wrong argument, exit status 2."""
+    from modeling_vit_cls.training.recipe import read_recipe
+
+    try:
+        return read_recipe(arguments.recipe, arguments.overrides)
+    except ConfigError as error:
+        return arguments.parser.error(str(error))

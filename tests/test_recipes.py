@@ -1,0 +1,120 @@
+"""Recipes: read, overridden, refused; and one run from end to end by the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from hub_scripts.__main__ import main
+from modeling_vit_cls import ConfigError, FlaxAutoModelForImageClassification
+from modeling_vit_cls.training.recipe import read_recipe
+from modeling_vit_cls.training.run import build_model, load_splits
+
+CONFIGURATION = Path(__file__).parent.parent / "configuration"
+DIGITS = CONFIGURATION / "vit_cls_digits_cls.yaml"
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGURATION.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_recipe_reads_back_as_itself(file, tmp_path):
+    recipe = read_recipe(file)
+    again = tmp_path / "recipe.yaml"
+    again.write_text(yaml.safe_dump(recipe.to_dict()))
+    assert read_recipe(again) == recipe
+    fields = yaml.safe_load(file.read_text())
+    assert recipe.training.learning_rate == float(fields["learning_rate"])
+
+
+def test_the_command_line_overrides_the_file():
+    recipe = read_recipe(
+        DIGITS, ["--readout", "mean", "--learning_rate", "1e-3", "--metrics", "a", "b", "--bf16", "true"]
+    )
+    assert recipe.model.overrides["readout"] == "mean"
+    assert recipe.model.overrides["patch_size"] == 2
+    assert (recipe.training.learning_rate, recipe.training.bf16) == (1e-3, True)
+    assert recipe.evaluation.metrics == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("learning_rte: 1", [], "learning_rte=1: .*did you mean 'learning_rate'"),
+        ("learning_rate: fast", [], "learning_rate"),
+        ("dataset_name: digits", [], "output_dir"),
+        ("- a", [], "must be a YAML mapping"),
+        ("a: [", [], "cannot be read as YAML"),
+        ("{output_dir: a, dataset_name: digits, lr_scheduler_type: step}", [], "lr_scheduler_type"),
+        ("{output_dir: a, dataset_name: digits, learning_rate: -1}", [], "learning_rate=-1.0: must be positive"),
+        ("{output_dir: a, dataset_name: digits}", ["--learning_rte", "1"], "did you mean --learning_rate"),
+        ("{output_dir: a, dataset_name: digits}", ["stray"], "stray"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_named(text, overrides, message, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(tmp_path / "recipe.yaml", overrides)
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", str(tmp_path / "recipe.yaml"), *overrides])
+    assert stopped.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_splits_have_nothing_in_common():
+    recipe = read_recipe(DIGITS, ["--train_val_split", "0.25"])
+    train, evaluation = load_splits(recipe.data)
+    paths = [{row["image"]["path"] for row in split} for split in (train, evaluation)]
+    assert (len(paths[0]), len(paths[1]), paths[0] & paths[1]) == (1078, 359, set())
+
+
+TINY = "{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32, "
+TINY += "image_size: 8, patch_size: 4}"
+
+
+def photos(folder: Path) -> Path:
+    """A newcomer's folder: two classes, two splits."""
+    for split, count in (("train", 12), ("test", 4)):
+        for number in range(count):
+            kind, colour = (("cats", (200, 30, 30)), ("dogs", (30, 30, 200)))[number % 2]
+            place = folder / split / kind
+            place.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20 + number, 18), colour).save(place / f"{number}.jpg")
+    return folder
+
+
+def test_a_folder_of_images_is_trained_on_fine_tuned_and_predicted(tmp_path, capsys):
+    images, first, second = photos(tmp_path / "photos"), tmp_path / "first", tmp_path / "second"
+    (tmp_path / "recipe.yaml").write_text(
+        f"{{output_dir: {first}, dataset_name: {images}, config_overrides: {TINY}, test_split: test,"
+        " num_train_epochs: 8, learning_rate: 0.01, save_strategy: 'no', disable_tqdm: true, per_device_train_batch_size: 8}"
+    )
+    assert main(["train", "--json", str(tmp_path / "recipe.yaml")]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results == json.loads((first / "results.json").read_text())
+    assert results["dataset"]["examples"] == 4
+    assert {"config.json", "model.safetensors", "README.md", "recipe.yaml", "attention.png"} <= {
+        entry.name for entry in first.iterdir()
+    }
+    model = FlaxAutoModelForImageClassification.from_pretrained(str(first))
+    assert dict(model.config.id2label) == {0: "cats", 1: "dogs"}
+
+    overrides = ["--model_name_or_path", str(first), "--config_overrides", "{drop_path_rate: 0.1}"]
+    overrides += ["--output_dir", str(second), "--freeze_backbone", "true", "--learning_rate", "0.001"]
+    assert main(["train", str(tmp_path / "recipe.yaml"), *overrides]) == 0
+    assert "card" in capsys.readouterr().out
+    assert main(["predict", str(second), str(images / "test" / "cats"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    assert main(["benchmark", str(second), "--dataset_name", str(images), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["accuracy"] == pytest.approx(1.0)
+    assert main(["train", str(tmp_path / "recipe.yaml"), "--dataset_name", "no/such"]) == 1
+    assert "dataset_name='no/such'" in capsys.readouterr().err
+
+
+def test_a_new_set_of_classes_gives_a_new_head(tmp_path):
+    recipe = read_recipe(DIGITS, ["--config_overrides", TINY])
+    model = build_model(recipe.model, ["a", "b", "c"], seed=0)
+    model.save_pretrained(tmp_path)
+    tuned = read_recipe(DIGITS, ["--model_name_or_path", str(tmp_path), "--config_overrides", "{}"])
+    again = build_model(tuned.model, ["x", "y"], seed=1)
+    assert dict(again.config.id2label) == {0: "x", 1: "y"}
+    assert again.params["classifier"]["bias"].shape == (2,)

@@ -1,0 +1,266 @@
+"""The trainer: what it computes, what it keeps, what it refuses."""
+
+import json
+
+import datasets
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import tiny_config, tiny_model
+from flax.traverse_util import flatten_dict, unflatten_dict
+from transformers import TrainerCallback
+
+from modeling_vit_cls import BadImageError, CheckpointError, ConfigError, FlaxViTClsForImageClassification
+from modeling_vit_cls.data.batches import evaluation_batches
+from modeling_vit_cls.data.sources import load_images
+from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
+from modeling_vit_cls.training.optimizer import kernels, layer_rates, make_schedule
+from modeling_vit_cls.training.step import initial_state, make_train_step
+
+ROWS = load_images("digits", "train").select(range(72))
+DIGITS = {"num_channels": 1, "num_labels": 10}
+
+
+def arguments(folder, **changes) -> TrainingArguments:
+    few = {"num_train_epochs": 2, "per_device_train_batch_size": 32, "save_strategy": "no", "disable_tqdm": True}
+    return TrainingArguments(str(folder), **(few | changes))
+
+
+def trainer(folder, model=None, callbacks=None, **changes) -> FlaxTrainer:
+    model = model or FlaxViTClsForImageClassification(tiny_config(**DIGITS))
+    return FlaxTrainer(model, arguments(folder, **changes), ROWS, ROWS.select(range(20)), callbacks=callbacks)
+
+
+def close(a, b, tolerance: float) -> bool:
+    return all(np.allclose(x, y, atol=tolerance) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def one_step(size: int, optimizer=None, **changes):
+    """Parameters and metrics after one update on the first `size` rows, in batches of 32."""
+    model, how = tiny_model(**DIGITS), arguments("unused", **changes)
+    optimizer = optimizer or optax.sgd(0.1)
+    step = make_train_step(model.module, optimizer, model.image_processor, how)
+    (batch,) = evaluation_batches(ROWS.select(range(size)), model.image_processor, batch_size=32)
+    state, metrics = step(initial_state(model.params, optimizer, False), batch)
+    return model, batch, state.params, metrics
+
+
+def test_a_step_is_the_gradient_of_the_mean_loss_of_the_examples_that_are_there():
+    model, batch, params, metrics = one_step(20, max_grad_norm=0)
+
+    def loss(params):
+        pixels = model.image_processor(list(batch.pixels[:20]))["pixel_values"]
+        logits = model(pixels, params=params, return_dict=True).logits
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels[:20]).mean()
+
+    value, gradient = jax.value_and_grad(loss)(model.params)
+    assert float(metrics["loss"]) == pytest.approx(float(value), abs=1e-5)
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
+    assert close(params, jax.tree.map(lambda p, g: p - 0.1 * g, model.params, gradient), 1e-5)
+
+
+def test_the_update_does_not_depend_on_parts_scan_or_recomputation():
+    _, _, whole, _ = one_step(25, scan_layers=False)
+    parts = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4}
+    for changes in (parts, {"scan_layers": True}, {"scan_layers": True, "gradient_checkpointing": True}):
+        model = tiny_model(**DIGITS)
+        how = arguments("unused", **{"scan_layers": False} | changes)
+        module = model.module.clone(scan_layers=how.scan_layers, gradient_checkpointing=how.gradient_checkpointing)
+        step = make_train_step(module, optax.sgd(0.1), model.image_processor, how)
+        (batch,) = evaluation_batches(ROWS.select(range(25)), model.image_processor, batch_size=32)
+        state, _ = step(initial_state(model.params, optax.sgd(0.1), False), batch)
+        assert close(state.params, whole, 1e-5)
+
+
+def test_clipping_scales_the_whole_gradient():
+    model, _, free, metrics = one_step(20, max_grad_norm=0)
+    _, _, clipped, _ = one_step(20, max_grad_norm=0.01)
+    ratio = 0.01 / float(metrics["grad_norm"])
+    expected = jax.tree.map(lambda before, after: before + ratio * (after - before), model.params, free)
+    assert close(clipped, expected, 1e-6)
+
+
+def test_decay_is_of_kernels_and_rates_fall_towards_the_embeddings():
+    params = tiny_model(**DIGITS, num_register_tokens=2, layer_scale_init_value=0.1).params
+    decayed = {name for name, chosen in flatten_dict(kernels(params), sep=".").items() if chosen}
+    assert decayed
+    assert all(name.endswith(".kernel") for name in decayed)
+    rates = flatten_dict(layer_rates(params, 0.5), sep=".")
+    assert rates["classifier.kernel"] == rates["vit_cls.norm.scale"] == 1
+    assert rates["vit_cls.encoder.layer_01.mlp.fc1.kernel"] == 0.5
+    assert rates["vit_cls.encoder.layer_00.mlp.fc1.kernel"] == 0.25
+    assert rates["vit_cls.embeddings.cls_token"] == 0.125
+
+
+@pytest.mark.parametrize(("kind", "middle"), [("cosine", 0.5), ("linear", 0.5), ("constant", 1.0)])
+def test_rates_warm_up_and_decay(kind, middle):
+    schedule = make_schedule(arguments("x", learning_rate=1.0, warmup_steps=0.2, lr_scheduler_type=kind), 100)
+    rates = [float(np.asarray(schedule(step))) for step in (0, 10, 20, 60, 100)]
+    assert rates == pytest.approx([0, 0.5, 1, middle, 0 if kind != "constant" else 1], abs=1e-6)
+
+
+def test_a_linear_probe_moves_the_classifier_alone(tmp_path):
+    model = tiny_model(**DIGITS)
+    before = flatten_dict(model.params, sep=".")
+    trainer(tmp_path, model, freeze_backbone=True, learning_rate=0.01, weight_decay=0.1).train()
+    moved = {
+        name for name, leaf in flatten_dict(model.params, sep=".").items() if not np.array_equal(leaf, before[name])
+    }
+    assert moved == {"classifier.kernel", "classifier.bias"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"bf16": True, "optim": "sgd", "learning_rate": 0.1}, {"ema_decay": 0.9, "mixup_alpha": 0.2}],
+    ids=["adamw", "sgd in bfloat16", "average and mixup"],
+)
+def test_training_learns_its_examples_and_leaves_float32(tmp_path, changes):
+    run = trainer(tmp_path, **{"num_train_epochs": 25, "learning_rate": 1e-2} | changes)
+    before = run.evaluate()["eval_loss"]
+    result = run.train()
+    after = run.evaluate()
+    assert after["eval_loss"] < 0.8 * before
+    assert result.global_step == 75
+    assert {leaf.dtype for leaf in jax.tree.leaves(run.model.params)} == {jnp.dtype("float32")}
+    output = run.predict(ROWS)
+    assert output.predictions.shape == (72, 10)
+    assert output.metrics["test_accuracy"] == (output.predictions.argmax(-1) == np.asarray(ROWS["label"])).mean()
+
+
+def test_what_is_saved_is_what_was_trained(tmp_path):
+    run = trainer(tmp_path / "run", num_train_epochs=1, logging_steps=1)
+    run.train()
+    run.save_model()
+    model = FlaxViTClsForImageClassification.from_pretrained(tmp_path / "run")
+    assert close(model.params, run.model.params, 0)
+    history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in history] == [1, 2, 3]
+    assert set(history[0]) == {"loss", "grad_norm", "learning_rate", "epoch", "step"}
+
+
+class Events(TrainerCallback):
+    def __init__(self):
+        self.seen, self.rows = [], []
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.seen.append("epoch")
+
+    def on_step_end(self, args, state, control, rows, **kwargs):
+        self.seen.append("step")
+        self.rows.extend(rows[rows >= 0].tolist())
+        if state.global_step == 5:
+            control.should_training_stop = True
+
+    def on_save(self, args, state, control, **kwargs):
+        self.seen.append("save")
+
+
+def test_callbacks_see_and_stop_the_run(tmp_path):
+    events = Events()
+    run = trainer(tmp_path, callbacks=[events], num_train_epochs=4, save_strategy="epoch")
+    assert run.train().global_step == 5
+    assert events.seen == ["epoch", "step", "step", "step", "save", "epoch", "step", "step", "save"]
+    assert sorted(events.rows[:72]) == list(range(72))
+
+
+def test_the_best_checkpoint_is_kept_and_loaded_and_patience_ends(tmp_path):
+    changes = {
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": 1,
+        "save_steps": 1,
+        "save_total_limit": 1,
+    }
+    changes |= {
+        "load_best_model_at_end": True,
+        "early_stopping_patience": 2,
+        "learning_rate": 1e-9,
+        "num_train_epochs": 9,
+    }
+    run = trainer(tmp_path, optim="sgd", metric_for_best_model="accuracy", **changes)
+    assert run.train().global_step == 3  # the first is the best, two are no better
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-3"]
+    assert run.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
+    assert close(
+        run.model.params, FlaxViTClsForImageClassification.from_pretrained(tmp_path / "checkpoint-1").params, 0
+    )
+
+
+def test_a_gradient_that_is_not_finite_is_named_and_never_saved(tmp_path):
+    model = tiny_model(**DIGITS)
+    params = flatten_dict(model.params, sep=".")
+    params["classifier.kernel"] = params["classifier.kernel"].at[0, 0].set(np.inf)
+    model.params = unflatten_dict(params, sep=".")
+    with pytest.raises(FloatingPointError, match=r"step 1: the loss is (nan|inf), and the gradient of "):
+        trainer(tmp_path / "run", model, save_strategy="steps", save_steps=1).train()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_only_as_itself(tmp_path):
+    trainer(tmp_path, num_train_epochs=1, save_strategy="epoch").train()
+    again = {"num_train_epochs": 1, "save_strategy": "epoch"}
+    with pytest.raises(ConfigError, match=r"holds checkpoint-3 of an earlier run"):
+        trainer(tmp_path, **again).train()
+    with pytest.raises(ConfigError, match=r"learning_rate=0\.5: the run in .* had 0\.0005"):
+        trainer(tmp_path, **again, learning_rate=0.5).train(resume_from_checkpoint=True)
+    run = trainer(tmp_path, **again)
+    run.train_dataset = run.train_dataset.select(range(70))
+    with pytest.raises(ConfigError, match="70 examples"):
+        run.train(resume_from_checkpoint=True)
+    file = tmp_path / "checkpoint-3" / "training_state.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=r"training_state\.safetensors"):
+        trainer(tmp_path, **again).train(resume_from_checkpoint=True)
+    file.write_bytes(whole)
+    assert trainer(tmp_path, **again).train(resume_from_checkpoint=True).global_step == 3
+
+
+def test_broken_images_are_counted_logged_and_limited(tmp_path, caplog):
+    broken = ROWS.select(range(40)).map(
+        lambda row: {"image": {"bytes": b"none", "path": row["image"]["path"]}, "label": row["label"]},
+        features=ROWS.features,
+    )
+    mixed = datasets.concatenate_datasets([broken.select(range(3)), ROWS.select(range(40, 72))])
+    model = FlaxViTClsForImageClassification(tiny_config(**DIGITS))
+    with pytest.raises(BadImageError, match=r"digits/\d+\.png"):
+        FlaxTrainer(model, arguments(tmp_path), mixed).train()
+    run = FlaxTrainer(model, arguments(tmp_path, on_bad_image="skip"), mixed)
+    run.train()
+    assert sorted(run.bad_images) == sorted(row["image"]["path"] for row in broken.select(range(3)))
+    assert sum("is left out" in record.message for record in caplog.records) == 3
+    with pytest.raises(BadImageError, match="more than max_bad_images=2"):
+        FlaxTrainer(model, arguments(tmp_path, on_bad_image="skip", max_bad_images=2), mixed).train()
+
+
+def test_reports_go_where_they_are_asked_to(tmp_path):
+    trainer(tmp_path, report_to=["tensorboard"], logging_steps=1, num_train_epochs=1).train()
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("learning_rate", {"learning_rate": -1.0}),
+        ("max_steps", {"max_steps": 0}),
+        ("layer_decay", {"layer_decay": 1.5}),
+        ("load_best_model_at_end", {"load_best_model_at_end": True}),
+        ("early_stopping_patience", {"early_stopping_patience": 2, "eval_strategy": "epoch"}),
+        ("label_smoothing_factor", {"label_smoothing_factor": 1.0}),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(field, changes):
+    with pytest.raises(ConfigError) as error:
+        arguments("x", **changes)
+    assert error.value.field == field
+
+
+def test_a_model_of_other_classes_or_another_size_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="num_labels=5: the dataset has 10 classes"):
+        trainer(tmp_path, FlaxViTClsForImageClassification(tiny_config(num_channels=1)))
+    model = FlaxViTClsForImageClassification(tiny_config(num_channels=3, num_labels=10))
+    other = FlaxViTClsForImageClassification(tiny_config(image_size=16, **DIGITS)).image_processor
+    with pytest.raises(ConfigError, match="must give"):
+        FlaxTrainer(model, arguments(tmp_path), ROWS, processing_class=other)
