@@ -80,18 +80,24 @@ def test_the_loop_of_the_readme(tmp_path):
     assert float(run(README[1] + "print(float(accuracy))", cwd=tmp_path)) > 0.9
 
 
+def test_the_readmes_trainer_trains(tmp_path):
+    said = run(README[2] + "print(metrics['eval_accuracy'])", cwd=tmp_path)
+    assert float(said.splitlines()[-1]) > 0.8
+    assert (tmp_path / "my-digits" / "checkpoint-276" / "training_state.safetensors").is_file()
+
+
 def test_the_exchange_of_the_readme(tmp_path, hub, monkeypatch):
     hub.repositories["google/vit-base-patch16-224"] = Repository()
     vit = {file.name: file.read_bytes() for file in (GOLDEN / "timm_vit").iterdir()}
     hub.repositories["google/vit-base-patch16-224"].commit(vit, "small, and timm's: it can go anywhere", "main")
-    (name,) = re.findall(r'"(.*\.npz)"', README[2])
+    (name,) = re.findall(r'"(.*\.npz)"', README[3])
     shutil.copy(GOLDEN / "npz_augreg" / "checkpoint.npz", tmp_path / name)
     monkeypatch.chdir(tmp_path)
     for to in ("transformers", "timm", "onnx", "stablehlo"):
-        exec(README[2].replace('to="transformers"', f'to="{to}"'), {})
+        exec(README[3].replace('to="transformers"', f'to="{to}"'), {})
         assert (tmp_path / "for-pytorch" / "config.json").exists()
         shutil.rmtree(tmp_path / "for-pytorch")
-    assert len(README) == 3
+    assert len(README) == 4
 
 
 def test_wheel_works_elsewhere(tmp_path):

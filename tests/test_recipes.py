@@ -86,7 +86,8 @@ def test_a_folder_of_images_is_trained_on_fine_tuned_and_predicted(tmp_path, cap
     images, first, second = photos(tmp_path / "photos"), tmp_path / "first", tmp_path / "second"
     (tmp_path / "recipe.yaml").write_text(
         f"{{output_dir: {first}, dataset_name: {images}, config_overrides: {TINY}, test_split: test,"
-        " num_train_epochs: 8, learning_rate: 0.01, save_strategy: 'no', disable_tqdm: true, per_device_train_batch_size: 8}"
+        " num_train_epochs: 8, learning_rate: 0.01, save_strategy: 'no', disable_tqdm: true,"
+        " per_device_train_batch_size: 8}"
     )
     assert main(["train", "--json", str(tmp_path / "recipe.yaml")]) == 0
     results = json.loads(capsys.readouterr().out)

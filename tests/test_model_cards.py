@@ -1,0 +1,30 @@
+"""The committed cards say what was measured: each is rendered anew from the files beside it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
+from modeling_vit_cls.cards import render_card
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = sorted(entry for entry in (ROOT / "model_cards").iterdir() if entry.is_dir())
+
+
+def test_each_recipe_that_needs_no_network_has_its_card():
+    recipes = {file.stem for file in (ROOT / "configuration").glob("vit_cls_*.yaml")}
+    assert {folder.name for folder in FOLDERS} == recipes
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_card_is_its_results(folder, tmp_path):
+    whole = shutil.copytree(folder, tmp_path / folder.name)
+    config = ViTClsConfig.from_pretrained(whole)
+    FlaxViTClsForImageClassification(config).save_pretrained(whole)  # any weights: a card counts them alone
+    assert folder.with_suffix(".md").read_text() == render_card(whole)
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    committed = yaml.safe_load((ROOT / "configuration" / f"{folder.name}.yaml").read_text())
+    for name in set(committed) - {"config_overrides", "output_dir"}:
+        assert recipe[name] == committed[name]
