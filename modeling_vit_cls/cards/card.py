@@ -1,6 +1,7 @@
 """Facts and pictures -> README.md, in a template; and both with the Hub's result file into the folder."""
 
 import hashlib
+import json
 import logging
 import math
 import os
@@ -80,7 +81,7 @@ def card_to_push(folder: str | os.PathLike[str], repo_id: str) -> str | None:
 
 def _render(facts: Facts, pictures: Iterable[str]) -> str:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"md": _markdown, "python": repr}
+    environment.filters |= {"md": _markdown, "python": _python}
     template = environment.from_string(
         files("modeling_vit_cls.cards").joinpath("card.md.jinja").read_text(encoding="utf-8")
     )
@@ -97,6 +98,11 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
     )
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n\n"
     return text + _STAMP.format(_digest(text))
+
+
+def _python(text: str) -> str:
+    """A text as Python code has it, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _pictures(folder: Path, facts: Facts, images: Sequence[Any] | None) -> dict[str, bytes]:
