@@ -391,7 +391,7 @@ def test_the_verb_pushes_the_card_under_the_repositorys_name(hub, folder, repo_i
     write_card(folder)
     before = {name: (folder / name).read_bytes() for name in ("README.md", "config.json")}
     assert main(["push", str(folder), repo_id, "--revision", "v2"]) == 0
-    assert f"from_pretrained('{repo_id}')" in hub.files(repo_id, "v2")["README.md"].decode()
+    assert f'from_pretrained("{repo_id}")' in hub.files(repo_id, "v2")["README.md"].decode()
     assert before == {name: (folder / name).read_bytes() for name in before}, "the folder is as it was"
 
 

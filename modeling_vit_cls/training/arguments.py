@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -121,11 +122,15 @@ class TrainingArguments:
 
     # What transformers' callbacks and reports read of its own TrainingArguments.
     eval_delay = 0
-    logging_dir = None
     process_index = 0
     world_size = 1
     hub_private_repo = None
     trackio_space_id = trackio_bucket_id = trackio_static_space_id = None
+
+    @property
+    def logging_dir(self) -> str:
+        """Where transformers 4.57 lets TensorBoard write."""
+        return os.path.join(self.output_dir, "runs")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields."""
