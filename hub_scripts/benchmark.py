@@ -5,15 +5,19 @@ from typing import Any
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
 
+from .verbs import add_verb
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "benchmark",
+        run,
         help="metrics of a classifier over a dataset",
         description="Run a classifier over a labelled dataset: accuracy, top-5 accuracy, macro F1, negative "
         "log-likelihood, expected calibration error, images per second.",
-        epilog="example: vit-cls benchmark my-vit --dataset_name digits --output my-vit/results.json",
+        example="benchmark my-vit --dataset_name digits --output my-vit/results.json",
     )
     parser.add_argument("model", help="a folder or a Hub id")
     parser.add_argument("--dataset_name", required=True, help="an id on the Hub, a folder of images, or 'digits'")
@@ -33,8 +37,6 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--output", metavar="FILE", help="where to write the results as JSON")
     parser.add_argument("--csv", metavar="FILE", help="a table to add the results to, one row")
-    parser.add_argument("--json", action="store_true", help="machine-readable: one object, what --output writes")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -10,20 +10,22 @@ from tqdm.auto import tqdm
 
 from modeling_vit_cls import BadImageError, FlaxViTClsForImageClassification, ImageClassificationPipeline
 
+from .verbs import add_verb
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "predict",
+        run,
         help="the most probable classes of images",
         description="Classify images: for each the most probable classes and their probabilities.",
-        epilog="example: vit-cls predict my-vit cat.jpg photos/ --top_k 3",
+        example="predict my-vit cat.jpg photos/ --top_k 3",
     )
     parser.add_argument("model", help="a folder or a Hub id")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder of them")
     parser.add_argument("--top_k", type=int, default=5, help="classes for each image (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="machine-readable: a list, an object for each image")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -6,14 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .verbs import add_verb
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "push",
+        run,
         help="a folder -> the Hub",
         description="Push checkpoint, card, results and recipe in one commit; none where the Hub has them all already.",
-        epilog="example: vit-cls push my-vit user/my-vit --dry_run",
+        example="push my-vit user/my-vit --dry_run",
     )
     parser.add_argument("folder", help="a folder that was trained into, or saved with save_pretrained")
     parser.add_argument("repo_id", help="user/name on the Hub; it is made if need be")
@@ -21,8 +25,6 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--revision", help="the branch to push to (default: main); it is made if need be")
     parser.add_argument("--dry_run", action="store_true", help="only say what would change")
     parser.add_argument("--message", default="Upload model", help="of the commit (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="machine-readable: one object")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -6,21 +6,24 @@ from typing import Any
 
 from modeling_vit_cls.errors import ConfigError
 
+from .verbs import add_verb
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "train",
-        usage="vit-cls train [--json] RECIPE.yaml [--FIELD VALUE ...]",
+        run,
         help="train by a recipe",
         description="Train by a recipe, benchmark, and write the model, its results and its card.",
-        epilog="example: vit-cls train configuration/vit_cls_digits_cls.yaml --learning_rate 1e-3; "
+        example="train configuration/vit_cls_digits_cls.yaml --learning_rate 1e-3; "
         "`vit-cls train RECIPE.yaml --help` lists all fields",
     )
-    parser.add_argument("--json", action="store_true", help="machine-readable: what results.json holds")
+    parser.usage = "vit-cls train [--json] RECIPE.yaml [--FIELD VALUE ...]"
     parser.add_argument("recipe", help="a YAML file of fields, see configuration/")
     parser.add_argument("overrides", nargs=argparse.REMAINDER, help="fields that are other than the recipe's")
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

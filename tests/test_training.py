@@ -218,6 +218,15 @@ def test_a_run_goes_on_only_as_itself(tmp_path):
     assert trainer(tmp_path, **again).train(resume_from_checkpoint=True).global_step == 3
 
 
+def test_a_run_that_has_ended_makes_no_further_step(tmp_path):
+    again = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    first = trainer(tmp_path, **again)
+    assert first.train().global_step == 2
+    ended = trainer(tmp_path, **again)
+    assert ended.train(resume_from_checkpoint=True).global_step == 2
+    assert close(ended.model.params, first.model.params, 0)
+
+
 def test_broken_images_are_counted_logged_and_limited(tmp_path, caplog):
     broken = ROWS.select(range(40)).map(
         lambda row: {"image": {"bytes": b"none", "path": row["image"]["path"]}, "label": row["label"]},

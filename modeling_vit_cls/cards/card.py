@@ -9,12 +9,12 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.changes import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, RECIPE, TRAINING_CURVE
+from ..checkpoints.folder import replace_file
 from ..errors import CheckpointError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from .facts import Facts, read_facts
@@ -66,7 +66,7 @@ def write_card(folder: str | os.PathLike[str], images: Sequence[Any] | None = No
         _log.warning("%s: was not written by vit-cls, or edited since: it is left as it is", path / CARD)
     try:
         for name, content in made.items():
-            _replace(path / name, content)
+            replace_file(path / name, content)
         for name in {*_PICTURES, EVAL_RESULTS} - set(made):
             (path / name).unlink(missing_ok=True)
     except OSError as error:
@@ -180,19 +180,3 @@ def _is_free(file: Path) -> bool:
         return True
     text, _, last = file.read_text(encoding="utf-8", errors="replace").rpartition("<!--")
     return f"<!--{last}" == _STAMP.format(_digest(text))
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """The old file or the new one, whole."""
-    file = Path(os.path.realpath(file))  # through symbolic links: the link itself stays
-    file.parent.mkdir(exist_ok=True)
-    new = file.with_name(f".{file.name}.tmp-{os.getpid()}")
-    try:
-        with open(new, "wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        new.replace(file)
-    finally:
-        with suppress(FileNotFoundError):
-            new.unlink()

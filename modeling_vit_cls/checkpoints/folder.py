@@ -58,6 +58,24 @@ def replace_folder(folder: Path, is_ours: Callable[[str], bool], size: int = 0) 
             raise
 
 
+def replace_file(file: Path, content: bytes) -> None:
+    """Write one file: the old one or the new one, whole. Raises OSError where it cannot be written."""
+    file = Path(os.path.realpath(file))  # through symbolic links: the link itself stays
+    new = file.with_name(f".{file.name}.tmp-{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(new, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        new.replace(file)
+    except OSError as error:
+        raise OSError(f"{file}: cannot be written ({error.strerror}); what it held is unchanged") from error
+    finally:
+        with suppress(OSError):  # it is there only where the writing failed
+            new.unlink()
+
+
 @contextmanager
 def _lock(folder: Path) -> Iterator[bool]:
     """Hold a folder's lock, if it exists; False where another process holds it. It ends with the process, at latest."""

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import jax
 
 from .. import __version__
+from ..checkpoints.folder import replace_file
 
 Results = dict[str, Any]
 _FIRST, _LAST = ["model", "dataset", "split"], ["images_per_second", "date", "versions"]
@@ -62,7 +62,7 @@ def results(
 
 def write_results(file: str | os.PathLike[str], results: Results) -> None:
     """Write results.json: the old file or the new one, whole. Raises OSError where it cannot be written."""
-    _replace(Path(file), to_json(results) + "\n")
+    replace_file(Path(file), (to_json(results) + "\n").encode())
 
 
 def to_json(results: Results) -> str:
@@ -89,7 +89,7 @@ def append_row(file: str | os.PathLike[str], results: Results) -> None:
         table = csv.DictWriter(text, _FIRST + others + _LAST, lineterminator="\n")
         table.writeheader()
         table.writerows([*rows, _row(results)])
-        _replace(path, text.getvalue())
+        replace_file(path, text.getvalue().encode())
     finally:
         os.close(folder)
 
@@ -134,21 +134,3 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file beside the old one, flush it, and put it in its place."""
-    path = Path(os.path.realpath(path))  # through symbolic links: the link itself stays
-    new = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new.open("w", encoding="utf-8") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        new.replace(path)
-    except OSError as error:
-        raise OSError(f"{path}: cannot be written ({error.strerror}); what it held is unchanged") from error
-    finally:
-        with suppress(OSError):  # it is there only where the writing failed
-            new.unlink()

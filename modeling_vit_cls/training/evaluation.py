@@ -1,5 +1,6 @@
-"""Logits, losses and labels of a dataset, every example once."""
+"""Logits, losses and labels of a dataset, every example once; and what is watched while batches go through."""
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -7,6 +8,9 @@ import jax
 import numpy as np
 
 from ..data.batches import Batch
+from ..errors import BadImageError
+
+_log = logging.getLogger(__name__)
 
 
 def evaluate_batches(
@@ -48,3 +52,17 @@ def check_finite(step: int, metrics: dict[str, jax.Array], params: Any) -> None:
     at = f", and the gradient of {where[0]} and {len(where) - 1} others" if where else ""
     remedy = "nothing of it was saved; try a lower learning_rate, more warmup_steps, or a smaller max_grad_norm"
     raise FloatingPointError(f"step {step}: the loss is {float(metrics['loss'])}{at}: {remedy}")
+
+
+def note_bad_images(known: list[str], dataset: Any, batch: Batch, limit: int) -> None:
+    """Add the paths of a batch's broken images to those that are known, and log each once.
+
+    Raises BadImageError at more than `limit`.
+    """
+    for row in batch.rows[(batch.rows >= 0) & ~batch.valid]:
+        path = str(dataset[int(row)]["image"]["path"])
+        if path not in known:
+            known.append(path)
+            _log.warning("%s: cannot be read as an image, and is left out (%d)", path, len(known))
+    if len(known) > limit:
+        raise BadImageError(f"more than max_bad_images={limit} images cannot be read, the last is {known[-1]}")

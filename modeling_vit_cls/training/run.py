@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 
 from ..cards import write_card
+from ..checkpoints.folder import replace_file
 from ..configuration_vit_cls import ViTClsConfig
 from ..data.sources import class_names, load_images, open_image
 from ..errors import ConfigError
@@ -51,7 +52,7 @@ def run_recipe(recipe: Recipe) -> Results:
         recipe=recipe.to_dict(),
     )
     write_results(folder / "results.json", whole)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+    replace_file(folder / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
     readable = (row["image"] for row in test if str(row["image"]["path"]) not in trainer.bad_images)
     write_card(folder, [open_image(image) for image in islice(readable, _DRAWN)])
     return whole

@@ -1,10 +1,10 @@
 """A trainer for those who know transformers' Trainer: its names, its callbacks, its checkpoint-N folders."""
 
-import logging
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,15 @@ from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOu
 
 from ..data.batches import Batch, batches_per_epoch, evaluation_batches, training_batches
 from ..data.sources import class_names, labelled
-from ..errors import BadImageError, ConfigError
+from ..errors import ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
 from .arguments import TrainingArguments
 from .callbacks import export_callbacks, make_handler, restore_callbacks
-from .evaluation import check_finite, evaluate_batches
+from .evaluation import check_finite, evaluate_batches, note_bad_images
 from .optimizer import make_optimizer, make_schedule
 from .state import TRAINER_STATE, checkpoints_of, read_training_state, remove_outdated, write_training_state
 from .step import TrainState, initial_state, make_eval_step, make_train_step
-
-logger = logging.getLogger(__name__)
 
 
 class FlaxTrainer:
@@ -156,7 +154,7 @@ class FlaxTrainer:
                 self._call("on_epoch_begin")
             self._call("on_step_begin")
             state, metrics = step(state, batch)
-            self._note_bad_images(self.train_dataset, batch)
+            note_bad_images(self.bad_images, self.train_dataset, batch, self.args.max_bad_images)
             if last is not None:
                 self._check_finite(last)  # of the step before: this one is being computed meanwhile
             self.state.global_step += 1
@@ -167,7 +165,7 @@ class FlaxTrainer:
             if self.state.global_step % steps_per_epoch == 0 or self.control.should_training_stop:
                 self._call("on_epoch_end")
                 state = self._log_evaluate_save(state, last)
-            if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
+            if self.control.should_training_stop:
                 break
         if last is not None:
             self._check_finite(last)
@@ -227,13 +225,12 @@ class FlaxTrainer:
 
     def _evaluate(self, dataset: Any, params: Any, prefix: str) -> PredictionOutput:
         args, started = self.args, time.perf_counter()
-        size, count = args.per_device_eval_batch_size, len(dataset)
-        vars(self.callback_handler)["eval_dataloader"] = range(
-            batches_per_epoch(count, size)
-        )  # its length, for the bar
+        size = args.per_device_eval_batch_size
+        steps = range(batches_per_epoch(len(dataset), size))
+        vars(self.callback_handler)["eval_dataloader"] = steps  # the progress bar asks for its length
 
         def after(batch: Batch) -> None:
-            self._note_bad_images(dataset, batch)
+            note_bad_images(self.bad_images, dataset, batch, args.max_bad_images)
             self._call("on_prediction_step")
 
         reading = {"num_workers": args.dataloader_num_workers, "on_bad_image": args.on_bad_image}
@@ -248,8 +245,9 @@ class FlaxTrainer:
         return PredictionOutput(predictions, label_ids, {f"{prefix}_{name}": value for name, value in metrics.items()})
 
     def _training_batches(self) -> Iterator[Batch]:
+        """What is left of the run: nothing, where its last step is made."""
         args = self.args
-        return training_batches(
+        batches = training_batches(
             self.train_dataset,
             self.processing_class,
             batch_size=args.train_batch_size,
@@ -259,17 +257,7 @@ class FlaxTrainer:
             num_workers=args.dataloader_num_workers,
             on_bad_image=args.on_bad_image,
         )
-
-    def _note_bad_images(self, dataset: Any, batch: Batch) -> None:
-        """Log each broken image once, and stop at too many."""
-        for row in batch.rows[(batch.rows >= 0) & ~batch.valid]:
-            path = str(dataset[int(row)]["image"]["path"])
-            if path not in self.bad_images:
-                self.bad_images.append(path)
-                logger.warning("%s: cannot be read as an image, and is left out (%d)", path, len(self.bad_images))
-        if len(self.bad_images) > self.args.max_bad_images:
-            rule = f"more than max_bad_images={self.args.max_bad_images} images cannot be read"
-            raise BadImageError(f"{rule}, the last is {self.bad_images[-1]}")
+        return islice(batches, self.state.max_steps - self.state.global_step)
 
     def _fitting(self, dataset: Any) -> Any:
         """A dataset's images and labels. Raises ConfigError where the model has not as many classes as it."""
