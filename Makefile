@@ -4,8 +4,9 @@ TRANSFORMERS ?= 5
 VENV ?= .venv-$(TRANSFORMERS)
 BIN = $(VENV)/bin
 JOBS ?= 2
+SOAK ?= 25
 
-.PHONY: demo test parity lint format constraints clean
+.PHONY: demo test soak parity lint format constraints clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and pictures, reload, predict
@@ -14,6 +15,9 @@ demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and
 
 test: $(VENV)/ready  ## the tests, in one world
 	$(BIN)/python -m pytest -n $(JOBS)
+
+soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py, SOAK times as many and from other seeds: a night's work
+	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py
 
 parity: $(VENV)-torch/ready  ## other libraries' checkpoints, written by the libraries just now
 	rm -rf build/golden && mkdir -p build/golden

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 
 from local_hub import LocalHub
 
@@ -27,6 +28,7 @@ for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
 import jax
 import numpy as np
 import pytest
+from matrix import Tally, table
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 
@@ -67,3 +69,21 @@ def hub() -> LocalHub:
 def model():
     """One classifier for the tests that do not change it."""
     return tiny_model()
+
+
+@pytest.fixture
+def tally(record_property, request) -> Iterator[Tally]:
+    """What came of the cases of a test of the matrix; a test that counts none fails."""
+    tally = Tally()
+    yield tally
+    assert tally.outcomes
+    record_property("tally", (request.node.name, dict(tally.outcomes), tally.slowest))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """The figures of the matrix, from all processes."""
+    reports = [report for report in terminalreporter.getreports("") if report.when == "teardown"]
+    rows = [tuple(value) for report in reports for name, value in report.user_properties if name == "tally"]
+    if rows:
+        terminalreporter.section("what came of the faults")
+        terminalreporter.write_line("\n".join(table(rows)))
