@@ -24,7 +24,7 @@ class Tally:
         self.slowest = 0.0
 
     def attempt(self, action: Callable[[], Any]) -> Any:
-        """What `action` gives, or the error of ours that it raises; any other error goes through, as does a slow case."""
+        """What `action` gives, or the error of ours that it raises; another error goes through, and a slow case fails."""
         start = time.perf_counter()
         try:
             return action()
