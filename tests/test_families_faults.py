@@ -207,9 +207,9 @@ def test_numbers_that_are_rounded_are_said_in_a_line(tmp_path, caplog):
     tensors = read(golden("vit"))
     double = {**tensors, "vit.layernorm.weight": tensors["vit.layernorm.weight"].astype(np.float64)}
     _, report = FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, double), output_loading_info=True)
-    assert report["converted_keys"] == ["norm.scale"]
+    assert report["cast_keys"] == ["norm.scale"]
     (line,) = [said for said in caplog.messages if "float64" in said]
     assert line == f"{tmp_path}: float64 in the file, float32 in the parameters: norm.scale"
     half = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     _, report = FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, half), output_loading_info=True)
-    assert report.converted_keys == []
+    assert report.cast_keys == []

@@ -44,7 +44,7 @@ def read_file(file: Path) -> dict[str, Tensor]:
     except CheckpointError:
         raise
     except (SafetensorError, zipfile.BadZipFile, zlib.error, msgpack.UnpackException, OSError, EOFError) as error:
-        raise CheckpointError(f"{file}: {_why_unreadable(file)} ({error})") from error
+        raise CheckpointError(f"{file}: {_why_unreadable(file)} ({shorten(str(error), 200)})") from error
     except (ValueError, TypeError, AttributeError, LookupError, RuntimeError, SyntaxError) as error:
         raise CheckpointError(f"{file}: {_why_unreadable(file)} ({shorten(error)})") from error
 

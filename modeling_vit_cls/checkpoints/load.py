@@ -17,6 +17,7 @@ from .adapt import canonical
 from .digests import architecture_digest
 from .families import FAMILIES, family_of, family_of_tensors
 from .families.table import NATIVE, Family, has_classifier, side_of
+from .json_file import read_json
 from .tensor import FLOATS, Tensor
 from .weights import read_weights
 
@@ -60,7 +61,7 @@ def open_checkpoint(path: Path) -> Source:
     Raises CheckpointError or ConfigError.
     """
     file = config_file(path)
-    fields = read_json(file) if file.is_file() else {}
+    fields = read_json(file)
     said = family_of(fields, file)
     if said is NATIVE:
         config = ViTClsConfig.from_dict(fields)  # refused before a weight file is opened
@@ -90,7 +91,7 @@ def _with_border(ours: dict[str, Any]) -> dict[str, Any]:
 def is_foreign(path: Path) -> bool:
     """Whether a checkpoint is another library's that is read here. Raises CheckpointError for a damaged config.json."""
     file = config_file(path)
-    fields = read_json(file) if file.is_file() else {}
+    fields = read_json(file)
     model_type = fields.get("model_type")
     return model_type is None or (model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES))
 
@@ -98,17 +99,6 @@ def is_foreign(path: Path) -> bool:
 def config_file(path: Path) -> Path:
     """Where the config.json of a folder or of a weight file lies, if it has one."""
     return (path if path.is_dir() else path.parent) / "config.json"
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises CheckpointError naming the file for anything else."""
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: cannot be read as JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{file}: must hold one JSON object")
-    return fields
 
 
 def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tensor], list[str]]:

@@ -14,10 +14,10 @@ class LoadReport(Mapping[str, list[str]]):
 
     Names are parameter paths joined by dots. `missing_keys` were not in the files and are absent (only with
     `_do_init=False`), `new_keys` belong to a new head and were drawn at random, `dropped_keys` were in the files and
-    are not used by this class or readout, `interpolated_keys` were resampled to another size, `converted_keys` are of
-    another type than in the file, float64 held as float32. `changed_fields` are those of the config that change what
-    the backbone computes with the same weights. `verified_keys` were compared with the digests of the file; a file of
-    another library has none.
+    are not used by this class or readout, `converted_keys` are named or laid out in another library's way in the files,
+    `cast_keys` are of another type there (float64, held as float32), `interpolated_keys` were resampled to another
+    size. `changed_fields` are those of the config that change what the backbone computes with the same weights.
+    `verified_keys` were compared with the digests of the file; a file of another library has none.
     """
 
     missing_keys: list[str] = field(default_factory=list)
@@ -25,8 +25,9 @@ class LoadReport(Mapping[str, list[str]]):
     mismatched_keys: list[str] = field(default_factory=list)
     new_keys: list[str] = field(default_factory=list)
     dropped_keys: list[str] = field(default_factory=list)
-    interpolated_keys: list[str] = field(default_factory=list)
     converted_keys: list[str] = field(default_factory=list)
+    cast_keys: list[str] = field(default_factory=list)
+    interpolated_keys: list[str] = field(default_factory=list)
     changed_fields: list[str] = field(default_factory=list)
     verified_keys: list[str] = field(default_factory=list)
 
@@ -47,7 +48,7 @@ class LoadReport(Mapping[str, list[str]]):
             "missing, left out of the parameters": self.missing_keys,
             "newly drawn, to be trained": self.new_keys,
             "interpolated to another image or patch size": self.interpolated_keys,
-            "float64 in the file, float32 in the parameters": self.converted_keys,
+            "float64 in the file, float32 in the parameters": self.cast_keys,
             "the weights were saved with another value of": self.changed_fields,
         }
         for what, names in said.items():

@@ -14,6 +14,7 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, shorten
 from .digests import digest_of, stamp_of, to_metadata
 from .formats import SUFFIXES, read_file
+from .json_file import read_json
 from .tensor import Tensor
 from .writing import write_safetensors
 
@@ -137,9 +138,8 @@ def _weight_files(path: Path) -> dict[Path, set[str] | None]:
 
 def _shards(index: Path) -> dict[Path, set[str] | None]:
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
-        pairs = [(str(key), name) for key, name in weight_map.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        pairs = [(str(key), name) for key, name in read_json(index)["weight_map"].items()]
+    except (KeyError, AttributeError) as error:
         raise CheckpointError(f"{index}: is not an index of shards: expected JSON with a 'weight_map'") from error
     if not pairs:
         raise CheckpointError(f"{index}: its 'weight_map' is empty")

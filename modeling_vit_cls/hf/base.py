@@ -19,6 +19,7 @@ from flax.core import FrozenDict, unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..checkpoints.adapt import adapt, canonical
+from ..checkpoints.families.table import NATIVE
 from ..checkpoints.folder import to_path
 from ..checkpoints.hub import checkpoint_path
 from ..checkpoints.load import checked_tensors, open_checkpoint, parameter_shapes
@@ -101,7 +102,7 @@ class FlaxPreTrainedModel(_Upstream):
         shapes = {name: self._shapes[own[name]] for name in own}
         taken = adapt(given, shapes, source, self.config, ignore_mismatched_sizes, report)
         flat = to_device({own[name]: leaf for name, leaf in taken.items()})
-        report.converted_keys += [name for name in taken if str(taken[name].dtype) != str(flat[own[name]].dtype)]
+        report.cast_keys += [name for name in taken if str(taken[name].dtype) != str(flat[own[name]].dtype)]
         drawn = self._draw(self.key, self.input_shape, {own[name] for name in report.new_keys})
         return unflatten_dict({**flat, **drawn}, sep=".")
 
@@ -258,6 +259,7 @@ class FlaxPreTrainedModel(_Upstream):
         tensors, missing = checked_tensors(source, allow_missing=not _do_init)
         report = LoadReport(missing_keys=[name for name in missing if name in map(canonical, model._shapes)])
         report.verified_keys += [name for name, tensor in tensors.items() if tensor.digest is not None]
+        report.converted_keys += [] if source.family is NATIVE else list(tensors)
         try:
             params = model.take_over(tensors, source.config, report, ignore_mismatched_sizes)
         except CheckpointError as error:

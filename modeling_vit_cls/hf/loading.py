@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.folder import to_path
-from ..checkpoints.load import Source, config_file, read_json
+from ..checkpoints.json_file import read_json
+from ..checkpoints.load import Source, config_file
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..processing import ViTClsImageProcessor
@@ -40,7 +41,7 @@ def read_processor(source: Source, target: ViTClsConfig) -> ViTClsImageProcessor
     file, for fields that cannot be.
     """
     file = config_file(source.path).with_name("preprocessor_config.json")
-    own = read_json(file) if file.is_file() else {}
+    own = read_json(file)
     if not (own or source.processor) or source.config.num_channels not in (1, 3):
         return None
     default = ViTClsImageProcessor.for_config(source.config)

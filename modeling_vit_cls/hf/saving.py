@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.folder import replace_folder
-from ..checkpoints.load import Shapes, read_json
+from ..checkpoints.json_file import read_json
+from ..checkpoints.load import Shapes
 from ..checkpoints.weights import is_checkpoint_file, write_weights
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig

@@ -1,0 +1,29 @@
+"""Reading the JSON files of a checkpoint that anyone may have written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+
+_MAX_BYTES = 40_000_000  # a config.json with the half million labels that a config may have is 30 MB
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty where there is no such file.
+
+    Raises CheckpointError naming the file for anything else, and for more bytes than a checkpoint's JSON can have.
+    """
+    if not file.exists():
+        return {}
+    if not file.is_file():  # opening a pipe would wait for its writer, reading a device would not end
+        raise CheckpointError(f"{file}: is not a regular file")
+    if (size := file.stat().st_size) > _MAX_BYTES:
+        raise CheckpointError(f"{file}: has {size:,} bytes, expected at most {_MAX_BYTES:,}")
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{file}: must hold one JSON object")
+    return fields
