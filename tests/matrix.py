@@ -24,7 +24,7 @@ class Tally:
         self.slowest = 0.0
 
     def attempt(self, action: Callable[[], Any]) -> Any:
-        """What `action` gives, or the error of ours that it raises; another error goes through, and a slow case fails."""
+        """What `action` gives, or the error of ours that it raises; other errors go through, slow cases fail."""
         start = time.perf_counter()
         try:
             return action()
@@ -43,9 +43,9 @@ class Tally:
 def table(rows: list[tuple[str, dict[str, int], float]]) -> list[str]:
     """Lines of the table: a test's name, its cases, what came of them, seconds of the slowest."""
     lines = []
-    for name, outcomes, slowest in sorted(rows):
-        said = ", ".join(
-            f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items(), key=lambda item: -item[1])
-        )
-        lines.append(f"{name}: {sum(outcomes.values()):,} cases: {said}; slowest {slowest:.3f} s")
+    for test in sorted({name.split("[")[0] for name, _, _ in rows}):
+        mine = [row for row in rows if row[0].split("[")[0] == test]
+        outcomes = sum((Counter(outcomes) for _, outcomes, _ in mine), Counter())
+        said = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
+        lines.append(f"{test}: {outcomes.total():,} cases: {said}; slowest {max(row[2] for row in mine):.2f} s")
     return lines

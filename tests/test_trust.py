@@ -2,22 +2,18 @@
 
 import json
 import os
-import random
 import resource
 import shutil
 import signal
-import struct
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import tiny_config, tiny_model
-from flax.serialization import msgpack_serialize
+from conftest import tiny_model
 from safetensors.numpy import load_file, save_file
 from test_families import GOLDEN
 
@@ -51,68 +47,10 @@ def saved(model, tmp_path) -> Path:
 def test_a_load_says_what_it_compared(saved, model):
     _, report = Model.from_pretrained(saved, output_loading_info=True)
     assert len(report.verified_keys) == len(jax.tree.leaves(model.params))
+    assert report.converted_keys == []
     _, report = Model.from_pretrained(GOLDEN / "vit", output_loading_info=True)
     assert report.verified_keys == []
-
-
-def corrupted(whole: bytes, how: str, chance: random.Random) -> bytes:
-    """A file with one fault."""
-    place, data = chance.randrange(len(whole)), bytearray(whole)
-    if how == "bit":
-        data[place] ^= 1 << chance.randrange(8)
-    elif how == "header bit":
-        data[chance.randrange(8 + struct.unpack("<Q", whole[:8])[0])] ^= 1 << chance.randrange(8)
-    elif how == "zeroed block":
-        data[place : place + 512] = bytes(len(data[place : place + 512]))
-    elif how == "swapped blocks":
-        other = chance.randrange(len(whole))
-        data[place : place + 64], data[other : other + 64] = whole[other : other + 64], whole[place : place + 64]
-    elif how == "truncated":
-        del data[place:]
-    else:
-        data[place:place] = chance.randbytes(chance.randrange(1, 9))
-    return bytes(data)
-
-
-FAULTS = ["bit", "header bit", "zeroed block", "swapped blocks", "truncated", "inserted"]
-
-
-@pytest.mark.parametrize("shards", ["5GB", "8KB"])
-@pytest.mark.parametrize("how", FAULTS)
-def test_no_corruption_of_ours_goes_unseen(how, shards, model, tmp_path):
-    model.save_pretrained(tmp_path, max_shard_size=shards)
-    chance, outcomes = random.Random(f"{how} {shards}"), Counter()
-    files = sorted(tmp_path.glob("*.safetensors"))
-    for _ in range(60):
-        file = chance.choice(files)
-        whole = file.read_bytes()
-        file.write_bytes(corrupted(whole, how, chance))
-        start = time.perf_counter()
-        loaded = attempt(tmp_path)
-        refused = isinstance(loaded, CheckpointError) and str(tmp_path) in str(loaded)
-        assert refused or same(loaded.params, model.params), "silently wrong"
-        outcomes["refused" if refused else "harmless"] += 1
-        assert time.perf_counter() - start < 1
-        file.write_bytes(whole)
-    assert outcomes["refused"] > 30
-
-
-@pytest.mark.parametrize("kind", ["msgpack", "npz"])
-def test_corruptions_of_formats_without_digests_are_errors_of_ours_or_change_numbers_alone(kind, tmp_path):
-    folder = GOLDEN / {"msgpack": "flax_vit", "npz": "npz_augreg"}[kind]
-    for name in ("config.json", "flax_model.msgpack", "checkpoint.npz"):
-        if (folder / name).exists():
-            shutil.copy(folder / name, tmp_path)
-    file = tmp_path / {"msgpack": "flax_model.msgpack", "npz": "checkpoint.npz"}[kind]
-    whole, chance = file.read_bytes(), random.Random(kind)
-    right = jax.tree.map(np.shape, Model.from_pretrained(file).params)
-    for how in [name for name in FAULTS if name != "header bit"] * 40:
-        file.write_bytes(corrupted(whole, how, chance))
-        loaded = attempt(file)
-        if isinstance(loaded, Exception):
-            assert str(tmp_path) in str(loaded), loaded
-        else:
-            assert jax.tree.map(np.shape, loaded.params) == right
+    assert "embeddings.patch_embedding.projection.kernel" in report.converted_keys
 
 
 def test_a_config_of_another_model_is_refused_and_harmless_edits_are_not(saved, model):
@@ -239,29 +177,3 @@ def test_a_killed_save_leaves_the_old_or_the_new_checkpoint_and_the_next_sweeps_
     left = {path.name for path in saved.parent.iterdir()}
     assert left == {"checkpoint", "checkpoint-warm"}, "the next save removes what killed ones left"
     assert (saved / "notes.txt").read_text() == "mine"
-
-
-def test_headers_that_would_take_minutes_are_refused_at_once(tmp_path):
-    (tmp_path / "config.json").write_text(tiny_config(architectures=["ViTClsModel"]).to_json_string())
-    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    headers = [
-        json.dumps({f"t{i}": entry for i in range(200_000)}).encode(),
-        b"{" + b" " * 50_000_000 + b"}",
-        json.dumps({"." * 200_000: entry}).encode(),
-        json.dumps({"a": {**entry, "shape": [0, 2**62]}}).encode(),
-        b'{"__metadata__":{"xxh3_128":"' + b"[" * 1_000_000 + b'"}}',
-    ]
-    for header in headers:
-        (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-        start = time.perf_counter()
-        with pytest.raises(CheckpointError, match=str(tmp_path)):
-            Model.from_pretrained(tmp_path)
-        assert time.perf_counter() - start < 1
-    deep = {"a": np.zeros(3, np.float32)}
-    for _ in range(200):
-        deep = {"a": deep}
-    shutil.copy(GOLDEN / "flax_vit" / "config.json", tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    (tmp_path / "flax_model.msgpack").write_bytes(msgpack_serialize(deep))
-    with pytest.raises(CheckpointError, match=str(tmp_path)):
-        Model.from_pretrained(tmp_path)
