@@ -2,11 +2,14 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from modeling_vit_cls import CheckpointError
+from modeling_vit_cls.checkpoints.folder import read_undisturbed
 from modeling_vit_cls.checkpoints.hub import checkpoint_path
-from modeling_vit_cls.checkpoints.load import checked_tensors, open_checkpoint
+from modeling_vit_cls.checkpoints.load import Source, checked_tensors, open_checkpoint
+from modeling_vit_cls.checkpoints.tensor import Tensor
 
 from .verbs import add_verb
 
@@ -26,12 +29,18 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read all of it. Raises CheckpointError at the first difference, and where there is nothing to compare with."""
-    source = open_checkpoint(checkpoint_path(arguments.checkpoint))
-    tensors, _ = checked_tensors(source, allow_missing=False)
-    size = sum(tensor.read().nbytes for tensor in tensors.values())
+    path = checkpoint_path(arguments.checkpoint)
+    source, tensors, size = read_undisturbed(path, lambda: _read(path))
     if any(tensor.digest is None for tensor in tensors.values()):
         problem = f"{source.family.name} weights without digests: whole, but nothing tells if they are as saved"
         raise CheckpointError(f"{source.path}: {problem}; `vit-cls import` makes a checkpoint that has them")
     said = {"checkpoint": arguments.checkpoint, "verified_tensors": len(tensors), "bytes": size}
     in_words = f"{arguments.checkpoint}: {len(tensors)} tensors are as they were saved"
     print(json.dumps(said) if arguments.json else in_words)
+
+
+def _read(path: Path) -> tuple[Source, dict[str, Tensor], int]:
+    """A checkpoint, its tensors, and how many bytes they are, all of which are read."""
+    source = open_checkpoint(path)
+    tensors, _ = checked_tensors(source, allow_missing=False)
+    return source, tensors, sum(tensor.read().nbytes for tensor in tensors.values())

@@ -1,13 +1,7 @@
 """What a checkpoint promises: what is loaded is what was saved, and a save is whole or has not happened."""
 
 import json
-import os
-import resource
 import shutil
-import signal
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 
 import jax
@@ -19,7 +13,6 @@ from test_families import GOLDEN
 
 from hub_scripts.__main__ import main
 from modeling_vit_cls import CheckpointError, ConfigError, FlaxViTClsForImageClassification
-from modeling_vit_cls.checkpoints.folder import replace_folder
 
 Model = FlaxViTClsForImageClassification
 
@@ -104,76 +97,3 @@ def test_nan_is_refused_and_the_old_checkpoint_stays(saved, model):
     assert same(Model.from_pretrained(saved).params, model.params)
     model.save_pretrained(saved, params=broken, allow_nonfinite=True)
     assert np.isnan(Model.from_pretrained(saved).params["classifier"]["bias"][0])
-
-
-def test_a_second_writer_gets_a_clear_error(saved, model):
-    with replace_folder(saved, lambda name: True) as build:
-        shutil.copytree(saved, build, dirs_exist_ok=True)
-        with pytest.raises(CheckpointError, match="another process is saving into it"):
-            model.save_pretrained(saved)
-    model.save_pretrained(saved)
-
-
-def test_a_full_disk_is_noticed_before_anything_is_written(saved, model, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 30, 1 << 30, 100))
-    with pytest.raises(CheckpointError, match=r"needs [\d,]+ bytes, and the disk has 100 left"):
-        model.save_pretrained(saved)
-    assert sorted(path.name for path in saved.parent.iterdir()) == ["checkpoint"]
-    assert same(Model.from_pretrained(saved).params, model.params)
-
-
-def test_a_disk_that_fills_up_leaves_the_old_checkpoint(saved, model):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(CheckpointError, match="cannot be written"):
-            model.save_pretrained(saved)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, old)
-    assert sorted(path.name for path in saved.parent.iterdir()) == ["checkpoint"]
-    assert same(Model.from_pretrained(saved).params, model.params)
-
-
-SAVER = """
-import sys
-import numpy as np
-from modeling_vit_cls import FlaxViTClsForImageClassification as Model
-from modeling_vit_cls.modules import FlaxViTClsForImageClassificationModule
-model = Model.from_pretrained(sys.argv[1])
-import jax
-new = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, model.params)
-import os, random, signal, time
-folder, saves, shards = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-model.save_pretrained(folder + "-warm", params=new, max_shard_size=shards)
-start = time.perf_counter()
-model.save_pretrained(folder + "-warm", params=new, max_shard_size=shards)
-window = time.perf_counter() - start
-for number in range(saves):
-    delay = window * 1.2 * random.Random(number).random()
-    if (child := os.fork()) == 0:
-        signal.setitimer(signal.ITIMER_REAL, max(delay, 1e-5))  # SIGALRM kills, as SIGKILL does, without a handler
-        model.save_pretrained(folder, params=new if number % 2 else model.params, max_shard_size=shards)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    print(number, status, flush=True)
-    reread = Model.from_pretrained(folder)  # raises for anything that is not whole
-    values = {bool(np.array_equal(a, b)) for a, b in zip(jax.tree.leaves(reread.params), jax.tree.leaves(model.params))}
-    others = {bool(np.array_equal(a, b)) for a, b in zip(jax.tree.leaves(reread.params), jax.tree.leaves(new))}
-    assert values == {True} or others == {True}, "a mixture"
-"""
-
-
-@pytest.mark.parametrize("shards", ["5GB", "8KB"])
-def test_a_killed_save_leaves_the_old_or_the_new_checkpoint_and_the_next_sweeps_up(shards, saved, model):
-    (saved / "notes.txt").write_text("mine")
-    command = [sys.executable, "-W", "ignore", "-c", SAVER, str(saved), "100", shards]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": "."})
-    assert done.returncode == 0, done.stderr[-2000:]
-    statuses = Counter(line.split()[1] for line in done.stdout.splitlines() if line[:1].isdigit())
-    assert statuses[str(signal.SIGALRM)] > 30, statuses  # killed in the middle
-    model.save_pretrained(saved)
-    left = {path.name for path in saved.parent.iterdir()}
-    assert left == {"checkpoint", "checkpoint-warm"}, "the next save removes what killed ones left"
-    assert (saved / "notes.txt").read_text() == "mine"

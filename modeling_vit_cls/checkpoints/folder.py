@@ -1,6 +1,5 @@
 """A folder that is always the old checkpoint or the new one, whole: built beside it and swapped in."""
 
-import ctypes
 import errno
 import fcntl
 import glob
@@ -10,11 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import CheckpointError, shorten
+from .swap import put_in_place
 
+T = TypeVar("T")
 _MARGIN = 1.02  # of the weights' size, for what is written beside them
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def to_path(path: str | os.PathLike[str]) -> Path:
@@ -56,6 +57,33 @@ def replace_folder(folder: Path, is_ours: Callable[[str], bool], size: int = 0) 
                 with suppress(OSError):
                     parent.rmdir()
             raise
+
+
+def read_undisturbed(path: Path, read: Callable[[], T]) -> T:
+    """What `read` gives of a folder, or of a file in it, that `replace_folder` did not swap in the meantime.
+
+    After a swap it is read once more: what came might be of two checkpoints, and an error no real one.
+    """
+    while True:
+        descriptor = os.open(path if path.is_dir() else path.parent, getattr(os, "O_PATH", os.O_RDONLY))
+        try:  # held open, no other folder can take its number
+            result = read()
+        except Exception:
+            if _is_still(path, descriptor):
+                raise
+        else:
+            if _is_still(path, descriptor):
+                return result
+        finally:
+            os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Whether an open folder is the one that has its name now."""
+    try:
+        return os.path.samestat(os.stat(path if path.is_dir() else path.parent), os.fstat(descriptor))
+    except FileNotFoundError:  # it was removed; what was read of it, or the error, is all there is
+        return True
 
 
 def replace_file(file: Path, content: bytes) -> None:
@@ -115,11 +143,7 @@ def _replaced(folder: Path, build: Path, is_ours: Callable[[str], bool], size: i
         if size * _MARGIN > free:
             raise CheckpointError(f"{folder}: needs {size:,} bytes, and the disk has {free:,} left; it is unchanged")
         yield build
-        _sync(build)
-        if not folder.exists():
-            build.rename(folder)
-        elif not _exchange(build, folder, is_ours):
-            _replace_files(build, folder, is_ours)
+        put_in_place(build, folder, is_ours)
     except CheckpointError:
         raise
     except OSError as error:
@@ -156,69 +180,3 @@ def _mode_for(folder: Path, build: Path) -> int:
     mode = probe.stat().st_mode & 0o7777
     probe.rmdir()
     return mode
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system has no hard links."""
-    if source.is_dir() and not source.is_symlink():
-        shutil.copytree(source, target, symlinks=True, copy_function=_link_file)
-    else:
-        _link_file(source, target)
-
-
-def _link_file(source: str | Path, target: str | Path, follow_symlinks: bool = False) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target, follow_symlinks=False)
-
-
-def _sync(folder: Path) -> None:
-    """Flush every file of a folder, then the folder, to the disk."""
-    for entry in folder.iterdir():
-        if entry.is_file() and not entry.is_symlink():
-            with open(entry, "rb") as file:
-                os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _exchange(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> bool:
-    """Exchange the two folders in one step, what is not ours linked into the new one; False where that cannot be.
-
-    The folder that this process works in is not exchanged under its feet, and a mount point cannot be.
-    """
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None or Path.cwd().is_relative_to(folder) or build.parent == folder:
-        return False
-    for entry in sorted(folder.iterdir()):
-        if not is_ours(entry.name):
-            _link(entry, build / entry.name)
-    _sync_folder(build)
-    if rename(_AT_FDCWD, os.fsencode(build), _AT_FDCWD, os.fsencode(folder), _RENAME_EXCHANGE) == 0:
-        _sync_folder(folder.parent)
-        return True
-    if ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS, errno.EBUSY, errno.EXDEV, errno.EPERM):
-        return False
-    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
-
-
-def _replace_files(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> None:
-    """Move our files over one at a time, config.json last, then remove those of ours that are outdated."""
-    new = [entry.name for entry in build.iterdir() if is_ours(entry.name)]
-    try:
-        for name in sorted(new, key=lambda name: (name == "config.json", name.endswith(".json"), name)):
-            (build / name).replace(folder / name)
-        for entry in folder.iterdir():
-            if is_ours(entry.name) and entry.name not in new:
-                entry.unlink()
-        _sync_folder(folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: was replaced in part only ({error}); save again") from error

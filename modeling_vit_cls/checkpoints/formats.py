@@ -50,8 +50,11 @@ def read_file(file: Path) -> dict[str, Tensor]:
 
 
 def _why_unreadable(file: Path) -> str:
-    with open(file, "rb") as opened:
-        head = opened.read(64)
+    try:
+        with open(file, "rb") as opened:
+            head = opened.read(64)
+    except OSError:
+        return "cannot be read"
     if head.startswith(b"version https://git-lfs"):
         return "is a git-lfs pointer, not the weights; run `git lfs install && git lfs pull`"
     if not head:

@@ -36,8 +36,9 @@ def checkpoint_path(
     in one line: no such folder, repository, revision or subfolder; no access; no network and nothing cached.
     """
     name = os.fspath(name_or_path)
-    if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts:
-        raise CheckpointError(f"subfolder={shorten(subfolder)}: must lie inside the checkpoint")
+    for argument, value in (("subfolder", subfolder), ("revision", revision or "")):  # both become parts of a path
+        if Path(value).is_absolute() or ".." in Path(value).parts:
+            raise CheckpointError(f"{argument}={shorten(value)}: must lie inside the checkpoint")
     try:
         root = to_path(Path(name).expanduser())
     except RuntimeError as error:

@@ -23,7 +23,7 @@ INDEX = "model.safetensors.index.json"
 FLAX = "flax_model.msgpack"
 SHARD = "model{suffix}.safetensors"
 _OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
-_SAFE_NAME = re.compile(r"[A-Za-z0-9._-]+\.safetensors")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}\.safetensors")
 
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 _REMEDY = """pickled weights are never read: they can run code. Convert them once, with PyTorch:

@@ -19,18 +19,17 @@ from flax.core import FrozenDict, unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..checkpoints.adapt import adapt, canonical
-from ..checkpoints.families.table import NATIVE
-from ..checkpoints.folder import to_path
+from ..checkpoints.folder import read_undisturbed, to_path
 from ..checkpoints.hub import checkpoint_path
-from ..checkpoints.load import checked_tensors, open_checkpoint, parameter_shapes
+from ..checkpoints.load import parameter_shapes
 from ..checkpoints.push import push_folder
 from ..checkpoints.report import LoadReport
 from ..checkpoints.tensor import to_device
 from ..configuration_vit_cls import ViTClsConfig
-from ..errors import CheckpointError, ConfigError
+from ..errors import ConfigError
 from ..processing import ViTClsImageProcessor
 from .dtypes import cast_floating, compute_dtype
-from .loading import read_processor, target_config
+from .loading import read_model
 from .saving import check_tensors, config_to_save, write_checkpoint
 
 Params = Any  # a nested dict of arrays, or flax's FrozenDict of them
@@ -252,18 +251,13 @@ class FlaxPreTrainedModel(_Upstream):
         hub |= {"local_files_only": local_files_only, "token": token}
         path = checkpoint_path(pretrained_model_name_or_path, subfolder=subfolder, revision=revision, **hub)
         seed, dtype = kwargs.pop("seed", 0), kwargs.pop("torch_dtype", dtype)
-        source = open_checkpoint(path)
-        target = target_config(source, config, kwargs)
-        model = cls(target, seed=seed, dtype=dtype, _do_init=False)
-        model._image_processor = read_processor(source, target)
-        tensors, missing = checked_tensors(source, allow_missing=not _do_init)
-        report = LoadReport(missing_keys=[name for name in missing if name in map(canonical, model._shapes)])
-        report.verified_keys += [name for name, tensor in tensors.items() if tensor.digest is not None]
-        report.converted_keys += [] if source.family is NATIVE else list(tensors)
-        try:
-            params = model.take_over(tensors, source.config, report, ignore_mismatched_sizes)
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+
+        def read() -> tuple[Any, Params, LoadReport]:
+            return read_model(
+                cls, path, dtype, seed, config, kwargs, ignore_mismatched_sizes, allow_missing=not _do_init
+            )
+
+        model, params, report = read_undisturbed(path, read)
         report.log(path)
         if not _do_init:
             return (model, params, report) if output_loading_info else (model, params)
