@@ -16,7 +16,7 @@ demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and
 test: $(VENV)/ready  ## the tests, in one world
 	$(BIN)/python -m pytest -n $(JOBS)
 
-soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py, SOAK times as many and from other seeds: a night's work
+soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py, SOAK times as many: a night's work
 	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py
 
 parity: $(VENV)-torch/ready  ## other libraries' checkpoints, written by the libraries just now

@@ -1,6 +1,6 @@
 """The matrix of faults: how many cases a run makes, and what came of each, for the table at the end of the run.
 
-`make test` makes a test's own number of cases, `make soak` VIT_CLS_SOAK times as many, from other seeds.
+`make test` makes a test's own number of cases, `make soak` VIT_CLS_SOAK times as many.
 """
 
 import os

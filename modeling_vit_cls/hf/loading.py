@@ -56,10 +56,11 @@ def target_config(source: Source, config: Any, overrides: Mapping[str, Any]) -> 
     elif isinstance(config, ViTClsConfig):
         base = config.to_dict()
     elif isinstance(config, str | os.PathLike):
+        path = os.fspath(to_path(config))
         try:
-            base = ViTClsConfig.get_config_dict(os.fspath(to_path(config)))[0]
+            base = ViTClsConfig.get_config_dict(path)[0]
         except OSError as error:
-            raise CheckpointError(f"config={shorten(os.fspath(config))}: no config.json found there") from error
+            raise CheckpointError(f"config={shorten(path)}: no config.json found there") from error
     else:
         raise ConfigError("config", config, "must be a ViTClsConfig, a folder or a Hub id")
     wanted = {name: value for name, value in overrides.items() if name not in _FROM_AUTO}

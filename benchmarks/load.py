@@ -1,0 +1,109 @@
+"""Loading a checkpoint, beside the raw read of its file: seconds and peak memory, each measurement its own process.
+
+`python benchmarks/load.py`: a ViT-L/16 of random weights is saved in a temporary folder, then the ways of reading it
+take turns. FlaxViT reads its own file of the same size, where transformers 4.57 is installed.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+WAYS = ("raw read", "ours", "FlaxViT", "FlaxViT, _do_init=False")
+
+
+def write(folder: Path, hidden_size: int, layers: int) -> None:
+    """Save a model of ours, and FlaxViT's of the same size where there is one, each in its own folder."""
+    import jax
+
+    from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
+
+    sizes = {"hidden_size": hidden_size, "num_hidden_layers": layers, "num_attention_heads": hidden_size // 64}
+    sizes |= {"intermediate_size": 4 * hidden_size, "image_size": 224, "patch_size": 16, "num_labels": 1000}
+    FlaxViTClsForImageClassification(ViTClsConfig(**sizes)).save_pretrained(folder / "ours")
+    if version("transformers").startswith("4."):
+        from transformers import FlaxViTForImageClassification, ViTConfig
+
+        theirs = FlaxViTForImageClassification(ViTConfig(**sizes), _do_init=False)
+        params = theirs.init_weights(jax.random.PRNGKey(0), theirs.input_shape)
+        theirs.save_pretrained(folder / "theirs", params=params, safe_serialization=True)
+
+
+def read(way: str, folder: Path) -> Callable[[], object]:
+    """The function that reads the checkpoint one way, its imports done."""
+    import jax
+
+    jax.numpy.zeros(3).block_until_ready()  # the device is up before the clock starts
+    if way == "raw read":
+        from safetensors.numpy import load_file
+
+        return lambda: load_file(folder / "ours" / "model.safetensors")
+    if way == "ours":
+        from modeling_vit_cls import FlaxViTClsForImageClassification
+
+        return lambda: jax.block_until_ready(FlaxViTClsForImageClassification.from_pretrained(folder / "ours").params)
+    from transformers import FlaxViTForImageClassification
+
+    options = {} if way == "FlaxViT" else {"_do_init": False}
+    return lambda: jax.block_until_ready(
+        jax.tree.leaves(FlaxViTForImageClassification.from_pretrained(folder / "theirs", **options))
+    )
+
+
+def measure(way: str, folder: Path) -> dict[str, float]:
+    """Seconds of one read, and bytes that it added to the process's peak."""
+    action = read(way, folder)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak that the imports had: man 5 proc
+    before = peak_memory()
+    start = time.perf_counter()
+    held = action()
+    seconds = time.perf_counter() - start
+    del held
+    return {"seconds": seconds, "bytes": peak_memory() - before}
+
+
+def peak_memory() -> int:
+    """Bytes of this process's largest resident set."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return 1024 * int(line.split()[1])
+
+
+def main() -> None:
+    """Measure all ways in turn and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hidden-size", type=int, default=1024)
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--measure", nargs=2, metavar=("WAY", "FOLDER"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure[0], Path(arguments.measure[1]))))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(folder, arguments.hidden_size, arguments.layers)
+        size = (folder / "ours" / "model.safetensors").stat().st_size
+        ways = WAYS if (folder / "theirs").exists() else WAYS[:2]
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        for _ in range(arguments.rounds):
+            for way in ways:
+                command = [sys.executable, __file__, "--measure", way, name]
+                found[way].append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+    raw = statistics.median(item["seconds"] for item in found["raw read"])
+    packages = ", ".join(f"{package} {version(package)}" for package in ("transformers", "jax", "safetensors"))
+    print(f"{size / 1e6:,.0f} MB, {arguments.rounds} rounds, {packages}")
+    print("| way | median s | best s | of the raw read | peak memory of the weights |\n|---|---|---|---|---|")
+    for way, items in found.items():
+        seconds = [item["seconds"] for item in items]
+        middle, peak = statistics.median(seconds), statistics.median(item["bytes"] for item in items)
+        print(f"| {way} | {middle:.2f} | {min(seconds):.2f} | {middle / raw:.2f} | {peak / size:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
