@@ -55,7 +55,7 @@ class Tensor(NamedTuple):
         else:  # twice as fast as copying what is mapped, page by page
             with open(self.file, "rb") as opened:
                 opened.seek(self.offset)
-                if opened.readinto(array.reshape(-1).view(np.uint8)) != source.nbytes:
+                if opened.readinto(memoryview(pages)[: source.nbytes]) != source.nbytes:
                     raise CheckpointError(f"{self.file}: ends in tensor {self.name!r}; download or save it again")
         if self.digest is not None and digest_of(array) != self.digest:
             problem = "is not what was saved: the file is damaged; download or save it again"
