@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 SOAK ?= 25
 
-.PHONY: demo test soak parity lint format constraints clean
+.PHONY: demo test soak parity bench lint format constraints clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and pictures, reload, predict
@@ -26,6 +26,11 @@ parity: $(VENV)-torch/ready  ## other libraries' checkpoints, written by the lib
 	  $(VENV)-torch/bin/python -m pytest -p cpu_torchvision -n $(JOBS) tests/parity.py \
 	  tests/test_families.py::test_numbers_are_those_of_the_source
 	VIT_CLS_GOLDEN=build/golden PYTHONPATH=tests/golden $(VENV)-torch/bin/python tests/parity_table.py
+
+bench: .venv-bench/ready .venv-4/ready  ## speed, loads and faults beside FlaxViT, timm, Hugging Face's PyTorch and jimm: an hour
+	.venv-bench/bin/python -m benchmarks.speed
+	.venv-4/bin/python -m benchmarks.load
+	.venv-4/bin/python -m benchmarks.faults
 
 lint: $(VENV)/ready  ## what CI and the pre-commit hooks check
 	$(BIN)/ruff format --check .
@@ -51,6 +56,15 @@ $(VENV)-torch/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	$(VENV)-torch/bin/python -m pip install --quiet torch==2.13.0
 	$(VENV)-torch/bin/python -m pip install --quiet --editable '.[dev]' --constraint constraints/transformers-$(TRANSFORMERS).txt
 	$(VENV)-torch/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
+	touch $@
+
+.venv-bench/ready: pyproject.toml constraints/transformers-4.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --upgrade pip
+	.venv-bench/bin/python -m pip install --quiet torch==2.13.0
+	.venv-bench/bin/python -m pip install --quiet --editable '.[dev]' jax-image-models==0.4.0 \
+	  --constraint constraints/transformers-4.txt
+	.venv-bench/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
 	touch $@
 
 constraints:  ## resolve both worlds anew, to the newest versions that fit, for Python 3.11 to 3.13

@@ -11,6 +11,7 @@ import numpy as np
 
 from .configuration_vit_cls import ViTClsConfig
 from .positions import rotate
+from .products import dense_product, product
 
 Dtype = Any
 Rope = tuple[np.ndarray, np.ndarray] | None
@@ -33,8 +34,9 @@ def kernel_init(std: float) -> nn.initializers.Initializer:
 
 
 def dense(config: ViTClsConfig, features: int, dtype: Dtype, name: str, use_bias: bool = True) -> nn.Dense:
-    """Linear layer (..., in) -> (..., features) with the model's initialisation."""
-    return nn.Dense(features, use_bias, dtype, kernel_init=kernel_init(config.initializer_range), name=name)
+    """Linear layer (..., in) -> (..., features) with the model's initialisation; in what type, `product` says."""
+    init = kernel_init(config.initializer_range)
+    return nn.Dense(features, use_bias, dtype, kernel_init=init, dot_general=dense_product, name=name)
 
 
 def layer_norm(config: ViTClsConfig, dtype: Dtype, name: str) -> nn.LayerNorm:
@@ -59,19 +61,23 @@ class Attention(nn.Module):
         key_bias = c.qkv_bias if c.key_bias is None else c.key_bias
 
         def heads(tokens: jax.Array, name: str, use_bias: bool) -> jax.Array:  # (B, T, D) -> (B, heads, T, d)
-            projected = dense(c, c.hidden_size, self.dtype, name, use_bias)(tokens)
+            projected = dense(c, c.hidden_size, self.dtype, name, use_bias)(tokens).astype(self.dtype)
             return projected.reshape(*projected.shape[:2], c.num_attention_heads, -1).swapaxes(1, 2)
 
         query, key = heads(x, "query", c.qkv_bias), heads(context, "key", key_bias)
         value = heads(context, "value", c.qkv_bias)
         if rope is not None:
-            query, key = rotate(query, rope), rotate(key, rope)
-        query = query * (query.shape[-1] ** -0.5)
-        scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
-        probabilities = nn.softmax(scores).astype(self.dtype)
-        dropped = nn.Dropout(c.attention_probs_dropout_prob)(probabilities, deterministic)
-        mixed = jnp.einsum("bhqk,bhkd->bqhd", dropped, value).reshape(x.shape)
-        return dense(c, c.hidden_size, self.dtype, "out")(mixed), probabilities
+            prefix = context.shape[1] - len(rope[0])
+            query, key = rotate(query, rope, prefix), rotate(key, rope, prefix)
+        scores = product("bhqd,bhkd->bhqk", query, key, jnp.float32) * query.shape[-1] ** -0.5
+        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+        total = weights.sum(axis=-1, keepdims=True)
+        dropped = nn.Dropout(c.attention_probs_dropout_prob)(weights, deterministic).astype(self.dtype)
+        # divided after the product, which has fewer numbers: a softmax all the same
+        mixed = (product("bhqk,bhkd->bhqd", dropped, value) / total).astype(self.dtype)
+        mixed = mixed.swapaxes(1, 2).reshape(x.shape)
+        out = dense(c, c.hidden_size, self.dtype, "out")(mixed).astype(self.dtype)
+        return out, (weights / total).astype(self.dtype)
 
 
 class Mlp(nn.Module):
@@ -85,16 +91,17 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
         act = ACTIVATIONS[c.hidden_act]
-        hidden = dense(c, c.intermediate_size, self.dtype, "fc1")(x)
-        gate = act(dense(c, c.intermediate_size, self.dtype, "gate")(x)) if self.gated else None
-        hidden = act(hidden) if gate is None else gate * hidden
-        return dense(c, c.hidden_size, self.dtype, "fc2")(hidden)
+        hidden = dense(c, c.intermediate_size, self.dtype, "fc1")(x).astype(jnp.float32)  # rounded once, at the end
+        gate = dense(c, c.intermediate_size, self.dtype, "gate")(x).astype(jnp.float32) if self.gated else None
+        hidden = act(hidden) if gate is None else act(gate) * hidden
+        return dense(c, c.hidden_size, self.dtype, "fc2")(hidden.astype(self.dtype)).astype(self.dtype)
 
 
 class EncoderBlock(nn.Module):
     """Pre-norm block: (B, T, D) -> (B, T, D) and attention probabilities. Dosovitskiy et al. 2021, equations 2, 3.
 
-    `drop_path_rate` may be traced: it differs from block to block where one program runs them all.
+    `drop_path_rate` may be traced: it differs from block to block where one program runs them all. `tokens` limits the
+    output to the first tokens, for which nothing but keys and values of the others is computed.
     """
 
     config: ViTClsConfig
@@ -102,7 +109,7 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, rope: Rope, deterministic: bool, drop_path_rate: Any = 0.0
+        self, x: jax.Array, rope: Rope, deterministic: bool, drop_path_rate: Any = 0.0, tokens: int | None = None
     ) -> tuple[jax.Array, jax.Array]:
         c = self.config
 
@@ -121,7 +128,8 @@ class EncoderBlock(nn.Module):
             return drop_path(y)
 
         y = layer_norm(c, self.dtype, "norm1")(x)
-        y, probabilities = Attention(c, self.dtype, name="attention")(y, y, rope, deterministic)
+        x = x[:, :tokens]
+        y, probabilities = Attention(c, self.dtype, name="attention")(y[:, :tokens], y, rope, deterministic)
         x = x + branch(y, 1)
         y = layer_norm(c, self.dtype, "norm2")(x)
         y = Mlp(c, self.dtype, c.mlp == "swiglu", name="mlp")(y)

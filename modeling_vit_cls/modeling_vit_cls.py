@@ -146,6 +146,7 @@ class FlaxViTClsForImageClassification(_FlaxViTCls):
     """The backbone and a linear classifier on its readout: pixels (B, C, H, W) -> logits (B, K) in float32."""
 
     module_class = FlaxViTClsForImageClassificationModule
+    returns_readout_only = True
 
 
 def check_pixels(pixel_values: Any, config: ViTClsConfig, any_size: bool = False) -> None:

@@ -15,11 +15,12 @@ from .configuration_vit_cls import ViTClsConfig
 from .layers import Attention, Dtype, EncoderBlock, Mlp, Rope, dense, kernel_init, layer_norm
 from .outputs import FlaxBaseModelOutputWithPooling, FlaxViTClsClassifierOutput
 from .positions import rope_table, sincos2d_table
+from .products import patch_product
 from .resampling import Grid, resample_positions
 
 
 class PatchEmbedding(nn.Module):
-    """Images to patches by a strided convolution: (B, H, W, C) -> (B, N, D), rows first."""
+    """Images to patches by a convolution whose strides are its size: (B, H, W, C) -> (B, N, D), rows first."""
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
@@ -37,9 +38,10 @@ class PatchEmbedding(nn.Module):
             use_bias=c.patch_bias,
             dtype=self.dtype,
             kernel_init=init,
+            conv_general_dilated=patch_product,
             name="projection",
         )
-        patches = conv(images)
+        patches = conv(images).astype(self.dtype)
         return patches.reshape(patches.shape[0], -1, c.hidden_size)
 
 
@@ -99,7 +101,7 @@ class Encoder(nn.Module):
     """The stack of blocks: (B, T, D) -> (B, T, D), every block's input and output, every block's probabilities.
 
     `scan_layers` runs all blocks by one program, which compiles in a time that does not grow with depth, and keeps the
-    last output alone. The parameters are the same.
+    last output alone. The parameters are the same. `tokens` limits the last block to the first tokens.
     """
 
     config: ViTClsConfig
@@ -109,23 +111,27 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, rope: Rope, deterministic: bool
+        self, x: jax.Array, rope: Rope, deterministic: bool, tokens: int | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         c = self.config
         rates = np.linspace(0, c.drop_path_rate, c.num_hidden_layers)
-        if self.scan_layers and not self.is_initializing():
-            return self._scan(x, rope, deterministic, rates), (), ()
-        block = nn.remat(EncoderBlock, static_argnums=(3,)) if self.gradient_checkpointing else EncoderBlock
-        hidden_states, attentions = [x], []
-        for i, rate in enumerate(rates):
-            x, probabilities = block(c, self.dtype, name=f"layer_{i:02d}")(x, rope, deterministic, float(rate))
+        block = nn.remat(EncoderBlock, static_argnums=(3, 5)) if self.gradient_checkpointing else EncoderBlock
+        hidden_states, attentions, last = [x], [], len(rates) - 1
+        scanned = self.scan_layers and not self.is_initializing()
+        if scanned:
+            x = self._scan(x, rope, deterministic, rates[:last])
+        for i in range(last if scanned else 0, len(rates)):
+            layer = block(c, self.dtype, name=f"layer_{i:02d}")
+            x, probabilities = layer(x, rope, deterministic, float(rates[i]), tokens if i == last else None)
             hidden_states.append(x)
             attentions.append(probabilities)
-        return x, tuple(hidden_states), tuple(attentions)
+        return (x, (), ()) if scanned else (x, tuple(hidden_states), tuple(attentions))
 
     def _scan(self, x: jax.Array, rope: Rope, deterministic: bool, rates: np.ndarray) -> jax.Array:
         params = self.variables["params"]
         layers = [params[f"layer_{i:02d}"] for i in range(len(rates))]
+        if not layers:
+            return x
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
         keys = None if deterministic else jax.random.split(self.make_rng("dropout"), len(rates))
         block = EncoderBlock(self.config, self.dtype, parent=None)
@@ -166,15 +172,19 @@ class Readout(nn.Module):
         c = self.config
         if c.readout == "map":
             return AttentionPooling(c, self.dtype, name="attention_pooling")(tokens)
-        mean = tokens[:, c.num_prefix_tokens :].mean(axis=1)  # patches alone: never [CLS], never a register
-        if c.readout == "mean":
-            return mean
         cls = tokens[:, 0]
-        return cls if c.readout == "cls" else jnp.concatenate([cls, mean], axis=-1)
+        if c.readout == "cls":
+            return cls
+        mean = tokens[:, c.num_prefix_tokens :].mean(axis=1)  # patches alone: never [CLS], never a register
+        return mean if c.readout == "mean" else jnp.concatenate([cls, mean], axis=-1)
 
 
 class FlaxViTClsModule(nn.Module):
-    """Images to tokens and their readout: (B, H, W, C) -> last_hidden_state (B, T, D), pooler_output (B, F)."""
+    """Images to tokens and their readout: (B, H, W, C) -> last_hidden_state (B, T, D), pooler_output (B, F).
+
+    `readout_only` leaves out what the readout, or the distillation head, does not depend on: of the last block, and of
+    `last_hidden_state`, the tokens after these two; all hidden states and attentions.
+    """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
@@ -182,7 +192,9 @@ class FlaxViTClsModule(nn.Module):
     scan_layers: bool = False
 
     @nn.compact
-    def __call__(self, images: jax.Array, deterministic: bool = True) -> FlaxBaseModelOutputWithPooling:
+    def __call__(
+        self, images: jax.Array, deterministic: bool = True, readout_only: bool = False
+    ) -> FlaxBaseModelOutputWithPooling:
         c = self.config
         x = Embeddings(c, self.dtype, name="embeddings")(images.astype(self.dtype), deterministic)
         if c.pre_norm:
@@ -192,7 +204,10 @@ class FlaxViTClsModule(nn.Module):
             grid = (images.shape[1] // c.patch_size, images.shape[2] // c.patch_size)
             rope = rope_table(grid, c.hidden_size // c.num_attention_heads, c.rope_theta)
         encoder = Encoder(c, self.dtype, self.gradient_checkpointing, self.scan_layers, name="encoder")
-        x, hidden_states, attentions = encoder(x, rope, deterministic)
+        read = 1 + c.has_distillation_head if readout_only and c.readout == "cls" else None
+        x, hidden_states, attentions = encoder(x, rope, deterministic, read)
+        if readout_only:
+            hidden_states, attentions = (), ()
 
         norm, readout = layer_norm(c, self.dtype, "norm"), Readout(c, self.dtype, name="readout")
         if c.norm_position == "before_readout":
@@ -209,7 +224,10 @@ class FlaxViTClsModule(nn.Module):
 
 
 class FlaxViTClsForImageClassificationModule(nn.Module):
-    """Images to logits: (B, H, W, C) -> (B, K), in float32 whatever `dtype` is."""
+    """Images to logits: (B, H, W, C) -> (B, K), in float32 whatever `dtype` is.
+
+    `readout_only` computes the same logits, and no more than they depend on.
+    """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
@@ -217,10 +235,12 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
     scan_layers: bool = False
 
     @nn.compact
-    def __call__(self, images: jax.Array, deterministic: bool = True) -> FlaxViTClsClassifierOutput:
+    def __call__(
+        self, images: jax.Array, deterministic: bool = True, readout_only: bool = False
+    ) -> FlaxViTClsClassifierOutput:
         c = self.config
         backbone = FlaxViTClsModule(c, self.dtype, self.gradient_checkpointing, self.scan_layers, name="vit_cls")
-        outputs = backbone(images, deterministic)
+        outputs = backbone(images, deterministic, readout_only)
         logits = dense(c, c.num_classes, self.dtype, "classifier")(outputs.pooler_output).astype(jnp.float32)
         cls_logits = distillation_logits = None
         if c.has_distillation_head:  # Touvron et al. 2021, section 4: at inference the two heads are averaged

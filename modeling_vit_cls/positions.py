@@ -28,11 +28,13 @@ def rope_table(grid: Grid, head_width: int, theta: float) -> tuple[np.ndarray, n
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
-def rotate(x: jax.Array, rope: tuple[np.ndarray, np.ndarray]) -> jax.Array:
-    """Turn the patches of queries or keys, leaving prefix tokens: (B, heads, T, d) -> (B, heads, T, d), in float32."""
-    cos, sin = rope
-    prefix, patches = jnp.split(x, [x.shape[2] - len(cos)], axis=2)
-    patches = patches.astype(jnp.float32)
+def rotate(x: jax.Array, rope: tuple[np.ndarray, np.ndarray], prefix: int) -> jax.Array:
+    """Turn the patches of queries or keys, leaving `prefix` tokens: (B, heads, T, d) -> the same, in float32.
+
+    Where there are fewer tokens, they are the first ones.
+    """
+    before, patches = x[:, :, :prefix], x[:, :, prefix:].astype(jnp.float32)
+    cos, sin = (table[: patches.shape[2]] for table in rope)
     first, second = jnp.split(patches, 2, axis=-1)
     turned = patches * cos + jnp.concatenate([-second, first], axis=-1) * sin
-    return jnp.concatenate([prefix, turned.astype(x.dtype)], axis=2)
+    return jnp.concatenate([before, turned.astype(x.dtype)], axis=2)

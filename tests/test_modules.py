@@ -162,7 +162,7 @@ def test_sincos_table_is_the_formula():
 def test_rotary_scores_depend_on_the_distance_alone():
     rope = rope_table((4, 4), 8, theta=100.0)
     query, key = (np.broadcast_to(pixels()[i, 0, 0], (1, 1, 16, 8)) for i in (0, 1))
-    scores = np.asarray(jnp.einsum("bhqd,bhkd->qk", rotate(query, rope), rotate(key, rope))).reshape(4, 4, 4, 4)
+    scores = np.asarray(jnp.einsum("bhqd,bhkd->qk", rotate(query, rope, 0), rotate(key, rope, 0))).reshape(4, 4, 4, 4)
     np.testing.assert_allclose(scores[0, 0, 1, 2], scores[2, 1, 3, 3], atol=1e-4)
     np.testing.assert_allclose(scores[1, 2, 0, 1], scores[3, 3, 2, 2], atol=1e-4)
     assert abs(scores[0, 0, 1, 2] - scores[0, 0, 2, 1]) > 1e-3
@@ -170,8 +170,10 @@ def test_rotary_scores_depend_on_the_distance_alone():
 
 def test_rotation_leaves_prefix_tokens():
     x = jnp.asarray(pixels().reshape(2, 2, 12, 8))
-    turned = rotate(x, rope_table((2, 5), 8, 100.0))
+    turned = rotate(x, rope_table((2, 5), 8, 100.0), 2)
     np.testing.assert_array_equal(turned[:, :, :2], x[:, :, :2])
+    for few in (1, 2, 5):
+        np.testing.assert_array_equal(rotate(x[:, :, :few], rope_table((2, 5), 8, 100.0), 2), turned[:, :, :few])
     np.testing.assert_allclose(jnp.linalg.norm(turned, axis=-1), jnp.linalg.norm(x, axis=-1), rtol=1e-5)
 
 

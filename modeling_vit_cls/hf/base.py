@@ -50,6 +50,7 @@ class FlaxPreTrainedModel(_Upstream):
     base_model_prefix: ClassVar[str] = "vit_cls"
     main_input_name: ClassVar[str] = "pixel_values"
     module_class: ClassVar[type[nn.Module]]
+    returns_readout_only: ClassVar[bool] = False  # a call returns no tokens, unless hidden states are asked for
 
     def __init__(
         self,
@@ -178,11 +179,12 @@ class FlaxPreTrainedModel(_Upstream):
         ) -> Any:
             images = pixels.transpose(0, 2, 3, 1)  # the only change of layout: modules know (B, H, W, C) alone
             rngs = None if key is None else {"dropout": key}
-            outputs: Any = module.apply({"params": params}, images, deterministic=key is None, rngs=rngs)
+            readout_only = reads_out and not (attentions or hidden_states)
+            outputs: Any = module.apply({"params": params}, images, key is None, readout_only, rngs=rngs)
             unwanted = {} if attentions else {"attentions": None}
             return outputs.replace(**unwanted, **({} if hidden_states else {"hidden_states": None}))
 
-        self._module = module
+        self._module, reads_out = module, self.returns_readout_only
         self._forward = jax.jit(forward, static_argnames=("attentions", "hidden_states"))
 
     def __getstate__(self) -> dict[str, Any]:

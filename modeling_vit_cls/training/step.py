@@ -60,7 +60,8 @@ def make_train_step(
         targets = jax.nn.one_hot(batch.labels, module.config.num_classes)  # pyright: ignore[reportAttributeAccessIssue]
         images, targets = augment(augment_key, images, targets, valid, arguments.augmentation)
         targets = optax.smooth_labels(targets, arguments.label_smoothing_factor)
-        outputs: Any = module.apply({"params": params}, images, deterministic=False, rngs={"dropout": dropout_key})
+        rngs = {"dropout": dropout_key}
+        outputs: Any = module.apply({"params": params}, images, deterministic=False, readout_only=True, rngs=rngs)
         return jnp.sum(optax.softmax_cross_entropy(outputs.logits, targets), where=valid)
 
     def gradient_of(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
@@ -103,7 +104,8 @@ def make_eval_step(
 
     def step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         images = normalise(jnp.asarray(batch.pixels), processor)
-        logits = module.apply({"params": params}, images).logits  # pyright: ignore[reportAttributeAccessIssue]
+        outputs: Any = module.apply({"params": params}, images, readout_only=True)
+        logits = outputs.logits
         return logits, optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
 
     return jax.jit(step)

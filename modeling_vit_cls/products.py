@@ -1,0 +1,64 @@
+"""Matrix products in the compute type, accumulated in float32: the one place where the platforms differ.
+
+GPUs and TPUs accumulate half precision in float32 whatever the result's type. XLA on a CPU multiplies it at the speed
+of float32, unless a float32 result is asked for: then at four times that, where the processor has the instructions.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def product(spec: str, a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
+    """Contraction of two arrays of one type, as `jnp.einsum`: -> `dtype`, or what the platform has it in at once.
+
+    That is float32 on a CPU, the arrays' type elsewhere. Each index of `spec` stands in two of its three terms.
+    """
+    if jax.default_backend() == "cpu" and a.dtype.itemsize == 2:
+        return _accumulated(spec, a, b).astype(dtype or jnp.float32)
+    return jnp.einsum(spec, a, b, preferred_element_type=dtype or a.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _accumulated(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Product of half precision -> float32; its gradient's products are of half precision as well.
+
+    JAX alone would multiply float32 by half precision there, at the speed of float32. There is no forward mode.
+    """
+    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+
+def _forward(spec: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _accumulated(spec, a, b), (a, b)
+
+
+def _backward(spec: str, kept: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    a, b = kept
+    first, second, result = spec.replace("->", ",").split(",")
+    cotangent = cotangent.astype(a.dtype)
+    left = _accumulated(f"{result},{second}->{first}", cotangent, b)
+    return left.astype(a.dtype), _accumulated(f"{first},{result}->{second}", a, cotangent).astype(b.dtype)
+
+
+_accumulated.defvjp(_forward, _backward)
+
+
+def dense_product(x: jax.Array, kernel: jax.Array, dimensions: Any, **_: Any) -> jax.Array:
+    """What `nn.Dense` multiplies by: (..., D), (D, F) -> (..., F)."""
+    assert dimensions == (((x.ndim - 1,), (0,)), ((), ()))
+    rows = "abcde"[: x.ndim - 1]
+    return product(f"{rows}y,yz->{rows}z", x, kernel)
+
+
+def patch_product(images: jax.Array, kernel: jax.Array, strides: Any, *_: Any, **__: Any) -> jax.Array:
+    """What `nn.Conv` does where strides are the kernel's size: (B, H, W, C), (P, P, C, D) -> (B, h, w, D).
+
+    What fills no patch is left out.
+    """
+    side = kernel.shape[0]
+    rows, columns = images.shape[1] // side, images.shape[2] // side
+    whole = images[:, : rows * side, : columns * side]
+    patches = whole.reshape(images.shape[0], rows, side, columns, side, -1).swapaxes(2, 3)
+    return product("bhwpqc,pqcd->bhwd", patches, kernel)
