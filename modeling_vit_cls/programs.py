@@ -96,7 +96,8 @@ def write_onnx(file: Path, module: nn.Module, params: Any, config: ViTClsConfig)
 
 def _apply(module: nn.Module, params: Any, pixel_values: jax.Array) -> Any:
     """The module's outputs, deterministic: pixels (B, C, H, W), as image processors emit them."""
-    return module.apply({"params": params}, pixel_values.transpose(0, 2, 3, 1))
+    readout_only = isinstance(module, FlaxViTClsForImageClassificationModule)  # its logits are all that it gives
+    return module.apply({"params": params}, pixel_values.transpose(0, 2, 3, 1), readout_only=readout_only)
 
 
 def _outputs(module: nn.Module, config: ViTClsConfig) -> list[str]:
