@@ -70,14 +70,10 @@ class Attention(nn.Module):
             prefix = context.shape[1] - len(rope[0])
             query, key = rotate(query, rope, prefix), rotate(key, rope, prefix)
         scores = product("bhqd,bhkd->bhqk", query, key, jnp.float32) * query.shape[-1] ** -0.5
-        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-        total = weights.sum(axis=-1, keepdims=True)
-        dropped = nn.Dropout(c.attention_probs_dropout_prob)(weights, deterministic).astype(self.dtype)
-        # divided after the product, which has fewer numbers: a softmax all the same
-        mixed = (product("bhqk,bhkd->bhqd", dropped, value) / total).astype(self.dtype)
-        mixed = mixed.swapaxes(1, 2).reshape(x.shape)
-        out = dense(c, c.hidden_size, self.dtype, "out")(mixed).astype(self.dtype)
-        return out, (weights / total).astype(self.dtype)
+        probabilities = jax.nn.softmax(scores).astype(self.dtype)
+        dropped = nn.Dropout(c.attention_probs_dropout_prob)(probabilities, deterministic)
+        mixed = product("bhqk,bhkd->bhqd", dropped, value).astype(self.dtype).swapaxes(1, 2).reshape(x.shape)
+        return dense(c, c.hidden_size, self.dtype, "out")(mixed).astype(self.dtype), probabilities
 
 
 class Mlp(nn.Module):
