@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .configuration_vit_cls import ViTClsConfig
-from .layers import Attention, Dtype, EncoderBlock, Mlp, Rope, dense, kernel_init, layer_norm
+from .layers import KEPT, Attention, Dtype, EncoderBlock, Mlp, Rope, dense, kernel_init, layer_norm
 from .outputs import FlaxBaseModelOutputWithPooling, FlaxViTClsClassifierOutput
 from .positions import rope_table, sincos2d_table
 from .products import patch_product
@@ -141,7 +141,8 @@ class Encoder(nn.Module):
             rngs = None if key is None else {"dropout": key}
             return block.apply({"params": params}, x, rope, deterministic, rate, rngs=rngs)[0], None  # pyright: ignore
 
-        step = jax.checkpoint(step) if self.gradient_checkpointing else step
+        kept = None if self.gradient_checkpointing else KEPT
+        step = jax.checkpoint(step, policy=kept, prevent_cse=False)
         return jax.lax.scan(step, x, (stacked, jnp.asarray(rates, jnp.float32), keys))[0]
 
 

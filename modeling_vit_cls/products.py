@@ -4,7 +4,6 @@ GPUs and TPUs accumulate half precision in float32 whatever the result's type. X
 of float32, unless a float32 result is asked for: then at four times that, where the processor has the instructions.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,17 +20,12 @@ def product(spec: str, a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Arr
     return jnp.einsum(spec, a, b, preferred_element_type=dtype or a.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _accumulated(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Product of half precision -> float32; its gradient's products are of half precision as well.
-
-    JAX alone would multiply float32 by half precision there, at the speed of float32. There is no forward mode.
-    """
+def _multiply(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
 
 
 def _forward(spec: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _accumulated(spec, a, b), (a, b)
+    return _multiply(spec, a, b), (a, b)
 
 
 def _backward(spec: str, kept: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -39,9 +33,18 @@ def _backward(spec: str, kept: tuple[jax.Array, jax.Array], cotangent: jax.Array
     first, second, result = spec.replace("->", ",").split(",")
     cotangent = cotangent.astype(a.dtype)
     left = _accumulated(f"{result},{second}->{first}", cotangent, b)
-    return left.astype(a.dtype), _accumulated(f"{first},{result}->{second}", a, cotangent).astype(b.dtype)
+    if a.size <= cotangent.size:
+        right = _accumulated(f"{first},{result}->{second}", a, cotangent)
+    else:  # XLA copies the left one into another order, slowly: let it be the smaller, and let XLA not exchange them
+        turned = f"{second[:-2]}{second[-1]}{second[-2]}"
+        right = jax.lax.optimization_barrier(_accumulated(f"{result},{first}->{turned}", cotangent, a))
+        right = right.swapaxes(-1, -2)
+    return left.astype(a.dtype), right.astype(b.dtype)
 
 
+# Product of half precision -> float32, whose gradient's products are of half precision as well: JAX alone would
+# multiply float32 by half precision there, at the speed of float32. There is no forward mode.
+_accumulated = jax.custom_vjp(_multiply, nondiff_argnums=(0,))
 _accumulated.defvjp(_forward, _backward)
 
 
