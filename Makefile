@@ -29,6 +29,8 @@ parity: $(VENV)-torch/ready  ## other libraries' checkpoints, written by the lib
 
 bench: .venv-bench/ready .venv-4/ready  ## speed, loads and faults beside FlaxViT, timm, Hugging Face's PyTorch and jimm: an hour
 	.venv-bench/bin/python -m benchmarks.speed
+	.venv-bench/bin/python -m benchmarks.picture
+	.venv-bench/bin/python -m benchmarks.start
 	.venv-4/bin/python -m benchmarks.load
 	.venv-4/bin/python -m benchmarks.faults
 

@@ -343,11 +343,19 @@ def shell(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
 
-def test_verbs_from_a_shell(saved, folder):
+def test_verbs_from_a_shell_find_what_an_earlier_one_compiled(saved, folder, tmp_path):
     image = str(folder / "test" / "cat" / "alpha.png")
     command = [sys.executable, "-m", "hub_scripts", "predict", str(saved), image, "--top_k", "1", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert len(json.loads(done.stdout)[0]["predictions"]) == 1
+    elsewhere = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    kept = []
+    for _ in range(2):
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=elsewhere | {"HF_HOME": str(tmp_path)}
+        )
+        assert len(json.loads(done.stdout)[0]["predictions"]) == 1
+        kept.append(sorted(file.name for file in tmp_path.glob("assets/vit-cls/compiled/*/*-cache")))
+    assert any("forward" in name for name in kept[0])
+    assert kept[1] == kept[0]
 
 
 WITHOUT_THE_EXTRA = """

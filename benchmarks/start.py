@@ -1,0 +1,52 @@
+"""Seconds of `vit-cls predict` on one image, from the start of the process: `python -m benchmarks.start`.
+
+The model is a ViT-B/16 of random weights. The first run finds no compiled programs, the others find those of the first.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
+
+from .speed import machine
+
+
+def seconds(command: list[str], environment: dict[str, str]) -> float:
+    """Of one run. Raises CalledProcessError where it fails."""
+    start = time.perf_counter()
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = ViTClsConfig.from_variant("vit_cls_base_patch16_224")
+        FlaxViTClsForImageClassification(config).save_pretrained(folder / "model")
+        pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "image.png")
+        environment = os.environ | {"HF_HOME": str(folder / "home"), "TRANSFORMERS_VERBOSITY": "error"}
+        predict = [sys.executable, "-m", "hub_scripts", "predict", str(folder / "model"), str(folder / "image.png")]
+        first = seconds(predict, environment)
+        later = statistics.median(seconds(predict, environment) for _ in range(rounds))
+        imports = [sys.executable, "-c", "import modeling_vit_cls"]
+        imported = statistics.median(seconds(imports, environment) for _ in range(rounds))
+    print(machine())
+    print(f"first predict {first:.2f} s, later ones {later:.2f} s (median of {rounds}), import alone {imported:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
