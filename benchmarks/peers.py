@@ -61,6 +61,7 @@ def ours(work: Work) -> Step:
 
     from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig, ViTClsImageProcessor
     from modeling_vit_cls.data.batches import Batch
+    from modeling_vit_cls.stacking import stack_params
     from modeling_vit_cls.training.arguments import TrainingArguments
     from modeling_vit_cls.training.optimizer import make_optimizer
     from modeling_vit_cls.training.step import initial_state, make_train_step
@@ -71,10 +72,9 @@ def ours(work: Work) -> Step:
         params, pixels = random_like(model.params_shape_tree, work.dtype), jax.numpy.asarray(work.pixels)
         return lambda: jax.block_until_ready(model(pixels, params=params).logits)
     arguments = TrainingArguments("unused", max_grad_norm=0, weight_decay=0.05, lr_scheduler_type="constant")
-    params = random_like(model.params_shape_tree)
+    params = stack_params(random_like(model.params_shape_tree))
     optimizer = make_optimizer(arguments, params, 1000)
-    module = model.module.clone(scan_layers=arguments.scan_layers)
-    step = make_train_step(module, optimizer, ViTClsImageProcessor.for_config(config), arguments)
+    step = make_train_step(model.module, optimizer, ViTClsImageProcessor.for_config(config), arguments)
     images = np.random.default_rng(0).integers(0, 256, (work.batch, 224, 224, 3), np.uint8)
     rows, valid = np.arange(work.batch, dtype=np.int32), np.ones(work.batch, bool)
     batch = Batch(images, work.labels.astype(np.int32), rows, valid)

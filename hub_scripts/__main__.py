@@ -15,7 +15,7 @@ from . import benchmark, exchange, predict, push, train, variants, verify
 
 def _keep_compiled_programs() -> None:
     """Let JAX find what an earlier command compiled: under Hugging Face's assets, or where JAX is told to already."""
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
     try:
         folder = cached_assets_path("vit-cls", "compiled")

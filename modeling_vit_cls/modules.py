@@ -17,6 +17,7 @@ from .outputs import FlaxBaseModelOutputWithPooling, FlaxViTClsClassifierOutput
 from .positions import rope_table, sincos2d_table
 from .products import patch_product
 from .resampling import Grid, resample_positions
+from .stacking import STACK
 
 
 class PatchEmbedding(nn.Module):
@@ -100,14 +101,13 @@ class Embeddings(nn.Module):
 class Encoder(nn.Module):
     """The stack of blocks: (B, T, D) -> (B, T, D), every block's input and output, every block's probabilities.
 
-    `scan_layers` runs all blocks by one program, which compiles in a time that does not grow with depth, and keeps the
-    last output alone. The parameters are the same. `tokens` limits the last block to the first tokens.
+    Where the parameters are stacked (stacking.py) one program runs all blocks but the last: it compiles in a time that
+    does not grow with depth, and keeps the last output alone. `tokens` limits the last block to the first tokens.
     """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
-    scan_layers: bool = False
 
     @nn.compact
     def __call__(
@@ -116,23 +116,18 @@ class Encoder(nn.Module):
         c = self.config
         rates = np.linspace(0, c.drop_path_rate, c.num_hidden_layers)
         block = nn.remat(EncoderBlock, static_argnums=(3, 5)) if self.gradient_checkpointing else EncoderBlock
-        hidden_states, attentions, last = [x], [], len(rates) - 1
-        scanned = self.scan_layers and not self.is_initializing()
-        if scanned:
+        last, stacked = len(rates) - 1, self.has_variable("params", STACK)
+        if stacked:
             x = self._scan(x, rope, deterministic, rates[:last])
-        for i in range(last if scanned else 0, len(rates)):
+        hidden_states, attentions = [x], []
+        for i in range(last if stacked else 0, len(rates)):
             layer = block(c, self.dtype, name=f"layer_{i:02d}")
             x, probabilities = layer(x, rope, deterministic, float(rates[i]), tokens if i == last else None)
             hidden_states.append(x)
             attentions.append(probabilities)
-        return (x, (), ()) if scanned else (x, tuple(hidden_states), tuple(attentions))
+        return (x, (), ()) if stacked else (x, tuple(hidden_states), tuple(attentions))
 
     def _scan(self, x: jax.Array, rope: Rope, deterministic: bool, rates: np.ndarray) -> jax.Array:
-        params = self.variables["params"]
-        layers = [params[f"layer_{i:02d}"] for i in range(len(rates))]
-        if not layers:
-            return x
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
         keys = None if deterministic else jax.random.split(self.make_rng("dropout"), len(rates))
         block = EncoderBlock(self.config, self.dtype, parent=None)
 
@@ -143,7 +138,8 @@ class Encoder(nn.Module):
 
         kept = None if self.gradient_checkpointing else KEPT
         step = jax.checkpoint(step, policy=kept, prevent_cse=False)
-        return jax.lax.scan(step, x, (stacked, jnp.asarray(rates, jnp.float32), keys))[0]
+        layers = (self.variables["params"][STACK], jnp.asarray(rates, jnp.float32), keys)
+        return jax.lax.scan(step, x, layers)[0]
 
 
 class AttentionPooling(nn.Module):
@@ -190,7 +186,6 @@ class FlaxViTClsModule(nn.Module):
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
-    scan_layers: bool = False
 
     @nn.compact
     def __call__(
@@ -204,7 +199,7 @@ class FlaxViTClsModule(nn.Module):
         if c.position_embedding == "rope":
             grid = (images.shape[1] // c.patch_size, images.shape[2] // c.patch_size)
             rope = rope_table(grid, c.hidden_size // c.num_attention_heads, c.rope_theta)
-        encoder = Encoder(c, self.dtype, self.gradient_checkpointing, self.scan_layers, name="encoder")
+        encoder = Encoder(c, self.dtype, self.gradient_checkpointing, name="encoder")
         read = 1 + c.has_distillation_head if readout_only and c.readout == "cls" else None
         x, hidden_states, attentions = encoder(x, rope, deterministic, read)
         if readout_only:
@@ -233,14 +228,13 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
-    scan_layers: bool = False
 
     @nn.compact
     def __call__(
         self, images: jax.Array, deterministic: bool = True, readout_only: bool = False
     ) -> FlaxViTClsClassifierOutput:
         c = self.config
-        backbone = FlaxViTClsModule(c, self.dtype, self.gradient_checkpointing, self.scan_layers, name="vit_cls")
+        backbone = FlaxViTClsModule(c, self.dtype, self.gradient_checkpointing, name="vit_cls")
         outputs = backbone(images, deterministic, readout_only)
         logits = dense(c, c.num_classes, self.dtype, "classifier")(outputs.pooler_output).astype(jnp.float32)
         cls_logits = distillation_logits = None

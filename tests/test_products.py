@@ -8,6 +8,7 @@ from conftest import pixels, tiny_config, tiny_model
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
 from modeling_vit_cls.products import patch_product, product
+from modeling_vit_cls.stacking import stack_params
 
 SPECS = {"bty,yz->btz": ((2, 5, 8), (8, 6)), "bhqd,bhkd->bhqk": ((2, 3, 4, 8), (2, 3, 5, 8))}
 SPECS |= {"bhqk,bhkd->bhqd": ((2, 3, 4, 5), (2, 3, 5, 8)), "bhwpqc,pqcd->bhwd": ((2, 3, 3, 2, 2, 3), (2, 2, 3, 8))}
@@ -58,17 +59,18 @@ READOUTS += [{"use_distillation_token": True}, {"num_register_tokens": 2, "posit
 READOUTS += [{"image_size": 4, "position_embedding": "rope"}, {"num_hidden_layers": 1}]
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("arranged", [lambda params: params, stack_params], ids=["by block", "stacked"])
 @pytest.mark.parametrize("overrides", READOUTS, ids=str)
-def test_the_readout_alone_is_that_of_the_whole(overrides, scan):
+def test_the_readout_alone_is_that_of_the_whole(overrides, arranged):
     model = tiny_model(**overrides)
     images = pixels(2, model.config.image_hw).transpose(0, 2, 3, 1)
-    module = model.module.clone(scan_layers=scan)
 
     def logits(params, readout_only):
-        return module.apply({"params": params}, images, True, readout_only).logits
+        return model.module.apply({"params": arranged(params)}, images, True, readout_only).logits
 
-    np.testing.assert_allclose(logits(model.params, True), logits(model.params, False), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        logits(model.params, True), model(pixels(2, model.config.image_hw)).logits, rtol=1e-5, atol=1e-5
+    )
     slopes = [jax.grad(lambda params: (logits(params, only) ** 2).sum())(model.params) for only in (True, False)]  # noqa: B023
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), *slopes)
 

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from modeling_vit_cls import BadImageError, CheckpointError, ConfigError, FlaxViTClsForImageClassification
 from modeling_vit_cls.data.batches import evaluation_batches
 from modeling_vit_cls.data.sources import load_images
+from modeling_vit_cls.stacking import stack_params, unstack_params
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 from modeling_vit_cls.training.optimizer import kernels, layer_rates, make_schedule
 from modeling_vit_cls.training.step import initial_state, make_train_step
@@ -62,16 +63,16 @@ def test_a_step_is_the_gradient_of_the_mean_loss_of_the_examples_that_are_there(
 
 
 def test_the_update_does_not_depend_on_parts_scan_or_recomputation():
-    _, _, whole, _ = one_step(25, scan_layers=False)
+    _, _, whole, _ = one_step(25)
     parts = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4}
-    for changes in (parts, {"scan_layers": True}, {"scan_layers": True, "gradient_checkpointing": True}):
+    for changes, stacked, recompute in ((parts, False, False), ({}, True, False), ({}, True, True)):
         model = tiny_model(**DIGITS)
-        how = arguments("unused", **{"scan_layers": False} | changes)
-        module = model.module.clone(scan_layers=how.scan_layers, gradient_checkpointing=how.gradient_checkpointing)
-        step = make_train_step(module, optax.sgd(0.1), model.image_processor, how)
+        params = stack_params(model.params) if stacked else model.params
+        module = model.module.clone(gradient_checkpointing=recompute)
+        step = make_train_step(module, optax.sgd(0.1), model.image_processor, arguments("unused", **changes))
         (batch,) = evaluation_batches(ROWS.select(range(25)), model.image_processor, batch_size=32)
-        state, _ = step(initial_state(model.params, optax.sgd(0.1), False), batch)
-        assert close(state.params, whole, 1e-5)
+        state, _ = step(initial_state(params, optax.sgd(0.1), False), batch)
+        assert close(state.eval_params, whole, 1e-5)
 
 
 def test_clipping_scales_the_whole_gradient():
@@ -92,6 +93,7 @@ def test_decay_is_of_kernels_and_rates_fall_towards_the_embeddings():
     assert rates["vit_cls.encoder.layer_01.mlp.fc1.kernel"] == 0.5
     assert rates["vit_cls.encoder.layer_00.mlp.fc1.kernel"] == 0.25
     assert rates["vit_cls.embeddings.cls_token"] == 0.125
+    assert close(unstack_params(layer_rates(stack_params(params), 0.5)), layer_rates(params, 0.5), 0)
 
 
 @pytest.mark.parametrize(("kind", "middle"), [("cosine", 0.5), ("linear", 0.5), ("constant", 1.0)])

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.batches import Batch
 from ..errors import BadImageError
+from ..stacking import unstack
 
 _log = logging.getLogger(__name__)
 
@@ -38,17 +39,12 @@ def evaluate_batches(
     return predictions, np.concatenate(losses), label_ids
 
 
-def check_finite(step: int, metrics: dict[str, jax.Array], params: Any) -> None:
-    """Raise FloatingPointError, naming the step and a parameter, where a loss or a gradient is not finite.
-
-    `params` is a tree like the gradient's.
-    """
-    squares = np.asarray(metrics["squares"])
-    if np.isfinite(metrics["loss"]) and np.isfinite(squares).all():
+def check_finite(step: int, metrics: dict[str, Any]) -> None:
+    """Raise FloatingPointError, naming the step and a parameter, where a loss or a gradient is not finite."""
+    metrics = jax.device_get(metrics)
+    where = [name for name, square in unstack(metrics["squares"]).items() if not np.isfinite(square)]
+    if np.isfinite(metrics["loss"]) and not where:
         return
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
-    where = [name for name, square in zip(names, squares) if not np.isfinite(square)]
     at = f", and the gradient of {where[0]} and {len(where) - 1} others" if where else ""
     remedy = "nothing of it was saved; try a lower learning_rate, more warmup_steps, or a smaller max_grad_norm"
     raise FloatingPointError(f"step {step}: the loss is {float(metrics['loss'])}{at}: {remedy}")

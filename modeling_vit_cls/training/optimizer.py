@@ -4,9 +4,11 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ..stacking import is_stacked
 from .arguments import TrainingArguments
 
 
@@ -57,12 +59,15 @@ def layer_rates(params: Any, decay: float) -> Any:
 
     A block's factor is `decay` times that of the one above it, the embeddings' is `decay` times the first block's.
     """
-    names = flatten_dict(params, sep=".")
-    depth = 1 + max((int(found[1]) for name in names if (found := re.search(r"layer_(\d+)", name))), default=-1)
+    leaves: dict[str, Any] = flatten_dict(params, sep=".")
+    depth = 1 + max((int(found[1]) for name in leaves if (found := re.search(r"layer_(\d+)", name))), default=-1)
 
-    def rate(name: str) -> float:
-        block = re.search(r"layer_(\d+)", name)
-        if block:
+    def rate(name: str) -> Any:
+        if is_stacked(name):
+            leaf = leaves[name]
+            rates = decay ** (depth - np.arange(len(leaf), dtype=np.float32))
+            return rates.reshape(-1, *[1] * (leaf.ndim - 1))
+        if block := re.search(r"layer_(\d+)", name):
             return decay ** (depth - int(block[1]))
         return decay ** (depth + 1) if re.search(r"(^|\.)(embeddings|pre_norm)\.", name) else 1.0
 

@@ -1,14 +1,15 @@
-"""The state of a training run on disk: what a checkpoint-N folder holds beside the model."""
+"""The state of a training run on disk: what a checkpoint-N folder holds beside the model.
+
+It is block by block there, however the run computes.
+"""
 
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from transformers import TrainerState
@@ -17,6 +18,7 @@ from ..checkpoints.digests import digest_of
 from ..checkpoints.load import read_json
 from ..checkpoints.writing import write_safetensors
 from ..errors import CheckpointError, ConfigError
+from ..stacking import is_stacked, stack, unstack
 from .arguments import TrainingArguments
 from .step import TrainState
 
@@ -31,7 +33,7 @@ def write_training_state(
     folder: Path, state: TrainState, trainer_state: TrainerState, arguments: TrainingArguments, examples: int
 ) -> None:
     """Everything that the continuation of a run needs, into a folder that is being built."""
-    arrays = {name: np.asarray(leaf) for name, leaf in _leaves(state)}
+    arrays = unstack(jax.device_get(_leaves(state)))
     facts = {"arguments": _binding(arguments), "examples": examples}
     digests = {name: digest_of(array) for name, array in arrays.items()}
     write_safetensors(folder / STATE, arrays, {"run": json.dumps(facts), "xxh3_128": json.dumps(digests)})
@@ -61,13 +63,14 @@ def read_training_state(
             raise ConfigError(name, value, rule)
     if run["examples"] != examples:
         raise ConfigError("train_dataset", f"{examples} examples", f"the run in {folder} had {run['examples']}")
-    leaves = []
-    for name, leaf in _leaves(like):
+    expected = _leaves(like)
+    for name, leaf in unstack(expected).items():
         if name not in arrays or arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
             raise CheckpointError(f"{file}: {name} is missing or of another shape; the model is not that of the run")
         if digest_of(arrays[name]) != digests.get(name):
             raise CheckpointError(f"{file}: {name} is not what was saved: go on from an earlier checkpoint")
-        leaves.append(jax.numpy.asarray(arrays[name]))
+    arrays = stack(arrays) if any(map(is_stacked, expected)) else arrays
+    leaves = [jax.numpy.asarray(arrays[name]) for name in expected]
     state = jax.tree.unflatten(jax.tree.structure(like), leaves)
     return state, TrainerState.load_from_json(str(folder / TRAINER_STATE))
 
@@ -88,9 +91,9 @@ def remove_outdated(output_dir: Path, keep: int | None, best: str | None) -> Non
                 shutil.rmtree(hidden)
 
 
-def _leaves(state: TrainState) -> Iterator[tuple[str, Any]]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
+def _leaves(state: TrainState) -> dict[str, Any]:
+    paths = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}
 
 
 def _binding(arguments: TrainingArguments) -> dict[str, Any]:

@@ -8,10 +8,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 
 from ..data.augmentation import augment, normalise
 from ..data.batches import Batch
 from ..processing import ViTClsImageProcessor
+from ..stacking import is_stacked, unstack_params
 from .arguments import TrainingArguments
 
 
@@ -19,7 +21,8 @@ from .arguments import TrainingArguments
 class TrainState:
     """All that changes in training: updates made, float32 parameters, the optimiser's state, their moving average.
 
-    `loss_sum` is the sum of losses since the last log. `ema` is None where there is no average.
+    Parameters may be stacked, and then the rest is. `loss_sum` is the sum of losses since the last log. `ema` is None
+    where there is no average.
     """
 
     step: jax.Array
@@ -30,8 +33,8 @@ class TrainState:
 
     @property
     def eval_params(self) -> Any:
-        """The parameters to evaluate and save."""
-        return self.params if self.ema is None else self.ema
+        """The parameters to evaluate and save, block by block."""
+        return unstack_params(self.params if self.ema is None else self.ema)
 
 
 def initial_state(params: Any, optimizer: optax.GradientTransformation, with_ema: bool) -> TrainState:
@@ -46,11 +49,11 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     processor: ViTClsImageProcessor,
     arguments: TrainingArguments,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """State and a batch of `train_batch_size` images -> the next state, and loss, gradient norm and squares of leaves.
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
+    """State and a batch of `train_batch_size` images -> the next state, and loss, gradient norm and `squares`.
 
-    Randomness is a function of seed and step alone. The loss is the mean over valid examples of the whole batch, in
-    however many parts it is computed.
+    `squares` are the gradient's sums of squares by parameter. Randomness is a function of seed and step alone. The loss
+    is the mean over valid examples of the whole batch, in however many parts it is computed.
     """
     parts = arguments.gradient_accumulation_steps
 
@@ -75,13 +78,13 @@ def make_train_step(
         zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
         return jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))[0]
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(jax.random.key(arguments.seed), state.step)
         loss, gradient = gradient_of(state.params, batch, key)
         examples = jnp.maximum(jnp.sum(batch.valid), 1)
         loss, gradient = loss / examples, jax.tree.map(lambda leaf: leaf / examples, gradient)
-        squares = jnp.stack([jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)])
-        norm = jnp.sqrt(squares.sum())
+        squares = _squares(gradient)
+        norm = jnp.sqrt(sum(square.sum() for square in squares.values()))
         if arguments.max_grad_norm:
             factor = jnp.minimum(1.0, arguments.max_grad_norm / (norm + 1e-6))
             gradient = jax.tree.map(lambda leaf: leaf * factor, gradient)
@@ -95,6 +98,12 @@ def make_train_step(
         return state, {"loss": loss, "grad_norm": norm, "squares": squares}
 
     return jax.jit(step, donate_argnums=0)
+
+
+def _squares(gradient: Any) -> dict[str, jax.Array]:
+    """The sum of a gradient's squares by dotted name; (L - 1,) where blocks are stacked."""
+    leaves: dict[str, Any] = flatten_dict(gradient, sep=".")
+    return {name: jnp.sum(leaf**2, axis=tuple(range(is_stacked(name), leaf.ndim))) for name, leaf in leaves.items()}
 
 
 def make_eval_step(

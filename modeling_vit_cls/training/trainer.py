@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -19,6 +18,7 @@ from ..data.sources import class_names, labelled
 from ..errors import ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
+from ..stacking import stack_params
 from .arguments import TrainingArguments
 from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .evaluation import check_finite, evaluate_batches, note_bad_images
@@ -88,9 +88,10 @@ class FlaxTrainer:
             raise ConfigError("train_dataset", None, "is needed to train")
         steps_per_epoch = batches_per_epoch(len(self.train_dataset), args.train_batch_size)
         total = args.max_steps if args.max_steps > 0 else args.num_train_epochs * steps_per_epoch
-        optimizer = make_optimizer(args, self.model.params, total)
+        params = stack_params(self.model.params) if args.scan_layers else self.model.params
+        optimizer = make_optimizer(args, params, total)
         self._schedule = make_schedule(args, total)
-        state = initial_state(self.model.params, optimizer, args.ema_decay > 0)
+        state = initial_state(params, optimizer, args.ema_decay > 0)
         self.state = TrainerState(max_steps=total, num_train_epochs=math.ceil(total / steps_per_epoch))
         self.state.train_batch_size = args.train_batch_size
         self.state.compute_steps(args, total)
@@ -171,7 +172,7 @@ class FlaxTrainer:
             self._check_finite(last)
         return state
 
-    def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, jax.Array]]) -> TrainState:
+    def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, Any]]) -> TrainState:
         """What the callbacks asked for: in this order, as in transformers."""
         control = self.control
         if control.should_log or control.should_evaluate or control.should_save:
@@ -268,13 +269,11 @@ class FlaxTrainer:
         return dataset
 
     def _module(self, training: bool) -> Any:
-        """The model's module as it is run: in bfloat16 if asked for, and in training scanned and recomputed."""
-        args, dtype = self.args, jnp.bfloat16 if self.args.bf16 else self.model.dtype
+        """The model's module as it is run: in bfloat16 if asked for, and in training recomputed."""
         module: Any = self.model.module
-        if not training:
-            return module.clone(dtype=dtype)
-        recompute = args.gradient_checkpointing or module.gradient_checkpointing
-        return module.clone(dtype=dtype, scan_layers=args.scan_layers, gradient_checkpointing=recompute)
+        recompute = training and (self.args.gradient_checkpointing or module.gradient_checkpointing)
+        dtype = jnp.bfloat16 if self.args.bf16 else self.model.dtype
+        return module.clone(dtype=dtype, gradient_checkpointing=recompute)
 
     def _checkpoint(self, wanted: bool | str | os.PathLike[str]) -> Path | None:
         """The checkpoint to go on from. Raises ConfigError where a new run would mix with an older one's."""
@@ -291,8 +290,8 @@ class FlaxTrainer:
         """Take over the parameters of a checkpoint of this run."""
         self.model.params = type(self.model).from_pretrained(checkpoint).params
 
-    def _check_finite(self, last: tuple[int, dict[str, jax.Array]]) -> None:
-        check_finite(*last, self.model.params_shape_tree)
+    def _check_finite(self, last: tuple[int, dict[str, Any]]) -> None:
+        check_finite(*last)
 
     def _call(self, event: str, **kwargs: Any) -> None:
         """Tell the callbacks, and take what they decide."""
