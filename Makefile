@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 SOAK ?= 25
 
-.PHONY: demo test soak parity bench lint format constraints clean
+.PHONY: demo test soak parity bench faults lint format constraints clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and pictures, reload, predict
@@ -27,12 +27,14 @@ parity: $(VENV)-torch/ready  ## other libraries' checkpoints, written by the lib
 	  tests/test_families.py::test_numbers_are_those_of_the_source
 	VIT_CLS_GOLDEN=build/golden PYTHONPATH=tests/golden $(VENV)-torch/bin/python tests/parity_table.py
 
-bench: .venv-bench/ready .venv-4/ready  ## speed, loads and faults beside FlaxViT, timm, Hugging Face's PyTorch and jimm: an hour
+bench: .venv-bench/ready  ## speed, start and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm: an hour
 	.venv-bench/bin/python -m benchmarks.speed
 	.venv-bench/bin/python -m benchmarks.picture
 	.venv-bench/bin/python -m benchmarks.start
-	.venv-4/bin/python -m benchmarks.load
-	.venv-4/bin/python -m benchmarks.faults
+	.venv-bench/bin/python -m benchmarks.load
+
+faults: .venv-bench/ready  ## what becomes of damaged files and killed saves, beside FlaxViT
+	.venv-bench/bin/python -m benchmarks.faults
 
 lint: $(VENV)/ready  ## what CI and the pre-commit hooks check
 	$(BIN)/ruff format --check .

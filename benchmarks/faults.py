@@ -1,6 +1,6 @@
 """What becomes of damaged files and killed saves, in this package and in transformers' FlaxViT, on the same faults.
 
-`python benchmarks/faults.py`, where transformers 4.57 is installed (`make .venv-4/ready`). The faults are those of
+`make faults`, where transformers 4.57 is installed. The faults are those of
 `tests/test_fault_corruptions.py`; kills come at random instants of a save over a good checkpoint.
 """
 

@@ -1,7 +1,7 @@
 """Loading a checkpoint, beside the raw read of its file: seconds and peak memory, each measurement its own process.
 
-`python benchmarks/load.py`: a ViT-L/16 of random weights is saved in a temporary folder, then the ways of reading it
-take turns. FlaxViT reads its own file of the same size, where transformers 4.57 is installed.
+`python -m benchmarks.load`, which writes results/load.md: a ViT-L/16 of random weights is saved in a temporary folder,
+then the ways of reading it take turns. FlaxViT reads its own file of the same size, where there is transformers 4.57.
 """
 
 import argparse
@@ -15,10 +15,12 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from .report import peak_memory, write
+
 WAYS = ("raw read", "ours", "FlaxViT", "FlaxViT, _do_init=False")
 
 
-def write(folder: Path, hidden_size: int, layers: int) -> None:
+def save_both(folder: Path, hidden_size: int, layers: int) -> None:
     """Save a model of ours, and FlaxViT's of the same size where there is one, each in its own folder."""
     import jax
 
@@ -68,12 +70,6 @@ def measure(way: str, folder: Path) -> dict[str, float]:
     return {"seconds": seconds, "bytes": peak_memory() - before}
 
 
-def peak_memory() -> int:
-    """Bytes of this process's largest resident set."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
-    return 1024 * int(line.split()[1])
-
-
 def main() -> None:
     """Measure all ways in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -87,22 +83,22 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write(folder, arguments.hidden_size, arguments.layers)
+        save_both(folder, arguments.hidden_size, arguments.layers)
         size = (folder / "ours" / "model.safetensors").stat().st_size
         ways = WAYS if (folder / "theirs").exists() else WAYS[:2]
         found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(arguments.rounds):
             for way in ways:
-                command = [sys.executable, __file__, "--measure", way, name]
+                command = [sys.executable, "-m", "benchmarks.load", "--measure", way, name]
                 found[way].append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
     raw = statistics.median(item["seconds"] for item in found["raw read"])
-    packages = ", ".join(f"{package} {version(package)}" for package in ("transformers", "jax", "safetensors"))
-    print(f"{size / 1e6:,.0f} MB, {arguments.rounds} rounds, {packages}")
-    print("| way | median s | best s | of the raw read | peak memory of the weights |\n|---|---|---|---|---|")
+    lines = [f"{size / 1e6:,.0f} MB, {arguments.rounds} rounds", ""]
+    lines += ["| way | median s | best s | of the raw read | peak memory of the weights |", "|---|---|---|---|---|"]
     for way, items in found.items():
         seconds = [item["seconds"] for item in items]
         middle, peak = statistics.median(seconds), statistics.median(item["bytes"] for item in items)
-        print(f"| {way} | {middle:.2f} | {min(seconds):.2f} | {middle / raw:.2f} | {peak / size:.2f} |")
+        lines.append(f"| {way} | {middle:.2f} | {min(seconds):.2f} | {middle / raw:.2f} | {peak / size:.2f} |")
+    write("load", lines)
 
 
 if __name__ == "__main__":

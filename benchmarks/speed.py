@@ -1,39 +1,45 @@
 """Images per second of this package beside its peers: `make bench`, or `python -m benchmarks.speed [WORK ...]`.
 
-Each peer runs in its own process, all wait while one runs a round, and the rounds take turns. A peer that is not
-installed is skipped and named. Writes a table to benchmarks/results/, and the numbers behind it as JSON.
+Each peer runs in its own process, all wait while one runs a round, and the rounds take turns. A peer that cannot run
+is named with its reason. Without WORK, writes results/speed.md, and the numbers behind it as JSON.
 """
 
 import argparse
-import datetime
 import json
-import os
 import statistics
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from modeling_vit_cls import ViTClsConfig
 from modeling_vit_cls.flops import gflops_per_image
 
-from .peers import Work
+from .peers import PEERS
+from .report import NO_CARD, RESULTS, card, machine, write
+from .work import Work
 
-RESULTS = Path(__file__).parent / "results"
 BACKBONES = ["ours", "FlaxViT", "jimm", "timm", "HF torch"]
 TRAINERS = ["ours", "FlaxViT", "timm", "timm compiled"]
+GPU = ["ours", "timm", "timm compiled"]
 WORKS = {
     "S/16 float32, B=8": (Work("inference", "S", "float32", 8), BACKBONES),
     "B/16 float32, B=8": (Work("inference", "B", "float32", 8), BACKBONES),
     "B/16 float32, B=1": (Work("inference", "B", "float32", 1), BACKBONES),
     "S/16 bfloat16, B=8": (Work("inference", "S", "bfloat16", 8), BACKBONES),
     "B/16 bfloat16, B=8": (Work("inference", "B", "bfloat16", 8), BACKBONES),
-    "training S/16 float32, B=16": (Work("training", "S", "float32", 16), TRAINERS),
+    "training S/16 float32, B=16": (Work("training", "S", "float32", 16), [*TRAINERS, "ours, reading JPEGs"]),
     "training S/16 bfloat16, B=16": (Work("training", "S", "bfloat16", 16), TRAINERS),
-    "compiling a step, Ti/16, 12 layers": (Work("training", "Ti", "float32", 2, 12), ["ours", "FlaxViT"]),
-    "compiling a step, Ti/16, 24 layers": (Work("training", "Ti", "float32", 2, 24), ["ours", "FlaxViT"]),
+    "training Ti/16, 12 layers, B=2": (Work("training", "Ti", "float32", 2, 12), ["ours", "FlaxViT"]),
+    "training Ti/16, 24 layers, B=2": (Work("training", "Ti", "float32", 2, 24), ["ours", "FlaxViT"]),
+    "GPU B/16 bfloat16, B=128": (Work("inference", "B", "bfloat16", 128, device="cuda"), GPU),
+    "GPU training B/16 bfloat16, B=128": (
+        Work("training", "B", "bfloat16", 128, device="cuda"),
+        [*GPU, "ours, reading JPEGs"],
+    ),
 }
+HEAD = """| work | peer | images/s, best | median | ours to it | of the limit | compiling, s | peak GB |
+|---|---|---|---|---|---|---|---|"""
 
 
 class Running:
@@ -71,61 +77,50 @@ class Running:
 
 
 def measure(work: Work, peers: list[str], rounds: int) -> dict[str, dict[str, Any]]:
-    """By peer: best and median images per second, seconds of the first step, peak memory; or why there are none."""
+    """By peer: images per second, best and median, seconds of compiling, peak memory; or why there are none.
+
+    Compiling is the first step less the best one.
+    """
+    if work.device == "cuda" and card() == NO_CARD:
+        return {peer: {"not measured": NO_CARD} for peer in peers}
     running, found = {}, {}
     for peer in peers:
         try:
             running[peer] = Running(peer, work)
         except RuntimeError as error:
-            found[peer] = {"skipped": str(error)}
+            found[peer] = {"not measured": str(error)}
     for _ in range(rounds):
         for peer in running.values():
             peer.round()
     for name, peer in running.items():
         peer.end()
-        best, median = work.batch / min(peer.seconds), work.batch / statistics.median(peer.seconds)
-        found[name] = {"best": best, "median": median, "first": peer.first, "memory": peer.memory}
-    return found
+        best, median = min(peer.seconds), statistics.median(peer.seconds)
+        found[name] = {"best": work.batch / best, "median": work.batch / median}
+        found[name] |= {"compiling": peer.first - best, "memory": peer.memory}
+    return {peer: found[peer] for peer in peers}
 
 
-def limits(dtype: str, rounds: int) -> float:
-    """Operations per second of the faster of XLA's and PyTorch's matrix product."""
-    found = measure(Work("inference", "B", dtype, 1), ["GEMM, XLA", "GEMM, torch"], rounds)
-    return max(item.get("best", 0.0) for item in found.values()) * 2 * 8 * 197 * 768 * 3072
+def limit_of(work: Work, rounds: int) -> float:
+    """Operations per second of the faster of XLA's and PyTorch's matrix product, 0 where there is none."""
+    found = measure(work, [peer for peer in PEERS if peer.startswith("GEMM")], rounds)
+    rows, inner, columns = work.product
+    return max(item.get("best", 0.0) / work.batch for item in found.values()) * 2 * rows * inner * columns
 
 
 def rows(name: str, work: Work, found: dict[str, dict[str, Any]], limit: float) -> list[str]:
-    """Lines of the table: work, peer, images per second, ours to it, share of the limit, first step, memory."""
+    """Lines of the table. Training counts as three forward passes, whatever is computed again."""
     flops = 1e9 * gflops_per_image(ViTClsConfig(**work.sizes)) * (3 if work.kind == "training" else 1)
     lines = []
     for peer, item in found.items():
-        if "skipped" in item:
-            lines.append(f"| {name} | {peer} | skipped: {item['skipped']} | | | | | |")
+        if "best" not in item:
+            lines.append(f"| {name} | {peer} | not measured: {item['not measured']} | | | | | |")
             continue
-        ratios = [f"{found['ours'][key] / item[key]:.2f}" for key in ("best", "median")]
-        share = item["best"] * flops / limit
+        ratios = [f"{found['ours'][key] / item[key]:.2f}" for key in ("best", "median") if key in found["ours"]]
         lines.append(
-            f"| {name} | {peer} | {item['best']:.1f} | {item['median']:.1f} | {' / '.join(ratios)} | {share:.0%} "
-            f"| {item['first']:.1f} | {item['memory'] / 1e9:.2f} |"
+            f"| {name} | {peer} | {item['best']:.1f} | {item['median']:.1f} | {' / '.join(ratios)} "
+            f"| {item['best'] * flops / limit:.0%} | {item['compiling']:.1f} | {item['memory'] / 1e9:.2f} |"
         )
     return lines
-
-
-def machine() -> str:
-    """What the numbers hold for."""
-    info = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), "unknown processor")
-    flags = next((line for line in info if line.startswith("flags")), "")
-    units = [unit for unit in ("avx512_bf16", "amx_bf16") if unit in flags]
-    names = ("jax", "flax", "transformers", "torch", "timm", "jax-image-models")
-    versions = []
-    for name in names:
-        try:
-            versions.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            versions.append(f"no {name}")
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores of {model} ({', '.join(units)}); {', '.join(versions)}; {datetime.date.today()}"
 
 
 def main() -> None:
@@ -134,24 +129,28 @@ def main() -> None:
     parser.add_argument("works", nargs="*", help=f"of {', '.join(map(repr, WORKS))}; all without")
     parser.add_argument("--rounds", type=int, default=4)
     arguments = parser.parse_args()
-    chosen = {name: WORKS[name] for name in (arguments.works or WORKS)}
-    limit = {dtype: limits(dtype, arguments.rounds) for dtype in ("float32", "bfloat16")}
-    said = [machine(), "", *(f"Limit, {dtype}: {limit[dtype] / 1e9:,.0f} GFLOP/s.  " for dtype in limit), ""]
-    said += ["| work | peer | images/s, best | median | ours to it | of the limit | first step, s | peak GB |"]
-    said += ["|---|---|---|---|---|---|---|---|"]
-    print("\n".join(said), flush=True)
-    results = {}
-    for name, (work, peers) in chosen.items():
+    limits: dict[tuple[str, str], float] = {}
+    results, lines = {}, []
+    print(machine(), HEAD, sep="\n\n", flush=True)
+    for name in arguments.works or WORKS:
+        work, peers = WORKS[name]
+        kind = work.device, work.dtype
+        if kind not in limits:
+            limits[kind] = limit_of(Work("", "", work.dtype, 128 if work.device == "cuda" else 8, 0, work.device), 4)
         results[name] = measure(work, peers, arguments.rounds)
-        lines = rows(name, work, results[name], limit[work.dtype])
-        said += lines
-        print("\n".join(lines), flush=True)
+        lines += rows(name, work, results[name], limits[kind])
+        print("\n".join(lines[-len(peers) :]), flush=True)
+    said = [
+        f"Limit of {device} in {dtype}: {limit / 1e9:,.0f} GFLOP/s."
+        for (device, dtype), limit in limits.items()
+        if limit
+    ]
     if not arguments.works:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "speed.md").write_text("\n".join(said) + "\n")
-        (RESULTS / "speed.json").write_text(
-            json.dumps({"machine": machine(), "limit": limit, "works": results}, indent=1)
-        )
+        write("speed", [*"  \n".join(said).splitlines(), "", HEAD, *lines])
+        saved = {"machine": machine(), "limits": {" ".join(kind): limit for kind, limit in limits.items()}}
+        (RESULTS / "speed.json").write_text(json.dumps(saved | {"works": results}, indent=1))
+    else:
+        print("\n".join(said))
 
 
 if __name__ == "__main__":

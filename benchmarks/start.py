@@ -17,7 +17,7 @@ from PIL import Image
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 
-from .speed import machine
+from .report import write
 
 
 def seconds(command: list[str], environment: dict[str, str]) -> float:
@@ -28,7 +28,7 @@ def seconds(command: list[str], environment: dict[str, str]) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and write results/start.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
@@ -44,8 +44,12 @@ def main() -> None:
         later = statistics.median(seconds(predict, environment) for _ in range(rounds))
         imports = [sys.executable, "-c", "import modeling_vit_cls"]
         imported = statistics.median(seconds(imports, environment) for _ in range(rounds))
-    print(machine())
-    print(f"first predict {first:.2f} s, later ones {later:.2f} s (median of {rounds}), import alone {imported:.2f} s")
+    lines = ["| from the start of the process | seconds |", "|---|---|", f"| first predict | {first:.2f} |"]
+    lines += [
+        f"| later ones, median of {rounds} | {later:.2f} |",
+        f"| import alone, median of {rounds} | {imported:.2f} |",
+    ]
+    write("start", lines)
 
 
 if __name__ == "__main__":

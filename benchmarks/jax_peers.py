@@ -1,0 +1,140 @@
+"""This package, FlaxViT and jimm: each a function from the work to a step of it."""
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .work import Step, Work
+
+
+def random_like(shapes: Any, dtype: str = "float32") -> Any:
+    """Parameters of given shapes, without the time that drawing them takes on a device."""
+    generator = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jax.numpy.asarray(generator.normal(0, 0.02, leaf.shape), dtype), shapes)
+
+
+def ours(work: Work) -> Step:
+    """This package: the call of the model, or the trainer's step on a batch of uint8 that lies on the device."""
+    if work.kind == "training":
+        return training_step(work, read=False)
+    from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
+
+    config = ViTClsConfig(**work.sizes, num_labels=1000)
+    model = FlaxViTClsForImageClassification(config, dtype=work.dtype, _do_init=False)
+    params, pixels = random_like(model.params_shape_tree, work.dtype), jax.numpy.asarray(work.pixels)
+    return lambda: jax.block_until_ready(model(pixels, params=params).logits)
+
+
+def ours_read(work: Work) -> Step:
+    """The same training step on batches that the trainer's input pipeline reads from JPEG files meanwhile."""
+    return training_step(work, read=True)
+
+
+def training_step(work: Work, read: bool) -> Step:
+    """A step as `FlaxTrainer` makes it by default."""
+    from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig, ViTClsImageProcessor
+    from modeling_vit_cls.data.batches import Batch
+    from modeling_vit_cls.stacking import stack_params
+    from modeling_vit_cls.training.arguments import TrainingArguments
+    from modeling_vit_cls.training.optimizer import make_optimizer
+    from modeling_vit_cls.training.step import initial_state, make_train_step
+
+    config = ViTClsConfig(**work.sizes, num_labels=1000)
+    model = FlaxViTClsForImageClassification(config, dtype=work.dtype, _do_init=False)
+    arguments = TrainingArguments("unused", max_grad_norm=0, weight_decay=0.05, lr_scheduler_type="constant")
+    params, processor = stack_params(random_like(model.params_shape_tree)), ViTClsImageProcessor.for_config(config)
+    optimizer = make_optimizer(arguments, params, 1000)
+    step = make_train_step(model.module, optimizer, processor, arguments)
+    state = initial_state(params, optimizer, with_ema=False)
+    if read:
+        batches = photographs(processor, work.batch)
+    else:
+        images = np.random.default_rng(0).integers(0, 256, (work.batch, 224, 224, 3), np.uint8)
+        rows, valid = np.arange(work.batch, dtype=np.int32), np.ones(work.batch, bool)
+        batches = itertools.repeat(jax.device_put(Batch(images, work.labels.astype(np.int32), rows, valid)))
+
+    def train() -> None:
+        nonlocal state
+        state, _ = step(state, next(batches))
+        jax.block_until_ready(state)
+
+    return train
+
+
+def photographs(processor: Any, batch_size: int) -> Iterator[Any]:
+    """Endless batches of JPEG files, parts of 500 x 375 pixels of scikit-learn's photographs."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    from modeling_vit_cls.data.batches import training_batches
+    from modeling_vit_cls.data.sources import load_images
+
+    with tempfile.TemporaryDirectory() as name:
+        for number, photograph in enumerate(load_sample_images().images):
+            folder = Path(name) / "train" / str(number)
+            folder.mkdir(parents=True)
+            for i in range(batch_size):
+                left, top = i * 13 % 140, i * 7 % 52
+                Image.fromarray(photograph[top : top + 375, left : left + 500]).save(folder / f"{i}.jpg", quality=90)
+        dataset = load_images(name, "train")
+        yield from training_batches(dataset, processor, batch_size=batch_size, num_epochs=10**6, seed=0)
+
+
+def flax_vit(work: Work) -> Step:
+    """FlaxViTForImageClassification of transformers 4.57, as its examples use it."""
+    import optax
+    from transformers import FlaxViTForImageClassification, ViTConfig
+
+    model = FlaxViTForImageClassification(ViTConfig(**work.sizes, num_labels=1000), dtype=work.dtype, _do_init=False)
+    pixels, labels = jax.numpy.asarray(work.pixels), jax.numpy.asarray(work.labels)
+    if work.kind == "inference":
+        params = random_like(model.params_shape_tree, work.dtype)
+        call = jax.jit(lambda params, pixels: model(pixels, params=params).logits)
+        return lambda: jax.block_until_ready(call(params, pixels))
+    params = random_like(model.params_shape_tree)
+    optimizer = optax.adamw(5e-4, weight_decay=0.05)
+
+    def loss_of(params: Any, pixels: jax.Array, labels: jax.Array) -> jax.Array:
+        logits = model(pixels, params=params, dropout_rng=jax.random.key(0), train=True).logits.astype("float32")
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    def step(params: Any, opt_state: Any, pixels: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
+        updates, opt_state = optimizer.update(jax.grad(loss_of)(params, pixels, labels), opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    compiled, state = jax.jit(step, donate_argnums=(0, 1)), (params, optimizer.init(params))
+
+    def train() -> None:
+        nonlocal state
+        state = jax.block_until_ready(compiled(*state, pixels, labels))
+
+    return train
+
+
+def jimm(work: Work) -> Step:
+    """jax-image-models' VisionTransformer; inference only."""
+    from flax import nnx
+
+    jax.set_mesh(jax.make_mesh((1, 1), ("fsdp", "tp")))
+    from jimm.models.vit import VisionTransformer
+
+    sizes = {"hidden_size": work.sizes["hidden_size"], "num_heads": work.sizes["num_attention_heads"]}
+    sizes |= {"mlp_dim": work.sizes["intermediate_size"], "num_layers": work.layers}
+    model = VisionTransformer(**sizes, dtype=work.dtype, param_dtype=work.dtype)
+    model.eval()
+    pixels = jax.numpy.asarray(work.pixels.transpose(0, 2, 3, 1), work.dtype)
+    call = nnx.jit(lambda model, pixels: model(pixels))
+    return lambda: jax.block_until_ready(call(model, pixels))
+
+
+def gemm(work: Work) -> Step:
+    """One product by XLA, in the work's type, accumulated in float32."""
+    rows, inner, columns = work.product
+    a, b = jax.numpy.ones((rows, inner), work.dtype), jax.numpy.ones((inner, columns), work.dtype)
+    product = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type="float32"))
+    return lambda: jax.block_until_ready(product(a, b))

@@ -1,0 +1,80 @@
+"""timm and transformers in PyTorch: each a function from the work to a step of it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .work import SIZES, Step, Work
+
+
+def timm(work: Work, compiled: bool = False) -> Step:
+    """VisionTransformer of timm; bfloat16 casts its weights for inference; training is under autocast."""
+    del sys.modules["torchvision"]  # see benchmarks/__init__.py
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "golden"))
+    import cpu_torchvision  # noqa: F401
+    from timm.models.vision_transformer import VisionTransformer
+
+    width, heads = SIZES[work.size]
+    return step_of(VisionTransformer(embed_dim=width, num_heads=heads, depth=work.layers), work, compiled)
+
+
+def timm_compiled(work: Work) -> Step:
+    """The same through torch.compile."""
+    return timm(work, compiled=True)
+
+
+def hf_torch(work: Work) -> Step:
+    """ViTForImageClassification of transformers in PyTorch; inference only."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    return step_of(ViTForImageClassification(ViTConfig(**work.sizes, num_labels=1000)), work, compiled=False)
+
+
+def step_of(model: Any, work: Work, compiled: bool) -> Step:
+    """A step of a PyTorch model."""
+    dtype, device = getattr(torch, work.dtype), torch.device(work.device)
+    model, pixels = model.to(device), torch.from_numpy(work.pixels).to(device)
+    labels = torch.from_numpy(work.labels).to(device)
+    if work.kind == "inference":
+        model, pixels = model.eval().to(dtype), pixels.to(dtype)
+        call = torch.compile(model) if compiled else model
+
+        def infer() -> None:
+            with torch.inference_mode():
+                call(pixels)
+            wait(device)
+
+        return infer
+    optimizer = torch.optim.AdamW(model.train().parameters(), 5e-4, weight_decay=0.05, fused=True)
+    call = torch.compile(model) if compiled else model
+
+    def train() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=work.dtype == "bfloat16"):
+            logits = call(pixels)
+        torch.nn.functional.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        wait(device)
+
+    return train
+
+
+def gemm(work: Work) -> Step:
+    """One product by PyTorch, in the work's type."""
+    rows, inner, columns = work.product
+    made: dict[str, Any] = {"dtype": getattr(torch, work.dtype), "device": work.device}
+    a, b = torch.ones(rows, inner, **made), torch.ones(inner, columns, **made)
+
+    def multiply() -> None:
+        torch.matmul(a, b)
+        wait(a.device)
+
+    return multiply
+
+
+def wait(device: torch.device) -> None:
+    """Until the device is done; a CPU is when the call returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
