@@ -132,9 +132,14 @@ def jimm(work: Work) -> Step:
     return lambda: jax.block_until_ready(call(model, pixels))
 
 
-def gemm(work: Work) -> Step:
-    """One product by XLA, in the work's type, accumulated in float32."""
+def gemm(work: Work, result: str | None = None) -> Step:
+    """One product by XLA in the work's type, to the same type or another."""
     rows, inner, columns = work.product
     a, b = jax.numpy.ones((rows, inner), work.dtype), jax.numpy.ones((inner, columns), work.dtype)
-    product = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type="float32"))
+    product = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type=result or work.dtype))
     return lambda: jax.block_until_ready(product(a, b))
+
+
+def gemm_to_float32(work: Work) -> Step:
+    """One product by XLA in the work's type, to float32."""
+    return gemm(work, "float32")

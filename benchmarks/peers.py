@@ -23,6 +23,7 @@ PEERS = {
     "timm compiled": "torch_peers.timm_compiled",
     "HF torch": "torch_peers.hf_torch",
     "GEMM, XLA": "jax_peers.gemm",
+    "GEMM, XLA to float32": "jax_peers.gemm_to_float32",
     "GEMM, torch": "torch_peers.gemm",
 }
 

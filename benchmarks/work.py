@@ -42,4 +42,10 @@ class Work(NamedTuple):
     @property
     def product(self) -> tuple[int, int, int]:
         """Sizes of the product that shows the machine's limit: an MLP's first layer at B/16."""
-        return self.batch * 197, 768, 3072
+        return max(self.batch, 8) * 197, 768, 3072
+
+    @property
+    def product_flops(self) -> int:
+        """Operations of that product."""
+        rows, inner, columns = self.product
+        return 2 * rows * inner * columns

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import pixels, tiny_config, tiny_model
 
-from modeling_vit_cls import FlaxViTClsForImageClassification
+from modeling_vit_cls import FlaxViTClsForImageClassification, products
 from modeling_vit_cls.products import patch_product, product
 from modeling_vit_cls.stacking import stack_params
 
@@ -37,14 +37,17 @@ def test_a_product_and_its_gradient_are_those_of_float32(spec, dtype):
         np.testing.assert_allclose(slope, right, rtol=0.02, atol=1e-4 if dtype == "float32" else 0.2)
 
 
-def test_gradients_in_half_precision_multiply_half_precision():
+@pytest.mark.parametrize("instructions", [True, False])
+def test_gradients_in_half_precision_multiply_half_precision(instructions, monkeypatch):
+    monkeypatch.setattr(products, "_multiplies_bfloat16", lambda: instructions)
     a, b = (leaf.astype(jnp.bfloat16) for leaf in draw((64, 32), (32, 16)))
-    text = jax.jit(jax.grad(lambda a, b: product("xy,yz->xz", a, b).sum(), (0, 1))).lower(a, b).as_text()
-    products = [line for line in text.splitlines() if "dot_general" in line]
-    assert len(products) == 2
-    for line in products:
-        assert line.split(":")[-1].count("xbf16>") == 2
-        assert line.endswith("xf32>")
+    for dtype in (None, jnp.float32):
+        slopes = jax.jit(jax.grad(lambda a, b: product("xy,yz->xz", a, b, dtype).sum(), (0, 1)))  # noqa: B023
+        lines = [line for line in slopes.lower(a, b).as_text().splitlines() if "dot_general" in line]
+        assert len(lines) == 2
+        for line in lines:
+            assert line.split("->")[0].count("xbf16>") == 2
+            assert line.endswith("xf32>" if instructions or dtype else "xbf16>")
 
 
 @pytest.mark.parametrize("size", [(8, 12), (9, 15)])
