@@ -44,7 +44,7 @@ def main() -> None:
     step()
     for _ in sys.stdin:
         seconds, end = [], time.perf_counter() + SECONDS
-        while time.perf_counter() < end or len(seconds) < 2:
+        while not seconds or time.perf_counter() < end:
             start = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - start)

@@ -157,7 +157,7 @@ class FlaxTrainer:
             state, metrics = step(state, batch)
             note_bad_images(self.bad_images, self.train_dataset, batch, self.args.max_bad_images)
             if last is not None:
-                self._check_finite(last)  # of the step before: this one is being computed meanwhile
+                check_finite(*last)  # of the step before: this one is being computed meanwhile
             self.state.global_step += 1
             self.state.epoch = self.state.global_step / steps_per_epoch
             last = (self.state.global_step, metrics)
@@ -169,14 +169,14 @@ class FlaxTrainer:
             if self.control.should_training_stop:
                 break
         if last is not None:
-            self._check_finite(last)
+            check_finite(*last)
         return state
 
     def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, Any]]) -> TrainState:
         """What the callbacks asked for: in this order, as in transformers."""
         control = self.control
         if control.should_log or control.should_evaluate or control.should_save:
-            self._check_finite(last)
+            check_finite(*last)
         if control.should_log:
             control.should_log = False
             since = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
@@ -289,9 +289,6 @@ class FlaxTrainer:
     def _load(self, checkpoint: Path) -> None:
         """Take over the parameters of a checkpoint of this run."""
         self.model.params = type(self.model).from_pretrained(checkpoint).params
-
-    def _check_finite(self, last: tuple[int, dict[str, Any]]) -> None:
-        check_finite(*last)
 
     def _call(self, event: str, **kwargs: Any) -> None:
         """Tell the callbacks, and take what they decide."""
