@@ -30,6 +30,7 @@ parity: $(VENV)-torch/ready  ## other libraries' checkpoints, written by the lib
 bench: .venv-bench/ready  ## speed, start and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm: an hour
 	.venv-bench/bin/python -m benchmarks.speed
 	.venv-bench/bin/python -m benchmarks.picture
+	.venv-bench/bin/python -m benchmarks.profile
 	.venv-bench/bin/python -m benchmarks.start
 	.venv-bench/bin/python -m benchmarks.load
 
