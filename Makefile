@@ -27,11 +27,11 @@ parity: $(VENV)-torch/ready  ## other libraries' checkpoints, written by the lib
 	  tests/test_families.py::test_numbers_are_those_of_the_source
 	VIT_CLS_GOLDEN=build/golden PYTHONPATH=tests/golden $(VENV)-torch/bin/python tests/parity_table.py
 
-bench: .venv-bench/ready  ## speed, start and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm: an hour
+bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm, a profile, the start: an hour
 	.venv-bench/bin/python -m benchmarks.speed
 	.venv-bench/bin/python -m benchmarks.picture
 	.venv-bench/bin/python -m benchmarks.profile
-	.venv-bench/bin/python -m benchmarks.start
+	$(BIN)/python -m benchmarks.start
 	.venv-bench/bin/python -m benchmarks.load
 
 faults: .venv-bench/ready  ## what becomes of damaged files and killed saves, beside FlaxViT

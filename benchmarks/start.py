@@ -23,7 +23,7 @@ from .report import write
 def seconds(command: list[str], environment: dict[str, str]) -> float:
     """Of one run. Raises CalledProcessError where it fails."""
     start = time.perf_counter()
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
