@@ -15,24 +15,27 @@ COLOURS |= {"timm compiled": "#E69F00", "HF torch": "#999999", "ours, reading JP
 
 def draw(works: dict[str, dict[str, Any]]) -> Figure:
     """By work and peer, best images per second -> bars of their ratios to ours."""
-    works = {name: found for name, found in works.items() if "best" in found["ours"]}
-    rows = [(name, peer) for name in works for peer, item in works[name].items() if "best" in item]
-    figure = Figure((8, 0.22 * len(rows) + 0.35 * len(works) + 0.6), layout="constrained")
+    best = {
+        name: {peer: item["best"] for peer, item in found.items() if peer in COLOURS and "best" in item}
+        for name, found in works.items()
+        if "best" in found["ours"]
+    }
+    figure = Figure((8, 0.22 * sum(map(len, best.values())) + 0.35 * len(best) + 0.6), layout="constrained")
     axes = figure.subplots()
     place, ticks = 0.0, []
-    for name, found in works.items():
-        peers = {peer: item["best"] for peer, item in found.items() if "best" in item}
+    for name, peers in best.items():
         ticks.append((place + (len(peers) - 1) / 2, name))
-        for peer, best in peers.items():
-            label = f"{peer}, {best:.1f} images/s"
-            axes.barh(place, best / peers["ours"], 0.9, color=COLOURS[peer])
-            axes.text(best / peers["ours"] + 0.02, place, label, va="center", fontsize=8)
+        for peer, speed in peers.items():
+            axes.barh(place, speed / peers["ours"], 0.9, color=COLOURS[peer])
+            label = f"{peer}, {speed:.1f} images/s"
+            axes.text(speed / peers["ours"] + 0.02, place, label, va="center", fontsize=8)
             place += 1
         place += 1.2
     axes.invert_yaxis()
     axes.set_yticks(*zip(*ticks))
     axes.set_xlabel("images per second, best of a run, as a multiple of ours")
-    axes.set_xlim(0, 1.3 * axes.get_xlim()[1])
+    axes.set_xlim(0, 1.5 * axes.get_xlim()[1])
+    axes.margins(y=0.01)
     axes.axvline(1, color="#0072B2", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
