@@ -14,7 +14,7 @@ COLOURS |= {"timm compiled": "#E69F00", "HF torch": "#999999", "ours, reading JP
 
 
 def draw(works: dict[str, dict[str, Any]]) -> Figure:
-    """By work and peer, best images per second -> bars of their ratios to ours."""
+    """By work and peer, best images per second -> bars of their ratios to ours. The machine's limits are none."""
     best = {
         name: {peer: item["best"] for peer, item in found.items() if peer in COLOURS and "best" in item}
         for name, found in works.items()

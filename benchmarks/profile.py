@@ -11,6 +11,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import jax
+
+from .jax_peers import ours
 from .report import write
 from .speed import WORKS
 from .work import Work
@@ -24,8 +27,6 @@ ROWS = 12  # the rest is summed up
 
 def operations(trace: Path, programs: Path) -> Counter[str]:
     """Seconds by operation, over all threads, of what was traced."""
-    import jax
-
     names: dict[str, str] = {}
     for file in programs.glob("*after_optimizations.txt"):
         names |= dict(INSTRUCTION.findall(file.read_text()))
@@ -42,10 +43,6 @@ def operations(trace: Path, programs: Path) -> Counter[str]:
 
 def table(name: str, work: Work, programs: Path) -> list[str]:
     """Lines of one work's table."""
-    import jax
-
-    from .jax_peers import ours
-
     step = ours(work)
     for file in programs.glob("*.txt"):  # of the work before
         file.unlink()

@@ -1,0 +1,42 @@
+"""The table, the picture and the README's ratios of speed are those of the numbers that were measured."""
+
+import json
+import re
+from pathlib import Path
+
+from benchmarks.picture import COLOURS, draw
+from benchmarks.report import RESULTS
+from benchmarks.speed import LIMITS, WORKS, rows
+
+MEASURED = json.loads((RESULTS / "speed.json").read_text())
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_table_is_that_of_the_numbers():
+    assert list(MEASURED["works"]) == list(WORKS)
+    lines = [line for name, found in MEASURED["works"].items() for line in rows(name, WORKS[name][0], found)]
+    table = (RESULTS / "speed.md").read_text().splitlines()
+    assert table[0] == MEASURED["machine"]
+    assert table[4:] == lines
+    assert not any(limit in line for limit in LIMITS for line in lines)
+
+
+def test_the_picture_has_a_bar_for_each_peer_that_was_measured():
+    (axes,) = draw(MEASURED["works"]).axes
+    peers = [(peer, item) for found in MEASURED["works"].values() for peer, item in found.items()]
+    expected = [f"{peer}, {item['best']:.1f} images/s" for peer, item in peers if peer in COLOURS and "best" in item]
+    assert [text.get_text() for text in axes.texts] == expected
+    assert len(axes.patches) == len(expected) > 30
+
+
+def test_the_ratios_of_the_readme_are_those_of_the_numbers():
+    written = re.findall(
+        r"\d+\.\d\d / \d+\.\d\d", README[README.index("\n## Speed") : README.index("- **Where the processor")]
+    )
+    measured = []
+    for found in list(MEASURED["works"].values())[:7]:
+        ours = found["ours"]
+        for peer in ("FlaxViT", "jimm", "timm", "timm compiled", "HF torch"):
+            if peer in found:
+                measured.append(" / ".join(f"{ours[key] / found[peer][key]:.2f}" for key in ("best", "median")))
+    assert written == measured
