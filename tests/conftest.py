@@ -29,6 +29,7 @@ import jax
 import numpy as np
 import pytest
 from matrix import Tally, table
+from safetensors.numpy import load_file, save_file
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 
@@ -60,6 +61,20 @@ def pixels(batch: int = 2, size: tuple[int, int] = (8, 8), channels: int = 3) ->
     return np.random.default_rng(1).normal(size=(batch, channels, *size)).astype(np.float32)
 
 
+def assert_same(first, second) -> None:
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def rewrite(folder, change) -> None:
+    """Save the folder's tensors again, changed."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "flax"})
+
+
 @pytest.fixture
 def hub() -> LocalHub:
     return _HUB
@@ -69,6 +84,13 @@ def hub() -> LocalHub:
 def model():
     """One classifier for the tests that do not change it."""
     return tiny_model()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    """A saved classifier."""
+    model.save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
 
 
 @pytest.fixture

@@ -1,0 +1,133 @@
+"""A save replaces what is ours in a folder, keeps the rest, and refuses what could not be loaded again."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import assert_same, tiny_model
+from transformers import AutoImageProcessor
+
+from modeling_vit_cls import (
+    CheckpointError,
+    ConfigError,
+    FlaxViTClsForImageClassification,
+    ViTClsImageProcessor,
+    export_pretrained,
+)
+
+
+def test_saving_again_replaces_the_weights_and_keeps_the_rest(folder, model):
+    (folder / "notes.md").write_text("mine")
+    (folder / "modeling_mine.py").write_text("mine")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "log").write_text("mine")
+    model.save_pretrained(folder, max_shard_size="4KB")
+    assert not (folder / "model.safetensors").exists()
+    model.save_pretrained(folder)
+    names = {path.name for path in folder.iterdir()}
+    ours = {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert names == ours | {"notes.md", "modeling_mine.py", "runs"}
+    assert (folder / "runs" / "log").read_text() == "mine"
+    assert {path.name for path in folder.parent.iterdir()} == {"checkpoint"}, "nothing is left beside it"
+
+
+def test_programs_of_the_old_weights_go_with_them(folder, model):
+    export_pretrained(model, folder.parent / "program", "stablehlo")
+    (folder.parent / "program" / "model.onnx").write_bytes(b"")
+    (folder.parent / "program" / "mine.onnx").write_bytes(b"")
+    tiny_model(num_labels=3).save_pretrained(folder.parent / "program")
+    names = {path.name for path in (folder.parent / "program").iterdir()}
+    assert names == {"config.json", "model.safetensors", "preprocessor_config.json", "mine.onnx"}
+
+
+def test_an_image_processor_of_ones_own_is_kept(folder, model):
+    ViTClsImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.1, 0.2, 0.3]).save_pretrained(folder)
+    model.save_pretrained(folder)
+    loaded = FlaxViTClsForImageClassification.from_pretrained(folder)
+    assert loaded.image_processor.image_mean == [0.1, 0.2, 0.3]
+    loaded.image_processor = ViTClsImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.3, 0.2, 0.1])
+    loaded.save_pretrained(folder)
+    assert AutoImageProcessor.from_pretrained(folder).image_mean == [0.3, 0.2, 0.1]
+
+
+def test_a_model_saved_at_another_size_has_a_processor_of_that_size(folder):
+    FlaxViTClsForImageClassification.from_pretrained(folder, image_size=16).save_pretrained(folder)
+    assert AutoImageProcessor.from_pretrained(folder).size == {"height": 16, "width": 16}
+    tiny_model(image_size=12).save_pretrained(folder)
+    assert AutoImageProcessor.from_pretrained(folder).size == {"height": 12, "width": 12}
+    tiny_model(num_channels=4).save_pretrained(folder)
+    assert not (folder / "preprocessor_config.json").exists()
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(folder, model, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("modeling_vit_cls.checkpoints.writing.save_file", full)
+    with pytest.raises(CheckpointError, match="what it held is unchanged"):
+        model.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path.name for path in folder.parent.iterdir()} == {"checkpoint"}
+
+
+def test_through_a_symbolic_link_the_link_stays(folder, model):
+    link = folder.parent / "link"
+    link.symlink_to(folder)
+    model.save_pretrained(link)
+    assert link.is_symlink()
+    assert_same(FlaxViTClsForImageClassification.from_pretrained(link).params, model.params)
+
+
+def test_parameters_that_are_not_the_models_are_not_saved(model, tmp_path):
+    with pytest.raises(ValueError, match="'classifier.bias' is missing"):
+        model.save_pretrained(tmp_path, params={**model.params, "classifier": {"kernel": np.zeros((16, 5))}})
+    with pytest.raises(ValueError, match=r"has shape \(16, 6\)"):
+        model.save_pretrained(tmp_path, params={**model.params, "classifier": {"kernel": np.zeros((16, 6))}})
+    with pytest.raises(ValueError, match="is not a parameter"):
+        model.save_pretrained(tmp_path, params={**model.params, "more": np.zeros(3)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_config_changed_behind_the_model_is_not_saved(tmp_path):
+    model = tiny_model()
+    model.config.layer_norm_eps = 1e-5
+    with pytest.raises(ConfigError, match="when the model was built"):
+        model.save_pretrained(tmp_path)
+
+
+def test_unknown_arguments_are_errors(model, tmp_path):
+    with pytest.raises(TypeError, match="repo"):
+        model.save_pretrained(tmp_path, repo="x")
+    with pytest.raises(ValueError, match="safe_serialization"):
+        model.save_pretrained(tmp_path, safe_serialization=False)
+
+
+@pytest.mark.parametrize("why", ["working directory", "no exchange", "parent cannot be written"])
+def test_where_folders_cannot_be_exchanged_files_are(folder, model, monkeypatch, why):
+    (folder / "notes.md").write_text("mine")
+    model.save_pretrained(folder, max_shard_size="4KB")
+    inode = folder.stat().st_ino
+    if why == "working directory":
+        monkeypatch.chdir(folder)
+        model.save_pretrained(".")
+    elif why == "parent cannot be written":
+        make = tempfile.mkdtemp
+
+        def refuse(prefix="", dir=None):
+            if Path(dir) == folder.parent:
+                raise PermissionError(13, "Permission denied")
+            return make(prefix=prefix, dir=dir)
+
+        monkeypatch.setattr("tempfile.mkdtemp", refuse)
+        model.save_pretrained(folder)
+    else:
+        monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
+        model.save_pretrained(folder)
+    assert folder.stat().st_ino == inode
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "model.safetensors", "preprocessor_config.json", "notes.md"}
+    assert_same(FlaxViTClsForImageClassification.from_pretrained(folder).params, model.params)
+    assert {path.name for path in folder.parent.iterdir()} == {"checkpoint"}
