@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 SOAK ?= 25
 
-.PHONY: demo test soak parity bench faults lint format constraints clean
+.PHONY: demo test soak parity bench bench-gpu faults lint format constraints clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and pictures, reload, predict
@@ -33,6 +33,9 @@ bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm,
 	.venv-bench/bin/python -m benchmarks.profile
 	$(BIN)/python -m benchmarks.start
 	.venv-bench/bin/python -m benchmarks.load
+
+bench-gpu:  ## speed beside timm and Hugging Face's PyTorch on a GPU, under ten minutes; with the Python that has them: make bench-gpu PYTHON=...
+	$(PYTHON) -W ignore -m benchmarks.gpu
 
 faults: .venv-bench/ready  ## what becomes of damaged files and killed saves, beside FlaxViT
 	.venv-bench/bin/python -m benchmarks.faults

@@ -1,6 +1,7 @@
 """This package, FlaxViT and jimm: each a function from the work to a step of it."""
 
 import itertools
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .work import Step, Work
+from .work import Step, Work, repeated
 
 
 def random_like(shapes: Any, dtype: str = "float32") -> Any:
@@ -18,55 +19,68 @@ def random_like(shapes: Any, dtype: str = "float32") -> Any:
     return jax.tree.map(lambda leaf: jax.numpy.asarray(generator.normal(0, 0.02, leaf.shape), dtype), shapes)
 
 
-def ours(work: Work) -> Step:
+def ours(work: Work, attention: str = "auto") -> Step:
     """This package: the call of the model, or the trainer's step on a batch of uint8 that lies on the device."""
     if work.kind == "training":
-        return training_step(work, read=False)
+        return training_step(work, attention)
     from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 
-    config = ViTClsConfig(**work.sizes, num_labels=1000)
-    model = FlaxViTClsForImageClassification(config, dtype=work.dtype, _do_init=False)
+    config, run = ViTClsConfig(**work.sizes, num_labels=1000), {"dtype": work.dtype, "attn_implementation": attention}
+    model = FlaxViTClsForImageClassification(config, _do_init=False, **run)
     params, pixels = random_like(model.params_shape_tree, work.dtype), jax.numpy.asarray(work.pixels)
-    return lambda: jax.block_until_ready(model(pixels, params=params).logits)
+    return repeated(lambda: model(pixels, params=params).logits, jax.block_until_ready)
+
+
+def ours_plain(work: Work) -> Step:
+    """The same without cuDNN's attention."""
+    return ours(work, "xla")
 
 
 def ours_read(work: Work) -> Step:
-    """The same training step on batches that the trainer's input pipeline reads from JPEG files meanwhile."""
-    return training_step(work, read=True)
+    """The training step on batches that the trainer's input pipeline reads from JPEG files meanwhile, by threads."""
+    return training_step(work, readers=0)
 
 
-def training_step(work: Work, read: bool) -> Step:
-    """A step as `FlaxTrainer` makes it by default."""
+def ours_read_by_processes(work: Work) -> Step:
+    """The same, read by as many processes as there are cores but two."""
+    return training_step(work, readers=max(1, len(os.sched_getaffinity(0)) - 2))
+
+
+def training_step(work: Work, attention: str = "auto", readers: int | None = None) -> Step:
+    """A step as `FlaxTrainer` makes it by default; `readers` processes, or threads for 0, read JPEG files for it."""
     from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig, ViTClsImageProcessor
-    from modeling_vit_cls.data.batches import Batch
+    from modeling_vit_cls.data.batch import Batch
     from modeling_vit_cls.stacking import stack_params
     from modeling_vit_cls.training.arguments import TrainingArguments
     from modeling_vit_cls.training.optimizer import make_optimizer
     from modeling_vit_cls.training.step import initial_state, make_train_step
 
     config = ViTClsConfig(**work.sizes, num_labels=1000)
-    model = FlaxViTClsForImageClassification(config, dtype=work.dtype, _do_init=False)
+    run: dict[str, Any] = {"dtype": work.dtype, "attn_implementation": attention}
+    model = FlaxViTClsForImageClassification(config, _do_init=False, **run)
     arguments = TrainingArguments("unused", max_grad_norm=0, weight_decay=0.05, lr_scheduler_type="constant")
-    params, processor = stack_params(random_like(model.params_shape_tree)), ViTClsImageProcessor.for_config(config)
+    params, processor = random_like(model.params_shape_tree), ViTClsImageProcessor.for_config(config)
+    if arguments.scans_layers:
+        params = stack_params(params)
     optimizer = make_optimizer(arguments, params, 1000)
     step = make_train_step(model.module, optimizer, processor, arguments)
     state = initial_state(params, optimizer, with_ema=False)
-    if read:
-        batches = photographs(processor, work.batch)
+    if readers is not None:
+        batches = photographs(processor, work.batch, readers)
     else:
         images = np.random.default_rng(0).integers(0, 256, (work.batch, 224, 224, 3), np.uint8)
         rows, valid = np.arange(work.batch, dtype=np.int32), np.ones(work.batch, bool)
         batches = itertools.repeat(jax.device_put(Batch(images, work.labels.astype(np.int32), rows, valid)))
 
-    def train() -> None:
+    def train() -> Any:
         nonlocal state
         state, _ = step(state, next(batches))
-        jax.block_until_ready(state)
+        return state
 
-    return train
+    return repeated(train, jax.block_until_ready)
 
 
-def photographs(processor: Any, batch_size: int) -> Iterator[Any]:
+def photographs(processor: Any, batch_size: int, readers: int) -> Iterator[Any]:
     """Endless batches of JPEG files, parts of 500 x 375 pixels of scikit-learn's photographs."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
@@ -82,7 +96,8 @@ def photographs(processor: Any, batch_size: int) -> Iterator[Any]:
                 left, top = i * 13 % 140, i * 7 % 52
                 Image.fromarray(photograph[top : top + 375, left : left + 500]).save(folder / f"{i}.jpg", quality=90)
         dataset = load_images(name, "train")
-        yield from training_batches(dataset, processor, batch_size=batch_size, num_epochs=10**6, seed=0)
+        run = {"num_epochs": 10**6, "seed": 0, "num_workers": readers}
+        yield from training_batches(dataset, processor, batch_size=batch_size, **run)
 
 
 def flax_vit(work: Work) -> Step:
@@ -95,7 +110,7 @@ def flax_vit(work: Work) -> Step:
     if work.kind == "inference":
         params = random_like(model.params_shape_tree, work.dtype)
         call = jax.jit(lambda params, pixels: model(pixels, params=params).logits)
-        return lambda: jax.block_until_ready(call(params, pixels))
+        return repeated(lambda: call(params, pixels), jax.block_until_ready)
     params = random_like(model.params_shape_tree)
     optimizer = optax.adamw(5e-4, weight_decay=0.05)
 
@@ -109,11 +124,12 @@ def flax_vit(work: Work) -> Step:
 
     compiled, state = jax.jit(step, donate_argnums=(0, 1)), (params, optimizer.init(params))
 
-    def train() -> None:
+    def train() -> Any:
         nonlocal state
-        state = jax.block_until_ready(compiled(*state, pixels, labels))
+        state = compiled(*state, pixels, labels)
+        return state
 
-    return train
+    return repeated(train, jax.block_until_ready)
 
 
 def jimm(work: Work) -> Step:
@@ -129,7 +145,7 @@ def jimm(work: Work) -> Step:
     model.eval()
     pixels = jax.numpy.asarray(work.pixels.transpose(0, 2, 3, 1), work.dtype)
     call = nnx.jit(lambda model, pixels: model(pixels))
-    return lambda: jax.block_until_ready(call(model, pixels))
+    return repeated(lambda: call(model, pixels), jax.block_until_ready)
 
 
 def gemm(work: Work, result: str | None = None) -> Step:
@@ -137,7 +153,7 @@ def gemm(work: Work, result: str | None = None) -> Step:
     rows, inner, columns = work.product
     a, b = jax.numpy.ones((rows, inner), work.dtype), jax.numpy.ones((inner, columns), work.dtype)
     product = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type=result or work.dtype))
-    return lambda: jax.block_until_ready(product(a, b))
+    return repeated(lambda: product(a, b), jax.block_until_ready)
 
 
 def gemm_to_float32(work: Work) -> Step:

@@ -37,16 +37,16 @@ def main() -> None:
         build = getattr(importlib.import_module(f"benchmarks.{module}"), name)
         step = build(Work(kind, size, dtype, int(batch), int(layers), device))
         start = time.perf_counter()
-        step()
+        step(1)
     except Exception as error:  # no package, no device, no memory: the table says which
         sys.exit(f"{type(error).__name__}: {error}".splitlines()[0])
     print(json.dumps({"first": time.perf_counter() - start}), flush=True)
-    step()
+    step(1)
     for _ in sys.stdin:
         seconds, end = [], time.perf_counter() + SECONDS
         while not seconds or time.perf_counter() < end:
             start = time.perf_counter()
-            step()
+            step(1)
             seconds.append(time.perf_counter() - start)
         print(json.dumps({"seconds": seconds, "memory": peak_memory()}), flush=True)
 

@@ -46,11 +46,10 @@ def table(name: str, work: Work, programs: Path) -> list[str]:
     step = ours(work)
     for file in programs.glob("*.txt"):  # of the work before
         file.unlink()
-    step()
-    step()
+    step(2)
     with tempfile.TemporaryDirectory() as trace:
         with jax.profiler.trace(trace):
-            step()
+            step(1)
         seconds = operations(Path(trace), programs)
     top = seconds.most_common(ROWS)
     rows = [*top, ("others", seconds.total() - sum(item[1] for item in top))]

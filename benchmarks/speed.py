@@ -15,13 +15,12 @@ from typing import Any
 from modeling_vit_cls import ViTClsConfig
 from modeling_vit_cls.flops import gflops_per_image
 
-from .report import NO_CARD, RESULTS, card, machine, write
+from .report import RESULTS, machine, write
 from .work import Work
 
 BACKBONES = ["ours", "FlaxViT", "jimm", "timm", "HF torch"]
 TRAINERS = ["ours", "FlaxViT", "timm", "timm compiled"]
 LIMITS = ["GEMM, XLA", "GEMM, XLA to float32", "GEMM, torch"]  # the fastest is the machine's
-GPU = ["ours", "timm", "timm compiled"]
 WORKS = {
     "S/16 float32, B=8": (Work("inference", "S", "float32", 8), BACKBONES),
     "B/16 float32, B=8": (Work("inference", "B", "float32", 8), BACKBONES),
@@ -32,11 +31,6 @@ WORKS = {
     "training S/16 bfloat16, B=16": (Work("training", "S", "bfloat16", 16), TRAINERS),
     "training Ti/16, 12 layers, B=2": (Work("training", "Ti", "float32", 2, 12), ["ours", "FlaxViT"]),
     "training Ti/16, 24 layers, B=2": (Work("training", "Ti", "float32", 2, 24), ["ours", "FlaxViT"]),
-    "GPU B/16 bfloat16, B=128": (Work("inference", "B", "bfloat16", 128, device="cuda"), GPU),
-    "GPU training B/16 bfloat16, B=128": (
-        Work("training", "B", "bfloat16", 128, device="cuda"),
-        [*GPU, "ours, reading JPEGs"],
-    ),
 }
 HEAD = """| work | peer | images/s, best | median | ours to it | of the limit, GFLOP/s | compiling, s | peak GB |
 |---|---|---|---|---|---|---|---|"""
@@ -81,8 +75,6 @@ def measure(work: Work, peers: list[str], rounds: int) -> dict[str, dict[str, An
 
     Compiling is the first step less the best one.
     """
-    if work.device == "cuda" and card() == NO_CARD:
-        return {peer: {"not measured": NO_CARD} for peer in peers}
     running, found = {}, {}
     for peer in peers:
         try:

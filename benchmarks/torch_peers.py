@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 
-from .work import SIZES, Step, Work
+from .work import SIZES, Step, Work, repeated
 
 
 def timm(work: Work, compiled: bool = False) -> Step:
     """VisionTransformer of timm; bfloat16 casts its weights for inference; training is under autocast."""
-    del sys.modules["torchvision"]  # see benchmarks/__init__.py
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "golden"))
-    import cpu_torchvision  # noqa: F401
+    if sys.modules.get("torchvision", ...) is None:  # see benchmarks/__init__.py
+        del sys.modules["torchvision"]
+        sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "golden"))
+        import cpu_torchvision  # noqa: F401
     from timm.models.vision_transformer import VisionTransformer
 
     width, heads = SIZES[work.size]
@@ -25,11 +26,16 @@ def timm_compiled(work: Work) -> Step:
     return timm(work, compiled=True)
 
 
-def hf_torch(work: Work) -> Step:
-    """ViTForImageClassification of transformers in PyTorch; inference only."""
+def hf_torch(work: Work, compiled: bool = False) -> Step:
+    """ViTForImageClassification of transformers in PyTorch."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    return step_of(ViTForImageClassification(ViTConfig(**work.sizes, num_labels=1000)), work, compiled=False)
+    return step_of(ViTForImageClassification(ViTConfig(**work.sizes, num_labels=1000)), work, compiled)
+
+
+def hf_compiled(work: Work) -> Step:
+    """The same through torch.compile."""
+    return hf_torch(work, compiled=True)
 
 
 def step_of(model: Any, work: Work, compiled: bool) -> Step:
@@ -44,9 +50,8 @@ def step_of(model: Any, work: Work, compiled: bool) -> Step:
         def infer() -> None:
             with torch.inference_mode():
                 call(pixels)
-            wait(device)
 
-        return infer
+        return repeated(infer, lambda _: wait(device))
     optimizer = torch.optim.AdamW(model.train().parameters(), 5e-4, weight_decay=0.05, fused=True)
     call = torch.compile(model) if compiled else model
 
@@ -54,11 +59,11 @@ def step_of(model: Any, work: Work, compiled: bool) -> Step:
         optimizer.zero_grad()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=work.dtype == "bfloat16"):
             logits = call(pixels)
+        logits = getattr(logits, "logits", logits)
         torch.nn.functional.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
-        wait(device)
 
-    return train
+    return repeated(train, lambda _: wait(device))
 
 
 def gemm(work: Work) -> Step:
@@ -67,11 +72,7 @@ def gemm(work: Work) -> Step:
     made: dict[str, Any] = {"dtype": getattr(torch, work.dtype), "device": work.device}
     a, b = torch.ones(rows, inner, **made), torch.ones(inner, columns, **made)
 
-    def multiply() -> None:
-        torch.matmul(a, b)
-        wait(a.device)
-
-    return multiply
+    return repeated(lambda: torch.matmul(a, b), lambda _: wait(a.device))
 
 
 def wait(device: torch.device) -> None:

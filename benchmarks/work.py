@@ -5,8 +5,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-SIZES = {"Ti": (192, 3), "S": (384, 6), "B": (768, 12)}  # width, heads
-Step = Callable[[], Any]  # returns when the device is done
+SIZES = {"Ti": (192, 3), "S": (384, 6), "B": (768, 12), "L": (1024, 16)}  # width, heads
+Step = Callable[[int], None]  # as many steps as it is told to, one after the other; returns when the device is done
+
+
+def repeated(step: Callable[[], Any], wait: Callable[[Any], Any]) -> Step:
+    """Steps that are started without waiting for each other, and waited for at the end."""
+
+    def run(times: int) -> None:
+        for _ in range(times - 1):
+            step()
+        wait(step())
+
+    return run
 
 
 class Work(NamedTuple):

@@ -42,7 +42,8 @@ def compile_intermediates(module: Any) -> Callable[..., tuple]:
     def intermediates(
         params: Any, pixels: jax.Array, *, blocks: tuple[int, ...], reshape: bool, prefix: bool, norm: bool
     ) -> tuple:
-        states = module.apply({"params": params}, pixels.transpose(0, 2, 3, 1)).hidden_states
+        images = pixels.transpose(0, 2, 3, 1)
+        states = module.apply({"params": params}, images, attention_maps=False).hidden_states
         norm_params = params.get("vit_cls", params)["norm"]
         grid = (pixels.shape[2] // c.patch_size, pixels.shape[3] // c.patch_size)
         found = []

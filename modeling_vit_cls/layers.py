@@ -11,8 +11,9 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from .configuration_vit_cls import ViTClsConfig
+from .fused_attention import fused_attention
 from .positions import rotate
-from .products import dense_product, product
+from .products import add_bias, product
 
 Dtype = Any
 Rope = tuple[np.ndarray, np.ndarray] | None
@@ -43,10 +44,30 @@ def kernel_init(std: float) -> nn.initializers.Initializer:
     return nn.initializers.truncated_normal(std / _TRUNCATED_STD)
 
 
-def dense(config: ViTClsConfig, features: int, dtype: Dtype, name: str, use_bias: bool = True) -> nn.Dense:
-    """Linear layer (..., in) -> (..., features) with the model's initialisation; in what type, `product` says."""
-    init = kernel_init(config.initializer_range)
-    return nn.Dense(features, use_bias, dtype, kernel_init=init, dot_general=dense_product, name=name)
+class Linear(nn.Module):
+    """Linear layer: (..., D) -> (..., F) in `result`, by default the compute type `dtype`; accumulated in float32."""
+
+    features: int
+    std: float
+    dtype: Dtype = jnp.float32
+    use_bias: bool = True
+    result: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", kernel_init(self.std), (x.shape[-1], self.features))
+        rows = "abcde"[: x.ndim - 1]
+        y = product(f"{rows}y,yz->{rows}z", x.astype(self.dtype), kernel.astype(self.dtype), self.result)
+        if self.use_bias:
+            y = add_bias(y, self.param("bias", nn.initializers.zeros, (self.features,)), self.dtype)
+        return y.astype(self.result or self.dtype)
+
+
+def linear(
+    config: ViTClsConfig, features: int, dtype: Dtype, name: str, use_bias: bool = True, result: Dtype = None
+) -> Linear:
+    """A linear layer with the model's initialisation."""
+    return Linear(features, config.initializer_range, dtype, use_bias, result, name=name)
 
 
 def layer_norm(config: ViTClsConfig, dtype: Dtype, name: str) -> nn.LayerNorm:
@@ -62,21 +83,23 @@ KEPT = jax.checkpoint_policies.save_only_these_names("heads", "mixed", "middle",
 class Attention(nn.Module):
     """Multi-head attention of some tokens to all: (B, Q, D), (B, T, D) -> (B, Q, D), probabilities (B, heads, Q, T).
 
-    Vaswani et al. 2017, equation 1; softmax in float32.
+    Vaswani et al. 2017, equation 1; softmax in float32. With `fused`, the number of tokens before the padding, a fused
+    kernel computes it, and there are no probabilities (None).
     """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
+    fused: int | None = None
 
     @nn.compact
     def __call__(
         self, x: jax.Array, context: jax.Array, rope: Rope = None, deterministic: bool = True
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, jax.Array | None]:
         c = self.config
         key_bias = c.qkv_bias if c.key_bias is None else c.key_bias
 
         def heads(tokens: jax.Array, name: str, use_bias: bool) -> jax.Array:  # (B, T, D) -> (B, heads, T, d)
-            projected = dense(c, c.hidden_size, self.dtype, name, use_bias)(tokens).astype(self.dtype)
+            projected = linear(c, c.hidden_size, self.dtype, name, use_bias)(tokens)
             return projected.reshape(*projected.shape[:2], c.num_attention_heads, -1).swapaxes(1, 2)
 
         query, key = heads(x, "query", c.qkv_bias), heads(context, "key", key_bias)
@@ -84,13 +107,19 @@ class Attention(nn.Module):
         if rope is not None:
             prefix = context.shape[1] - len(rope[0])
             query, key = rotate(query, rope, prefix), rotate(key, rope, prefix)
+        if self.fused is not None:  # (B, T, heads, d), in which the products above write them
+            query, key, value = (tokens.swapaxes(1, 2) for tokens in (query, key, value))
         query, key, value = (checkpoint_name(kept, "heads") for kept in (query, key, value))
-        scores = product("bhqd,bhkd->bhqk", query, key, jnp.float32) * query.shape[-1] ** -0.5
-        probabilities = jax.nn.softmax(scores).astype(self.dtype)
-        dropped = nn.Dropout(c.attention_probs_dropout_prob)(probabilities, deterministic)
-        mixed = product("bhqk,bhkd->bhqd", dropped, value).astype(self.dtype).swapaxes(1, 2).reshape(x.shape)
-        mixed = checkpoint_name(mixed, "mixed")
-        return dense(c, c.hidden_size, self.dtype, "out")(mixed).astype(self.dtype), probabilities
+        probabilities = None
+        if self.fused is not None:
+            mixed = fused_attention(query, key, value, self.fused)
+        else:
+            scores = product("bhqd,bhkd->bhqk", query, key, jnp.float32) * query.shape[-1] ** -0.5
+            probabilities = jax.nn.softmax(scores).astype(self.dtype)
+            dropped = nn.Dropout(c.attention_probs_dropout_prob)(probabilities, deterministic)
+            mixed = product("bhqk,bhkd->bhqd", dropped, value).astype(self.dtype).swapaxes(1, 2)
+        mixed = checkpoint_name(mixed.reshape(x.shape), "mixed")
+        return linear(c, c.hidden_size, self.dtype, "out")(mixed), probabilities
 
 
 class Mlp(nn.Module):
@@ -105,28 +134,30 @@ class Mlp(nn.Module):
         c = self.config
         act = ACTIVATIONS[c.hidden_act]
 
-        def linear(name: str) -> jax.Array:
-            features = dense(c, c.intermediate_size, self.dtype, name)(x).astype(self.dtype)
-            return checkpoint_name(features, "hidden").astype(jnp.float32)
+        def features(name: str) -> jax.Array:
+            wide = linear(c, c.intermediate_size, self.dtype, name)(x)
+            return checkpoint_name(wide, "hidden").astype(jnp.float32)
 
-        hidden = act(linear("gate")) * linear("fc1") if self.gated else act(linear("fc1"))
-        return dense(c, c.hidden_size, self.dtype, "fc2")(hidden.astype(self.dtype)).astype(self.dtype)
+        hidden = act(features("gate")) * features("fc1") if self.gated else act(features("fc1"))
+        return linear(c, c.hidden_size, self.dtype, "fc2")(hidden.astype(self.dtype))
 
 
 class EncoderBlock(nn.Module):
     """Pre-norm block: (B, T, D) -> (B, T, D) and attention probabilities. Dosovitskiy et al. 2021, equations 2, 3.
 
     `drop_path_rate` may be traced: it differs from block to block where one program runs them all. `tokens` limits the
-    output to the first tokens, for which nothing but keys and values of the others is computed.
+    output to the first tokens, for which nothing but keys and values of the others is computed. `fused` as in
+    Attention.
     """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
+    fused: int | None = None
 
     @nn.compact
     def __call__(
         self, x: jax.Array, rope: Rope, deterministic: bool, drop_path_rate: Any = 0.0, tokens: int | None = None
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, jax.Array | None]:
         c = self.config
 
         def drop_path(y: jax.Array) -> jax.Array:  # whole images: Huang et al. 2016, section 3
@@ -145,7 +176,7 @@ class EncoderBlock(nn.Module):
 
         y = layer_norm(c, self.dtype, "norm1")(x)
         x = x[:, :tokens]
-        y, probabilities = Attention(c, self.dtype, name="attention")(y[:, :tokens], y, rope, deterministic)
+        y, probabilities = Attention(c, self.dtype, self.fused, name="attention")(y[:, :tokens], y, rope, deterministic)
         x = checkpoint_name(x + branch(y, 1), "middle")
         y = layer_norm(c, self.dtype, "norm2")(x)
         y = Mlp(c, self.dtype, c.mlp == "swiglu", name="mlp")(y)

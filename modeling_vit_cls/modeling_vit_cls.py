@@ -111,7 +111,9 @@ class _FlaxViTCls(FlaxPreTrainedModel):
         """
         config = copy.deepcopy(self.config)
         config.readout = readout  # pyright: ignore[reportAttributeAccessIssue]
-        model = type(self)(config, seed=seed, dtype=self.dtype, _do_init=False)
+        chosen: Any = self.module
+        run = {"dtype": self.dtype, "attn_implementation": chosen.attn_implementation}
+        model = type(self)(config, seed=seed, _do_init=False, **run)
         model._image_processor = self._image_processor
         if self.module.gradient_checkpointing:
             model.enable_gradient_checkpointing()

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .configuration_vit_cls import ViTClsConfig
-from .layers import KEPT, Attention, Dtype, EncoderBlock, Mlp, Rope, dense, kernel_init, layer_norm
+from .fused_attention import is_fused, padding
+from .layers import KEPT, Attention, Dtype, EncoderBlock, Mlp, Rope, kernel_init, layer_norm, linear
 from .outputs import FlaxBaseModelOutputWithPooling, FlaxViTClsClassifierOutput
 from .positions import rope_table, sincos2d_table
-from .products import patch_product
+from .products import add_bias, patch_product
 from .resampling import Grid, resample_positions
 from .stacking import STACK
 
@@ -29,21 +30,25 @@ class PatchEmbedding(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         c = self.config
-        side = (c.patch_size, c.patch_size)
-        init = kernel_init(c.initializer_range)
-        conv = nn.Conv(
-            c.hidden_size,
-            side,
-            side,
-            "VALID",
-            use_bias=c.patch_bias,
-            dtype=self.dtype,
-            kernel_init=init,
-            conv_general_dilated=patch_product,
-            name="projection",
-        )
-        patches = conv(images).astype(self.dtype)
+        patches = PatchProjection(c, self.dtype, name="projection")(images)
         return patches.reshape(patches.shape[0], -1, c.hidden_size)
+
+
+class PatchProjection(nn.Module):
+    """The convolution itself: (B, H, W, C) -> (B, h, w, D)."""
+
+    config: ViTClsConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        c = self.config
+        shape = (c.patch_size, c.patch_size, images.shape[-1], c.hidden_size)
+        kernel = self.param("kernel", kernel_init(c.initializer_range), shape)
+        patches = patch_product(images.astype(self.dtype), kernel.astype(self.dtype))
+        if c.patch_bias:
+            patches = add_bias(patches, self.param("bias", nn.initializers.zeros, (c.hidden_size,)), self.dtype)
+        return patches.astype(self.dtype)
 
 
 class PositionEmbedding(nn.Module):
@@ -103,33 +108,42 @@ class Encoder(nn.Module):
 
     Where the parameters are stacked (stacking.py) one program runs all blocks but the last: it compiles in a time that
     does not grow with depth, and keeps the last output alone. `tokens` limits the last block to the first tokens.
+    `fused` computes attention by a fused kernel, without probabilities, in all blocks that are not so limited.
     """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
+    fused: bool = False
 
     @nn.compact
     def __call__(
         self, x: jax.Array, rope: Rope, deterministic: bool, tokens: int | None = None
-    ) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    ) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[Any, ...]]:
         c = self.config
         rates = np.linspace(0, c.drop_path_rate, c.num_hidden_layers)
         block = nn.remat(EncoderBlock, static_argnums=(3, 5)) if self.gradient_checkpointing else EncoderBlock
-        last, stacked = len(rates) - 1, self.has_variable("params", STACK)
+        last, stacked, length = len(rates) - 1, self.has_variable("params", STACK), x.shape[1]
+        fused, whole_rope = length if self.fused else None, rope
+        if self.fused:  # once, not in each block
+            x = jnp.pad(x, ((0, 0), (0, padding(length)), (0, 0)))
+            rope = rope and tuple(np.pad(table, ((0, padding(length)), (0, 0))) for table in rope)
         if stacked:
-            x = self._scan(x, rope, deterministic, rates[:last])
-        hidden_states, attentions = [x], []
+            x = self._scan(x, rope, deterministic, rates[:last], fused)
+        hidden_states, attentions = [x[:, :length]], []
         for i in range(last if stacked else 0, len(rates)):
-            layer = block(c, self.dtype, name=f"layer_{i:02d}")
+            if i == last and tokens is not None:  # few queries: plain products
+                x, rope, fused = x[:, :length], whole_rope, None
+            layer = block(c, self.dtype, fused, name=f"layer_{i:02d}")
             x, probabilities = layer(x, rope, deterministic, float(rates[i]), tokens if i == last else None)
-            hidden_states.append(x)
+            hidden_states.append(x[:, :length])
             attentions.append(probabilities)
+        x = x[:, :length]
         return (x, (), ()) if stacked else (x, tuple(hidden_states), tuple(attentions))
 
-    def _scan(self, x: jax.Array, rope: Rope, deterministic: bool, rates: np.ndarray) -> jax.Array:
+    def _scan(self, x: jax.Array, rope: Rope, deterministic: bool, rates: np.ndarray, fused: int | None) -> jax.Array:
         keys = None if deterministic else jax.random.split(self.make_rng("dropout"), len(rates))
-        block = EncoderBlock(self.config, self.dtype, parent=None)
+        block = EncoderBlock(self.config, self.dtype, fused, parent=None)
 
         def step(x: jax.Array, layer: tuple[Any, jax.Array, jax.Array | None]) -> tuple[jax.Array, None]:
             params, rate, key = layer
@@ -180,16 +194,22 @@ class FlaxViTClsModule(nn.Module):
     """Images to tokens and their readout: (B, H, W, C) -> last_hidden_state (B, T, D), pooler_output (B, F).
 
     `readout_only` leaves out what the readout, or the distillation head, does not depend on: of the last block, and of
-    `last_hidden_state`, the tokens after these two; all hidden states and attentions.
+    `last_hidden_state`, the tokens after these two; all hidden states and attentions. Without `attention_maps` there
+    are none, and attention may run by a fused kernel (fused_attention.py), unless its probabilities are dropped out.
     """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
+    attn_implementation: str = "auto"
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, deterministic: bool = True, readout_only: bool = False
+        self,
+        images: jax.Array,
+        deterministic: bool = True,
+        readout_only: bool = False,
+        attention_maps: bool = True,
     ) -> FlaxBaseModelOutputWithPooling:
         c = self.config
         x = Embeddings(c, self.dtype, name="embeddings")(images.astype(self.dtype), deterministic)
@@ -199,11 +219,16 @@ class FlaxViTClsModule(nn.Module):
         if c.position_embedding == "rope":
             grid = (images.shape[1] // c.patch_size, images.shape[2] // c.patch_size)
             rope = rope_table(grid, c.hidden_size // c.num_attention_heads, c.rope_theta)
-        encoder = Encoder(c, self.dtype, self.gradient_checkpointing, name="encoder")
+        head_size = c.hidden_size // c.num_attention_heads
+        fused = is_fused(self.attn_implementation, self.dtype, head_size) and (readout_only or not attention_maps)
+        fused = fused and (deterministic or c.attention_probs_dropout_prob == 0)
+        encoder = Encoder(c, self.dtype, self.gradient_checkpointing, fused, name="encoder")
         read = 1 + c.has_distillation_head if readout_only and c.readout == "cls" else None
         x, hidden_states, attentions = encoder(x, rope, deterministic, read)
         if readout_only:
-            hidden_states, attentions = (), ()
+            hidden_states = ()
+        if readout_only or not attention_maps:
+            attentions = ()
 
         norm, readout = layer_norm(c, self.dtype, "norm"), Readout(c, self.dtype, name="readout")
         if c.norm_position == "before_readout":
@@ -212,10 +237,10 @@ class FlaxViTClsModule(nn.Module):
         else:
             pooled = norm(readout(x))
         if c.representation_size is not None:
-            pooled = jnp.tanh(dense(c, c.representation_size, self.dtype, "representation")(pooled))
+            pooled = jnp.tanh(linear(c, c.representation_size, self.dtype, "representation")(pooled))
         embeds = None
         if c.projection_size is not None:
-            embeds = dense(c, c.projection_size, self.dtype, "projection", use_bias=False)(pooled)
+            embeds = linear(c, c.projection_size, self.dtype, "projection", use_bias=False)(pooled)
         return FlaxBaseModelOutputWithPooling(x, pooled, hidden_states, attentions, embeds)
 
 
@@ -228,21 +253,28 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
+    attn_implementation: str = "auto"
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, deterministic: bool = True, readout_only: bool = False
+        self,
+        images: jax.Array,
+        deterministic: bool = True,
+        readout_only: bool = False,
+        attention_maps: bool = True,
     ) -> FlaxViTClsClassifierOutput:
         c = self.config
-        backbone = FlaxViTClsModule(c, self.dtype, self.gradient_checkpointing, name="vit_cls")
-        outputs = backbone(images, deterministic, readout_only)
-        logits = dense(c, c.num_classes, self.dtype, "classifier")(outputs.pooler_output).astype(jnp.float32)
+        backbone = FlaxViTClsModule(
+            c, self.dtype, self.gradient_checkpointing, self.attn_implementation, name="vit_cls"
+        )
+        outputs = backbone(images, deterministic, readout_only, attention_maps)
+        logits = linear(c, c.num_classes, self.dtype, "classifier", result=jnp.float32)(outputs.pooler_output)
         cls_logits = distillation_logits = None
         if c.has_distillation_head:  # Touvron et al. 2021, section 4: at inference the two heads are averaged
             token = outputs.last_hidden_state[:, 1]
             cls_logits = logits
-            distillation_logits = dense(c, c.num_classes, self.dtype, "distillation_classifier")(token)
-            distillation_logits = distillation_logits.astype(jnp.float32)
+            head = linear(c, c.num_classes, self.dtype, "distillation_classifier", result=jnp.float32)
+            distillation_logits = head(token)
             logits = (cls_logits + distillation_logits) / 2
         return FlaxViTClsClassifierOutput(
             logits, outputs.hidden_states, outputs.attentions, cls_logits, distillation_logits

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from .configuration_vit_cls import ViTClsConfig
 from .errors import CheckpointError
+from .layers import Linear
 from .modules import FlaxViTClsForImageClassificationModule
 
 PROGRAMS = {"onnx": "model.onnx", "stablehlo": "model.stablehlo"}
@@ -73,7 +74,7 @@ def write_onnx(file: Path, module: nn.Module, params: Any, config: ViTClsConfig)
     weights = unflatten_dict({name: np.asarray(leaf, np.float32) for name, leaf in _flat(params).items()}, sep=".")
 
     def forward(pixel_values: jax.Array) -> list[jax.Array]:
-        with nn.intercept_methods(_norm_as_one_node):
+        with nn.intercept_methods(_as_one_node):
             outputs = _apply(module, weights, pixel_values)
         return [outputs[name] for name in names]
 
@@ -96,6 +97,7 @@ def write_onnx(file: Path, module: nn.Module, params: Any, config: ViTClsConfig)
 
 def _apply(module: nn.Module, params: Any, pixel_values: jax.Array) -> Any:
     """The module's outputs, deterministic: pixels (B, C, H, W), as image processors emit them."""
+    module = module.clone(attn_implementation="xla")  # a fused kernel is of one platform
     readout_only = isinstance(module, FlaxViTClsForImageClassificationModule)  # its logits are all that it gives
     return module.apply({"params": params}, pixel_values.transpose(0, 2, 3, 1), readout_only=readout_only)
 
@@ -119,15 +121,20 @@ def _pixels(config: ViTClsConfig) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((batch, config.num_channels, *config.image_hw), jnp.float32)
 
 
-def _norm_as_one_node(call: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any) -> Any:
-    """A LayerNorm as ONNX's LayerNormalization, whose variance is defined in two passes as ours is.
+def _as_one_node(call: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any) -> Any:
+    """A LayerNorm as ONNX's LayerNormalization, whose variance is defined in two passes as ours is; a Linear as Gemm.
 
-    jax2onnx keeps that node for modules that ask for the fast variance, and gives the others some thirty.
+    jax2onnx keeps these nodes for flax's own modules, for a norm if it asks for the fast variance, and gives others
+    some thirty.
     """
-    norm = context.module
-    if not isinstance(norm, nn.LayerNorm) or context.method_name != "__call__":
+    module = context.module
+    if context.method_name != "__call__" or not isinstance(module, nn.LayerNorm | Linear):
         return call(*args, **kwargs)
-    return norm.clone(parent=None, use_fast_variance=True).apply({"params": norm.variables["params"]}, *args, **kwargs)
+    if isinstance(module, Linear):
+        known: nn.Module = nn.Dense(module.features, module.use_bias, parent=None)
+    else:
+        known = module.clone(parent=None, use_fast_variance=True)
+    return known.apply({"params": module.variables["params"]}, *args, **kwargs)
 
 
 def _simplify(model: Any) -> None:

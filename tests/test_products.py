@@ -54,7 +54,7 @@ def test_gradients_in_half_precision_multiply_half_precision(instructions, monke
 def test_patches_are_a_convolution(size):
     images, kernel = draw((2, *size, 3), (4, 4, 3, 10))
     strided = jax.lax.conv_general_dilated(images, kernel, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    np.testing.assert_allclose(patch_product(images, kernel, (4, 4)), strided, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(patch_product(images, kernel), strided, rtol=1e-5, atol=1e-5)
 
 
 READOUTS = [{}, {"readout": "mean"}, {"readout": "cls_mean"}, {"readout": "map"}, {"norm_position": "after_readout"}]

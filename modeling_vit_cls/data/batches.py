@@ -1,12 +1,14 @@
 """Batches of uint8 images in an order that is a pure function of seed, epoch and step."""
 
+import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import BadImageError, ConfigError
 from ..processing import ViTClsImageProcessor
+from .batch import Batch
 from .sources import open_image
 
 try:
@@ -16,18 +18,7 @@ except ImportError as error:
     raise ImportError("grain is needed to read training data: pip install 'vit-cls[train]'") from error
 
 OnBadImage = Literal["raise", "skip"]
-
-
-class Batch(NamedTuple):
-    """Images (B, H, W, C) uint8 and labels (B,) int32; `rows` (B,) int32 are those of the dataset, -1 fills up.
-
-    `valid` (B,) is False for what fills up the last batch and for broken images that are skipped.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    rows: np.ndarray
-    valid: np.ndarray
+_THREADS = max(2, len(os.sched_getaffinity(0)))  # Pillow decodes and resizes without the interpreter's lock
 
 
 def batches_per_epoch(examples: int, batch_size: int) -> int:
@@ -110,7 +101,7 @@ def _batched(examples: Any, batch_size: int) -> Any:
 
 def _read(batches: Any, num_workers: int) -> Iterator[Batch]:
     if num_workers == 0:
-        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
+        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=4)))
     if not flags.FLAGS.is_parsed():  # grain's processes ask for its flags; a program without absl has parsed none
         flags.FLAGS.mark_as_parsed()
     options = grain.MultiprocessingOptions(num_workers=num_workers)

@@ -27,6 +27,7 @@ from ..checkpoints.report import LoadReport
 from ..checkpoints.tensor import to_device
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
+from ..fused_attention import Implementation, is_fused
 from ..processing import ViTClsImageProcessor
 from .dtypes import cast_floating, compute_dtype
 from .loading import read_model
@@ -43,6 +44,8 @@ class FlaxPreTrainedModel(_Upstream):
         input_shape: of one batch of images, (B, H, W, C); only its size matters, and only to `init_weights`.
         seed: of the initial parameters.
         dtype: what products are computed in. Parameters are float32 whatever it is; see `to_bf16`.
+        attn_implementation: "cudnn" for cuDNN's fused attention, "xla" for plain products, "auto" for the faster of the
+            two (`fused_attention.is_fused`). Not saved. Attention maps and dropout of them always take plain products.
         _do_init: False leaves the model without parameters: pass them to every call.
     """
 
@@ -59,12 +62,16 @@ class FlaxPreTrainedModel(_Upstream):
         seed: int = 0,
         dtype: Any = jnp.float32,
         _do_init: bool = True,
+        attn_implementation: Implementation = "auto",
     ):
         if not isinstance(config, ViTClsConfig):
             raise ConfigError("config", config, "must be a ViTClsConfig")
         config.check()
         self._config, self.dtype, self.key = config, compute_dtype(dtype), jax.random.PRNGKey(seed)
-        self._set_module(self.module_class(copy.deepcopy(config), dtype=self.dtype))
+        is_fused(attn_implementation, self.dtype, config.hidden_size // config.num_attention_heads)  # or a ConfigError
+        self._set_module(
+            self.module_class(copy.deepcopy(config), dtype=self.dtype, attn_implementation=attn_implementation)  # pyright: ignore
+        )
         self.input_shape = input_shape or (1, *config.image_hw, config.num_channels)
         self._image_processor: ViTClsImageProcessor | None = None
         self._shapes = parameter_shapes(self.module_class, config)
@@ -180,7 +187,7 @@ class FlaxPreTrainedModel(_Upstream):
             images = pixels.transpose(0, 2, 3, 1)  # the only change of layout: modules know (B, H, W, C) alone
             rngs = None if key is None else {"dropout": key}
             readout_only = reads_out and not (attentions or hidden_states)
-            outputs: Any = module.apply({"params": params}, images, key is None, readout_only, rngs=rngs)
+            outputs: Any = module.apply({"params": params}, images, key is None, readout_only, attentions, rngs=rngs)
             unwanted = {} if attentions else {"attentions": None}
             return outputs.replace(**unwanted, **({} if hidden_states else {"hidden_states": None}))
 

@@ -1,6 +1,19 @@
 """Training: arguments, optimiser, step, trainer, recipes; the names are those of transformers' Trainer."""
 
+from typing import TYPE_CHECKING, Any
+
 from .arguments import TrainingArguments
-from .trainer import FlaxTrainer
+
+if TYPE_CHECKING:
+    from .trainer import FlaxTrainer
 
 __all__ = ["FlaxTrainer", "TrainingArguments"]
+
+
+def __getattr__(name: str) -> Any:
+    """The trainer, imported when it is asked for: a loop over `training.step` alone needs no grain and no datasets."""
+    if name == "FlaxTrainer":
+        from .trainer import FlaxTrainer
+
+        return FlaxTrainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import jax
+
 from ..data.augmentation import Augmentation
 from ..errors import ConfigError
 
@@ -52,7 +54,11 @@ class TrainingArguments:
 
     bf16: bool = argument("Compute in bfloat16; the parameters stay in float32.", False)
     gradient_checkpointing: bool = argument("Recompute blocks in the backward pass: less memory, more work.", False)
-    scan_layers: bool = argument("One program for all blocks: compile time does not grow with depth.", True)
+    scan_layers: bool | None = argument(
+        "One program for all blocks: compile time does not grow with depth; default: except on a GPU, which is faster "
+        "with a program for each block.",
+        None,
+    )
 
     seed: int = argument("Of initial parameters, order, augmentation and dropout.", 0)
     dataloader_num_workers: int = argument("Processes that read images; 0 for threads of this one.", 0)
@@ -109,6 +115,11 @@ class TrainingArguments:
     def stops_early(self) -> bool:
         """Whether training may end before its last step."""
         return self.early_stopping_patience is not None
+
+    @property
+    def scans_layers(self) -> bool:
+        """Whether one program runs all blocks."""
+        return jax.default_backend() != "gpu" if self.scan_layers is None else self.scan_layers
 
     @property
     def train_batch_size(self) -> int:

@@ -11,7 +11,7 @@ import optax
 from flax.traverse_util import flatten_dict
 
 from ..data.augmentation import augment, normalise
-from ..data.batches import Batch
+from ..data.batch import Batch
 from ..processing import ViTClsImageProcessor
 from ..stacking import is_stacked, unstack_params
 from .arguments import TrainingArguments

@@ -88,7 +88,7 @@ class FlaxTrainer:
             raise ConfigError("train_dataset", None, "is needed to train")
         steps_per_epoch = batches_per_epoch(len(self.train_dataset), args.train_batch_size)
         total = args.max_steps if args.max_steps > 0 else args.num_train_epochs * steps_per_epoch
-        params = stack_params(self.model.params) if args.scan_layers else self.model.params
+        params = stack_params(self.model.params) if args.scans_layers else self.model.params
         optimizer = make_optimizer(args, params, total)
         self._schedule = make_schedule(args, total)
         state = initial_state(params, optimizer, args.ema_decay > 0)

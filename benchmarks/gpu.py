@@ -1,0 +1,154 @@
+"""Images per second on one GPU: `make bench-gpu`, or `python -m benchmarks.gpu [PEER ...]`.
+
+Each peer runs in its own process, one after the other; steps are started without waiting for each other, so that the
+device never waits. Needs JAX and PyTorch for the GPU, timm and transformers; the rows that read JPEG files also grain
+and datasets. Ends within `--minutes`. Without PEER, writes results/gpu.md, and the numbers behind it as JSON.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from .report import NO_CARD, RESULTS, card, machine, write
+from .work import Work
+
+# Of a dense product in bfloat16, by NVIDIA's data sheets; the share of it that a model's products use is its MFU.
+PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+WORKS = {
+    f"{kind} {size}/16, B={batch}": Work(kind, size, "bfloat16", batch, 12 if size == "B" else 24, "cuda")
+    for batch in (128, 256)
+    for size in "BL"
+    for kind in ("inference", "training")
+}
+ALL, SMALLER = [*WORKS], [name for name in WORKS if name.endswith("=128")]
+PEERS = {  # what builds a step, and the works that it is asked for
+    "ours": ("jax_peers.ours", ALL),
+    "timm compiled": ("torch_peers.timm_compiled", ALL),
+    "ours, JPEGs by processes": ("jax_peers.ours_read_by_processes", ["training B/16, B=128"]),
+    "ours, plain attention": ("jax_peers.ours_plain", [name for name in SMALLER if "B/16" in name]),
+    "timm": ("torch_peers.timm", ALL),
+    "HF torch compiled": ("torch_peers.hf_compiled", [name for name in SMALLER if "B/16" in name]),
+    "ours, JPEGs by threads": ("jax_peers.ours_read", ["training B/16, B=128"]),
+}
+HEAD = """| work | peer | images/s, best | median | ours to it | MFU | first step, s | peak GB |
+|---|---|---|---|---|---|---|---|"""
+SECONDS, REPEATS = 0.7, 4
+
+
+def measure_here(peer: str, names: list[str]) -> None:
+    """Print a line of JSON for each work of one peer, in this process."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    module, function = PEERS[peer][0].split(".")
+    build = getattr(importlib.import_module(f"benchmarks.{module}"), function)
+    for name in names:
+        work = WORKS[name]
+        try:
+            step, start = build(work), time.perf_counter()
+            step(1)
+            first = time.perf_counter() - start
+            step(3)
+            start = time.perf_counter()
+            step(3)
+            times = max(3, round(SECONDS / ((time.perf_counter() - start) / 3)))
+            seconds = []
+            for _ in range(REPEATS):
+                start = time.perf_counter()
+                step(times)
+                seconds.append((time.perf_counter() - start) / times)
+            speeds = {"best": work.batch / min(seconds), "median": work.batch / statistics.median(seconds)}
+            found: dict[str, Any] = {**speeds, "first": first, "memory": device_memory(peer)}
+        except Exception as error:  # no package, no memory: the table says which
+            found = {"not measured": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+        print(json.dumps({"work": name, "found": found}), flush=True)
+
+
+def device_memory(peer: str) -> int:
+    """Bytes of the GPU's memory that this process's framework has held at most, over all works so far."""
+    if PEERS[peer][0].startswith("jax"):
+        import jax
+
+        return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    import torch
+
+    return torch.cuda.max_memory_allocated()
+
+
+def measure(peer: str, names: list[str], until: float) -> dict[str, Any]:
+    """What a process of its own finds of one peer, by work; what it has not found `until` then is said not to be."""
+    late = {"not measured": "no time was left"}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", "--here", peer, *names]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        out, said = process.communicate(timeout=max(until - time.time(), 1))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, said = process.communicate()
+    else:
+        late = {"not measured": (said.strip().splitlines() or ["ended early"])[-1]}
+    lines = [json.loads(line) for line in out.splitlines() if line.startswith('{"work"')]
+    return dict.fromkeys(names, late) | {line["work"]: line["found"] for line in lines}
+
+
+def rows(name: str, found: dict[str, dict[str, Any]], peak: float) -> list[str]:
+    """Lines of one work's table. Training counts as three forward passes, whatever is computed again."""
+    from modeling_vit_cls import ViTClsConfig
+    from modeling_vit_cls.flops import gflops_per_image
+
+    work, lines = WORKS[name], []
+    flops = 1e9 * gflops_per_image(ViTClsConfig(**work.sizes)) * (3 if work.kind == "training" else 1)
+    for peer, item in found.items():
+        if "best" not in item:
+            lines.append(f"| {name} | {peer} | not measured: {item['not measured']} | | | | | |")
+            continue
+        own = found.get("ours", {})
+        ratio = " / ".join(f"{own[key] / item[key]:.2f}" for key in ("best", "median") if key in own)
+        lines.append(
+            f"| {name} | {peer} | {item['best']:,.0f} | {item['median']:,.0f} | {ratio} "
+            f"| {item['median'] * flops / peak:.1%} | {item['first']:.1f} | {item['memory'] / 1e9:.1f} |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("peers", nargs="*", help=f"of {', '.join(map(repr, PEERS))}; all without")
+    parser.add_argument("--minutes", type=float, default=9.5)
+    parser.add_argument("--here", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.here:
+        measure_here(arguments.here[0], arguments.here[1:])
+    else:
+        measure_all(arguments.peers, time.time() + 60 * arguments.minutes)
+
+
+def measure_all(chosen: list[str], until: float) -> None:
+    """Measure the chosen peers, or all; print, and write where all were asked for."""
+    peers = chosen or [*PEERS]
+    found: dict[str, dict[str, Any]] = {name: {} for name in WORKS}
+    for batch in (128, 256):
+        for peer in peers:
+            names = [name for name in PEERS[peer][1] if WORKS[name].batch == batch]
+            if not names:
+                continue
+            missing = {name: {"not measured": NO_CARD} for name in names}
+            for name, item in (missing if card() == NO_CARD else measure(peer, names, until)).items():
+                found[name][peer] = item
+                print(name, peer, item, flush=True)
+    peak = next((flops for name, flops in PEAK.items() if name in card()), float("nan"))
+    lines = [*HEAD.splitlines(), *(line for name in found for line in rows(name, found[name], peak))]
+    if chosen:
+        print("\n".join(lines))
+    else:
+        write("gpu", lines)
+        (RESULTS / "gpu.json").write_text(json.dumps({"machine": machine(), "works": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Attention by a fused kernel: the same numbers as plain products, and plain products wherever maps are asked for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import pixels, tiny_model
+
+from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel, fused_attention, modules
+from modeling_vit_cls.fused_attention import is_fused
+from modeling_vit_cls.stacking import stack_params
+
+CHOICES = [{}, {"readout": "mean"}, {"readout": "map"}, {"position_embedding": "rope"}, {"num_register_tokens": 3}]
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """The fused path on a CPU: jax's own attention in place of cuDNN's. Returns the shapes that it was called with."""
+    calls, attention = [], jax.nn.dot_product_attention
+
+    def on_a_cpu(query, key, value, implementation, **lengths):
+        assert implementation == "cudnn"
+        assert query.shape[1] % 8 == 0
+        calls.append(query.shape)
+        return attention(query, key, value, implementation="xla", **lengths)
+
+    monkeypatch.setattr(modules, "is_fused", lambda implementation, *_: implementation != "xla")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", on_a_cpu)
+    return calls
+
+
+@pytest.mark.parametrize("fields", CHOICES, ids=str)
+@pytest.mark.parametrize("model_class", [FlaxViTClsModel, FlaxViTClsForImageClassification])
+def test_numbers_are_those_of_plain_products(model_class, fields, kernel):
+    plain = tiny_model(model_class, **fields)
+    fused = model_class(plain.config, attn_implementation="auto")
+    plain = model_class(plain.config, attn_implementation="xla", _do_init=False)
+    fused.params = jax.tree.map(lambda leaf: leaf + 0.1, fused.params)
+    want, got = (model(pixels(), params=fused.params).to_tuple() for model in (plain, fused))
+    assert kernel
+    assert all(shape[2:] == (2, 8) for shape in kernel)
+    for mine, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_of_a_stacked_model_are_those_of_plain_products(kernel):
+    model = tiny_model(num_hidden_layers=3)
+
+    def loss(params, implementation):
+        module = model.module.clone(attn_implementation=implementation)
+        images = pixels().transpose(0, 2, 3, 1)
+        return module.apply({"params": params}, images, readout_only=True).logits.sum()
+
+    params = stack_params(model.params)
+    want = jax.grad(loss)(params, "xla")
+    assert not kernel
+    got = jax.grad(loss)(params, "auto")
+    assert kernel
+    for mine, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-4, rtol=1e-4)
+
+
+def test_maps_and_their_dropout_take_plain_products(kernel):
+    model = tiny_model(attention_probs_dropout_prob=0.1)
+    maps = model(pixels(), output_attentions=True).attentions
+    np.testing.assert_allclose(maps[0].sum(axis=-1), 1, atol=1e-5, rtol=1e-4)
+    model(pixels(), dropout_rng=jax.random.key(0), train=True)
+    assert not kernel
+    states = model(pixels(), output_hidden_states=True).hidden_states
+    assert kernel
+    assert [state.shape for state in states] == [(2, 5, 16)] * 3
+
+
+def test_the_choice_is_kept_by_another_readout_and_not_saved(tmp_path):
+    model = FlaxViTClsForImageClassification(tiny_model().config, attn_implementation="xla")
+    assert model.with_readout("mean").module.attn_implementation == "xla"
+    model.save_pretrained(tmp_path)
+    assert "xla" not in (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize(("capability", "auto", "cudnn"), [(0.0, False, None), (8.0, False, True), (9.0, True, True)])
+def test_the_kernel_is_chosen_by_the_device(capability, auto, cudnn, monkeypatch):
+    monkeypatch.setattr(fused_attention, "_compute_capability", lambda: capability)
+    assert is_fused("auto", jnp.bfloat16, 64) is auto
+    assert not is_fused("xla", jnp.bfloat16, 64)
+    assert not is_fused("auto", jnp.float32, 64)
+    if cudnn is None:
+        with pytest.raises(ConfigError, match="attn_implementation='cudnn': needs an NVIDIA GPU"):
+            is_fused("cudnn", jnp.bfloat16, 64)
+    else:
+        assert is_fused("cudnn", jnp.float16, 64) is cudnn
+    with pytest.raises(ConfigError, match="heads of a multiple of 8"):
+        is_fused("cudnn", jnp.bfloat16, 60)
+    with pytest.raises(ConfigError, match="must be one of 'auto', 'xla', 'cudnn'"):
+        is_fused("flash", jnp.bfloat16, 64)
+
+
+def test_a_kernel_that_does_not_run_here_is_an_error_at_once():
+    with pytest.raises(ConfigError, match="attn_implementation"):
+        FlaxViTClsForImageClassification(tiny_model().config, attn_implementation="cudnn")
