@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from .configuration_vit_cls import ViTClsConfig
 from .fused_attention import fused_attention
 from .positions import rotate
-from .products import add_bias, product
+from .products import product
 
 Dtype = Any
 Rope = tuple[np.ndarray, np.ndarray] | None
@@ -59,7 +59,7 @@ class Linear(nn.Module):
         rows = "abcde"[: x.ndim - 1]
         y = product(f"{rows}y,yz->{rows}z", x.astype(self.dtype), kernel.astype(self.dtype), self.result)
         if self.use_bias:
-            y = add_bias(y, self.param("bias", nn.initializers.zeros, (self.features,)), self.dtype)
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y.astype(self.result or self.dtype)
 
 

@@ -16,7 +16,7 @@ from .fused_attention import is_fused, padding
 from .layers import KEPT, Attention, Dtype, EncoderBlock, Mlp, Rope, kernel_init, layer_norm, linear
 from .outputs import FlaxBaseModelOutputWithPooling, FlaxViTClsClassifierOutput
 from .positions import rope_table, sincos2d_table
-from .products import add_bias, patch_product
+from .products import patch_product
 from .resampling import Grid, resample_positions
 from .stacking import STACK
 
@@ -47,7 +47,7 @@ class PatchProjection(nn.Module):
         kernel = self.param("kernel", kernel_init(c.initializer_range), shape)
         patches = patch_product(images.astype(self.dtype), kernel.astype(self.dtype))
         if c.patch_bias:
-            patches = add_bias(patches, self.param("bias", nn.initializers.zeros, (c.hidden_size,)), self.dtype)
+            patches = patches + self.param("bias", nn.initializers.zeros, (c.hidden_size,)).astype(self.dtype)
         return patches.astype(self.dtype)
 
 

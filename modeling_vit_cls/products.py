@@ -5,7 +5,7 @@ the speed of float32, unless a float32 result is asked for: then at up to four t
 instructions for bfloat16, and at two thirds where it has none.
 """
 
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,30 +65,6 @@ def _backward(spec: str, kept: tuple[jax.Array, jax.Array], cotangent: jax.Array
 # multiply float32 by half precision there, at the speed of float32. There is no forward mode.
 _accumulated = jax.custom_vjp(_multiply, nondiff_argnums=(0,))
 _accumulated.defvjp(_forward, _backward)
-
-
-def add_bias(x: jax.Array, bias: jax.Array, dtype: Any) -> jax.Array:
-    """A bias (F,), rounded to `dtype`, on each row of (..., F)."""
-    if jax.default_backend() != "gpu":
-        return x + bias.astype(dtype)
-    return _biased(x, bias, dtype)
-
-
-# The gradient of a bias is a sum over rows. On a GPU, XLA's own takes four times as long as reading the rows does, a
-# product with ones no longer than that.
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _biased(x: jax.Array, bias: jax.Array, dtype: Any) -> jax.Array:
-    return x + bias.astype(dtype)
-
-
-def _bias_backward(dtype: Any, _: None, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    rows = cotangent.reshape(-1, cotangent.shape[-1])
-    rows = rows.astype(dtype)
-    ones = jnp.ones((8, len(rows)), dtype)  # eight: one alone would be turned into a sum again
-    return cotangent, jnp.einsum("xy,yz->xz", ones, rows, preferred_element_type=jnp.float32)[0]
-
-
-_biased.defvjp(lambda x, bias, dtype: (_biased(x, bias, dtype), None), _bias_backward)
 
 
 def patch_product(images: jax.Array, kernel: jax.Array) -> jax.Array:
