@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from local_hub import LocalHub
 
@@ -32,6 +33,12 @@ from matrix import Tally, table
 from safetensors.numpy import load_file, save_file
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
+
+# Programs that another test, process or world has compiled are not compiled again. With a limit of size, JAX locks the
+# folder: nobody reads what is half written. Not by the environment: a process that a test kills might leave half a file.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / "build" / "compiled"))
+jax.config.update("jax_compilation_cache_max_size", 2**31)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 TINY |= {"image_size": 8, "patch_size": 4, "num_labels": 5}
