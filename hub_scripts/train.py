@@ -1,4 +1,4 @@
-"""`vit-cls train RECIPE.yaml [--learning_rate 1e-3 ...]`: a recipe -> a folder with model, results and card."""
+"""`vit-cls train RECIPE [--learning_rate 1e-3 ...]`: a recipe -> a folder with model, results and card."""
 
 import argparse
 import json
@@ -17,12 +17,16 @@ def add_parser(verbs: Any) -> None:
         run,
         help="train by a recipe",
         description="Train by a recipe, benchmark, and write the model, its results and its card.",
-        example="train configuration/vit_cls_digits_cls.yaml --learning_rate 1e-3; "
-        "`vit-cls train RECIPE.yaml --help` lists all fields",
+        example="train vit_cls_digits_cls --learning_rate 1e-3; `vit-cls train RECIPE --help` lists all fields",
     )
-    parser.usage = "vit-cls train [--json] RECIPE.yaml [--FIELD VALUE ...]"
-    parser.add_argument("recipe", help="a YAML file of fields, see configuration/")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="fields that are other than the recipe's")
+    parser.usage = "vit-cls train [--json] RECIPE [--FIELD VALUE ...]"
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a YAML file of fields, or the name of a recipe: fine_tune, ..."
+    )
+    overrides = parser.add_argument(
+        "overrides", nargs=argparse.REMAINDER, help="fields that are other than the recipe's"
+    )
+    overrides.required = False  # else it would be named as missing too
     parser.set_defaults(parser=parser)
 
 
