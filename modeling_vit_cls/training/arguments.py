@@ -205,16 +205,15 @@ class TrainingArguments:
 def _integrations(names: Any) -> Any:
     """`report_to` as a list of transformers' integrations: None, a name, "none" and "all" as transformers take them."""
     names = [] if names is None else [names] if isinstance(names, str) else names
-    if names == ["none"]:
-        return []
-    if names == ["all"]:
-        return get_available_reporting_integrations()
-    for name in names if isinstance(names, list | tuple) else ():
+    if not isinstance(names, list | tuple):
+        return names  # of another type, which is refused where types are
+    if list(names) in (["none"], ["all"]):
+        return get_available_reporting_integrations() if names[0] == "all" else []
+    for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(INTEGRATION_TO_CALLBACK)
-            raise ConfigError(
-                "report_to", name, f"must be all, none, or some of {known}{nearest(str(name), INTEGRATION_TO_CALLBACK)}"
-            )
+            hint = nearest(str(name), INTEGRATION_TO_CALLBACK)
+            raise ConfigError("report_to", name, f"must be all, none, or some of {known}{hint}")
     return names
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import math
 import os
 from collections.abc import Iterable
 from enum import Enum
@@ -14,6 +13,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from ..errors import ConfigError
+
+_LARGEST = 2**53  # what a float counts exactly
 
 
 def check_fields(instance: Any) -> None:
@@ -87,7 +88,7 @@ def _whole(name: str, value: Any) -> int:
 def _number(name: str, value: Any, rule: str = "must be a number") -> int | float:
     if isinstance(value, str):
         raise ConfigError(name, value, f"{rule}: write it without quotes")
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not -_LARGEST < value < _LARGEST:  # NaN is not between
         raise ConfigError(name, value, rule)
     return int(value) if isinstance(value, Integral) else float(value)
 

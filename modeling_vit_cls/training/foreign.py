@@ -83,7 +83,7 @@ INSTEAD = {
     "no_cuda": _CPU,
     "optim_args": "give adam_beta1, adam_beta2, adam_epsilon",
     "optim_target_modules": "give freeze_backbone=True to train the classifier alone, or layer_decay",
-    "overwrite_output_dir": "give another output_dir, or resume_from_checkpoint=True to go on with the run that is there",
+    "overwrite_output_dir": "give another output_dir, or resume_from_checkpoint=True to go on with the run in it",
     "parallelism_config": _DEVICES,
     "prediction_loss_only": _METRICS,
     "push_to_hub": _PUSH,
@@ -111,6 +111,11 @@ TRAINER_INSTEAD = {
     "feature_extractor": "is called processing_class: give the image processor there",
     "image_processor": "is called processing_class: give the image processor there",
 }
+
+_CARD_FACTS = {"language", "license", "tags", "finetuned_from", "tasks", "dataset_tags", "dataset", "dataset_args"}
+_CARD = (
+    "is not an argument here: the card is written from config.json, results.json and recipe.yaml; edit it afterwards"
+)
 
 T = TypeVar("T")
 
@@ -161,6 +166,13 @@ def foreign_rule(name: str, known: set[str]) -> str:
     if name in INSTEAD:
         return f"is not an argument here: {INSTEAD[name]}"
     return f"is not an argument of training{nearest(name, known)}"
+
+
+def refuse_card_facts(facts: Mapping[str, Any]) -> None:
+    """Raise ConfigError for what transformers' card takes from the caller, unless it is None or nothing."""
+    for name, value in facts.items():
+        if value is not None and value != []:
+            raise ConfigError(name, value, _CARD if name in _CARD_FACTS else "is not an argument here")
 
 
 def refuse_trainer_keywords(keywords: Mapping[str, Any], known: set[str]) -> None:

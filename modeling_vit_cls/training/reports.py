@@ -13,6 +13,7 @@ from transformers import TrainerState
 from ..checkpoints.folder import replace_file
 from ..errors import ConfigError
 from .arguments import TrainingArguments
+from .foreign import refuse_card_facts
 from .state import TRAINER_STATE
 
 _TIMES = ("_runtime", "_per_second")
@@ -52,12 +53,14 @@ class TrainerReports:
         """Save model, config, image processor and the state of the trainer."""
         raise NotImplementedError
 
-    def create_model_card(self, model_name: str | None = None) -> None:
+    def create_model_card(self, model_name: str | None = None, **facts: Any) -> None:
         """Write README.md and its pictures into `output_dir`, from what was saved there.
 
         `model_name` is the id that its example loads; default: the folder's name. A card that somebody wrote or edited
-        is left as it is, with a warning. Raises CheckpointError where no model was saved.
+        is left as it is, with a warning. Raises CheckpointError where no model was saved, ConfigError for facts that
+        transformers takes from the caller: this card holds what was measured.
         """
+        refuse_card_facts(facts)
         from ..cards import write_card  # here: jinja2 and matplotlib are needed for cards alone
 
         write_card(self.args.output_dir, repo_id=model_name)
@@ -65,10 +68,11 @@ class TrainerReports:
     def push_to_hub(
         self,
         commit_message: str = "End of training",
-        *,
+        blocking: bool = True,
         token: str | bool | None = None,
         revision: str | None = None,
         private: bool | None = None,
+        **facts: Any,
     ) -> Any:
         """Save the model, write its card, and push both with results and log to `hub_model_id` in one commit.
 
@@ -77,6 +81,9 @@ class TrainerReports:
 
         Returns what was pushed, with `.url`; where the Hub holds all of it already, no commit is made.
         """
+        refuse_card_facts(facts)
+        if not blocking:
+            raise ConfigError("blocking", blocking, "a push returns when its one commit is made: leave it out")
         from ..cards import card_to_push
         from ..checkpoints.push import push_folder
 
