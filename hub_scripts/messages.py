@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tqdm.auto import tqdm
 
@@ -30,3 +30,12 @@ def messages() -> Iterator[None]:
     finally:
         logger.propagate = before
         logger.removeHandler(handler)
+
+
+def no_bars_in_files() -> None:
+    """Stop the progress bars of `datasets` where there is no terminal; ours and the Hub's stop by themselves."""
+    with suppress(ImportError):  # of an extra, whose absence is said where it is needed
+        import datasets
+
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()

@@ -6,6 +6,7 @@ from typing import Any
 
 from modeling_vit_cls.errors import ConfigError
 
+from .messages import no_bars_in_files
 from .verbs import add_verb
 
 
@@ -34,7 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the recipe, run it, print what was measured and where it lies."""
     from modeling_vit_cls.training.run import run_recipe  # here: it takes a second that other verbs need not wait
 
-    results = run_recipe(_recipe(arguments))
+    recipe = _recipe(arguments)
+    no_bars_in_files()
+    results = run_recipe(recipe)
     if arguments.json:
         print(json.dumps(results))
         return
