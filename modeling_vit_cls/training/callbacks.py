@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainerState
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, ExportableState
-from transformers.utils import is_in_notebook
+from transformers.utils.import_utils import is_in_notebook
 
 from ..errors import ConfigError
 from .arguments import TrainingArguments

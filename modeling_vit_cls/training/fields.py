@@ -88,7 +88,8 @@ def _whole(name: str, value: Any) -> int:
 def _number(name: str, value: Any, rule: str = "must be a number") -> int | float:
     if isinstance(value, str):
         raise ConfigError(name, value, f"{rule}: write it without quotes")
-    if isinstance(value, bool) or not isinstance(value, Real) or not -_LARGEST < value < _LARGEST:  # NaN is not between
+    number: Any = value
+    if isinstance(value, bool) or not isinstance(value, Real) or not -_LARGEST < number < _LARGEST:  # nor NaN
         raise ConfigError(name, value, rule)
     return int(value) if isinstance(value, Integral) else float(value)
 

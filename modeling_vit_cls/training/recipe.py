@@ -239,5 +239,5 @@ class _Parser(HfArgumentParser):
         quoted = re.fullmatch(r"(.*?): '(.*?)'(?: \(choose from (.*)\))?", found[2], re.DOTALL)
         value, rule = (quoted[2], quoted[1]) if quoted else (None, found[2])
         if quoted and quoted[3]:
-            rule = f"must be one of {quoted[3]}{nearest(value, quoted[3].replace(chr(39), '').split(', '))}"
+            rule = f"must be one of {quoted[3]}{nearest(quoted[2], quoted[3].replace(chr(39), '').split(', '))}"
         raise ConfigError(found[1].replace("-", "_"), value, rule)

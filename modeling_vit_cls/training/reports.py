@@ -46,8 +46,7 @@ class TrainerReports:
 
     def save_state(self) -> None:
         """Write the trainer's state, with the log, into `output_dir`."""
-        file = Path(self.args.output_dir) / TRAINER_STATE
-        replace_file(file, state_to_save(self.state).encode())
+        write_state(self.state, Path(self.args.output_dir) / TRAINER_STATE)
 
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
         """Save model, config, image processor and the state of the trainer."""
@@ -119,13 +118,13 @@ def loss_at(state: TrainerState, step: int | None) -> float:
     return losses[-1] if losses else math.inf
 
 
-def state_to_save(state: TrainerState) -> str:
-    """A trainer's state as JSON, without times: a run that was stopped and went on writes the unbroken one's bytes."""
+def write_state(state: TrainerState, file: Path) -> None:
+    """Write the state of a run without times: one that was stopped and went on writes the bytes of the unbroken one."""
     kept = copy.copy(state)
     kept.log_history = [
         {name: value for name, value in entry.items() if not name.endswith(_TIMES)} for entry in state.log_history
     ]
-    return _json(dataclasses.asdict(kept)) + "\n"
+    replace_file(file, (_json(dataclasses.asdict(kept)) + "\n").encode())
 
 
 def _shown(name: str, value: Any) -> str:

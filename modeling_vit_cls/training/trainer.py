@@ -24,7 +24,7 @@ from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .checks import check_parts, check_run
 from .evaluation import check_finite, evaluate_batches, note_bad_images
 from .optimizer import make_optimizer, make_schedule
-from .reports import TrainerReports, loss_at, mean_loss, state_to_save
+from .reports import TrainerReports, loss_at, mean_loss, write_state
 from .state import TRAINER_STATE, checkpoints_of, read_training_state, remove_outdated, write_training_state
 from .step import TrainState, initial_state, make_eval_step, make_train_step
 
@@ -91,6 +91,7 @@ class FlaxTrainer(TrainerReports):
         """
         args, started = self.args, time.time()
         check_run(self)
+        assert self.train_dataset is not None
         steps_per_epoch = batches_per_epoch(len(self.train_dataset), args.train_batch_size)
         total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
         params = stack_params(self.model.params) if args.scan_layers else self.model.params
@@ -101,7 +102,7 @@ class FlaxTrainer(TrainerReports):
         self.state.train_batch_size = args.train_batch_size
         self.state.compute_steps(args, total)
         checkpoint = self._checkpoint(
-            args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+            (args.resume_from_checkpoint or False) if resume_from_checkpoint is None else resume_from_checkpoint
         )
         if checkpoint is not None:
             state, self.state = read_training_state(checkpoint, state, args, len(self.train_dataset))
@@ -142,8 +143,7 @@ class FlaxTrainer(TrainerReports):
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
         """Save model, config, image processor and the state of the trainer, in one step."""
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
-        state = state_to_save(self.state)
-        self.model._write(folder, None, also=lambda build: (build / TRAINER_STATE).write_text(state))
+        self.model._write(folder, None, also=lambda build: write_state(self.state, build / TRAINER_STATE))
 
     def log(self, logs: dict[str, float]) -> None:
         """Add to the log and tell the callbacks."""
