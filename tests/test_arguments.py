@@ -164,6 +164,25 @@ def test_forms_that_transformers_takes_are_one_form_here():
         TrainingArguments("x", report_to=["wandbb"])
 
 
+@dataclasses.dataclass
+class Mine(TrainingArguments):
+    notes: dict | str | None = None
+    when: complex = 1j
+
+
+def test_arguments_are_copied_extended_and_parsed_as_those_of_transformers(tmp_path):
+    arguments = TrainingArguments("x", num_train_epochs=2, evaluation_strategy="epoch", resume_from_checkpoint=True)
+    assert dataclasses.replace(arguments, num_train_epochs=5).num_train_epochs == 5
+    assert dataclasses.replace(arguments) == arguments
+    assert TrainingArguments(**arguments.to_dict()) == arguments
+    assert Mine("x", notes={"a": 1}, seed=3.0).seed == 3
+    with pytest.raises(ConfigError, match="seed='3'"):
+        Mine("x", seed="3")
+    words = ["--output_dir", "x", "--num_train_epochs", "2", "--eval_strategy", "epoch", "--resume_from_checkpoint"]
+    (parsed,) = transformers.HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(words)
+    assert parsed == arguments
+
+
 def test_steps_are_numbers_or_shares_of_all_and_evaluations_follow_the_log():
     assert TrainingArguments("x", eval_strategy="steps", logging_steps=7).eval_steps == 7
     assert TrainingArguments("x", eval_strategy="steps", eval_steps=0, logging_steps=0.1).eval_steps == 0.1

@@ -21,7 +21,8 @@ def check_fields(instance: Any) -> None:
     """Put each field's value into the type that it is annotated with; raise ConfigError, naming it, where that fails.
 
     Numbers of NumPy, members of transformers' enumerations, paths and tuples become what they stand for. A text is
-    never a number or a truth value, a truth value is never a number, and 2.5 is no whole number.
+    never a number or a truth value, a truth value is never a number, and 2.5 is no whole number. Fields of other types,
+    which a subclass may have, are left as they are.
     """
     for name, kind in _kinds(type(instance)).items():
         setattr(instance, name, _converted(name, getattr(instance, name), kind))
@@ -54,7 +55,9 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
     if get_origin(kind) in (Union, UnionType):
         if value is None:
             return None
-        (kind,) = (part for part in get_args(kind) if part is not NoneType)
+        kind, *more = (part for part in get_args(kind) if part is not NoneType)
+        if more:
+            return value
     value = value.value if isinstance(value, Enum) else value
     if get_origin(kind) is Literal:
         return _choice(name, value, get_args(kind))
@@ -62,7 +65,8 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
             raise ConfigError(name, value, "must be a list of texts")
         return list(value)
-    return {bool: _truth, int: _whole, float: _number, str: _text}[kind](name, value)
+    convert = {bool: _truth, int: _whole, float: _number, str: _text}.get(kind)
+    return value if convert is None else convert(name, value)
 
 
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
