@@ -11,6 +11,7 @@ import jax
 from huggingface_hub import cached_assets_path
 
 from . import benchmark, exchange, predict, push, train, variants, verify
+from .messages import messages
 
 
 def _keep_compiled_programs() -> None:
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     _keep_compiled_programs()
     try:
-        chosen.run(chosen)
+        with messages():
+            chosen.run(chosen)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:  # of an extra that is not installed, too
         if chosen.debug:
             raise

@@ -5,6 +5,7 @@ from typing import Any
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
 
+from .messages import no_bars_in_files
 from .verbs import add_verb
 
 
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     from modeling_vit_cls.evaluation.benchmark import DEFAULT_METRICS, benchmark
     from modeling_vit_cls.evaluation.results import append_row, results, to_json, write_results
 
+    no_bars_in_files()
     dataset = load_images(
         arguments.dataset_name,
         arguments.split,

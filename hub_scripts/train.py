@@ -1,4 +1,4 @@
-"""`vit-cls train RECIPE.yaml [--learning_rate 1e-3 ...]`: a recipe -> a folder with model, results and card."""
+"""`vit-cls train RECIPE [--learning_rate 1e-3 ...]`: a recipe -> a folder with model, results and card."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ from typing import Any
 
 from modeling_vit_cls.errors import ConfigError
 
+from .messages import no_bars_in_files
 from .verbs import add_verb
 
 
@@ -17,12 +18,16 @@ def add_parser(verbs: Any) -> None:
         run,
         help="train by a recipe",
         description="Train by a recipe, benchmark, and write the model, its results and its card.",
-        example="train configuration/vit_cls_digits_cls.yaml --learning_rate 1e-3; "
-        "`vit-cls train RECIPE.yaml --help` lists all fields",
+        example="train vit_cls_digits_cls --learning_rate 1e-3; `vit-cls train RECIPE --help` lists all fields",
     )
-    parser.usage = "vit-cls train [--json] RECIPE.yaml [--FIELD VALUE ...]"
-    parser.add_argument("recipe", help="a YAML file of fields, see configuration/")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="fields that are other than the recipe's")
+    parser.usage = "vit-cls train [--json] RECIPE [--FIELD VALUE ...]"
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a YAML file of fields, or the name of a recipe: fine_tune, ..."
+    )
+    overrides = parser.add_argument(
+        "overrides", nargs=argparse.REMAINDER, help="fields that are other than the recipe's"
+    )
+    overrides.required = False  # else it would be named as missing too
     parser.set_defaults(parser=parser)
 
 
@@ -30,7 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the recipe, run it, print what was measured and where it lies."""
     from modeling_vit_cls.training.run import run_recipe  # here: it takes a second that other verbs need not wait
 
-    results = run_recipe(_recipe(arguments))
+    recipe = _recipe(arguments)
+    no_bars_in_files()
+    results = run_recipe(recipe)
     if arguments.json:
         print(json.dumps(results))
         return

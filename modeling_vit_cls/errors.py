@@ -26,4 +26,5 @@ def shorten(value: object, limit: int = 80) -> str:
         text = repr(value)
     except Exception as error:  # a value whose own repr fails, or an integer too long to print
         text = f"<{type(value).__name__}: {type(error).__name__}>"
+    text = " ".join(line.strip() for line in text.splitlines())  # a dataset's repr has several
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -90,7 +90,10 @@ def test_a_folder_of_images_is_trained_on_fine_tuned_and_predicted(tmp_path, cap
         " per_device_train_batch_size: 8}"
     )
     assert main(["train", "--json", str(tmp_path / "recipe.yaml")]) == 0
-    results = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    assert "\r" not in shown.err  # a bar, into a file
+    assert "step 16/16, epoch 8: training ended: " in shown.err
+    results = json.loads(shown.out)
     assert results == json.loads((first / "results.json").read_text())
     assert results["dataset"]["examples"] == 4
     assert {"config.json", "model.safetensors", "README.md", "recipe.yaml", "attention.png"} <= {
@@ -101,8 +104,15 @@ def test_a_folder_of_images_is_trained_on_fine_tuned_and_predicted(tmp_path, cap
 
     overrides = ["--model_name_or_path", str(first), "--config_overrides", "{drop_path_rate: 0.1}"]
     overrides += ["--output_dir", str(second), "--freeze_backbone", "true", "--learning_rate", "0.001"]
+    (images / "train" / "cats" / "broken.jpg").write_bytes(b"not a JPEG file")
+    overrides += ["--on_bad_image", "skip", "--train_val_split", "0.3"]
     assert main(["train", str(tmp_path / "recipe.yaml"), *overrides]) == 0
-    assert "card" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "card" in shown.out
+    warnings = [line for line in shown.err.splitlines() if line.startswith("vit-cls: warning: ")]
+    assert sum("broken.jpg: cannot be read as an image" in line for line in warnings) == 1
+    assert "WARNING" not in shown.err
+    (images / "train" / "cats" / "broken.jpg").unlink()
     assert main(["predict", str(second), str(images / "test" / "cats"), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
     assert main(["benchmark", str(second), "--dataset_name", str(images), "--json"]) == 0

@@ -7,36 +7,49 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..data.augmentation import Augmentation
 from ..errors import ConfigError
+from .fields import check_fields, nearest
+from .foreign import takes_transformers_names
 
 Strategy = Literal["no", "steps", "epoch"]
 
-
-def argument(text: str, default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING) -> Any:
-    """A field with a help text, as HfArgumentParser shows it."""
-    return field(default=default, default_factory=factory, metadata={"help": text})
+# Other names of transformers for what is the same computation here.
+_SAME = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "adamw_hf": "adamw", "constant_with_warmup": "constant"}
 
 
+def argument(text: str, default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING, **more: Any) -> Any:
+    """A field with a help text, as HfArgumentParser shows it; `more` goes to `add_argument`."""
+    return field(default=default, default_factory=factory, metadata={"help": text, **more})
+
+
+@takes_transformers_names
 @dataclass
 class TrainingArguments:
     """How to train. Raises ConfigError, naming the field, for a value that makes no sense.
 
     The effective batch is `per_device_train_batch_size * gradient_accumulation_steps` images; a step counts one update.
+    Arguments of transformers that are not listed here are taken by another name, left out with a warning where they
+    mean nothing to JAX, or refused with what to do instead: see `foreign.py`.
     """
 
-    output_dir: str = argument("Folder for the model, checkpoints and results.")
-    num_train_epochs: int = argument("Passes over the training data.", 3)
+    output_dir: str = argument("Folder for the model, checkpoints and results.", "trainer_output")
+    num_train_epochs: float = argument("Passes over the training data; 2.5 ends in the middle of the third.", 3)
     max_steps: int = argument("Updates in all; overrides num_train_epochs where positive.", -1)
     per_device_train_batch_size: int = argument("Images in a forward and backward pass.", 32)
     per_device_eval_batch_size: int = argument("Images in a forward pass of evaluation.", 64)
     gradient_accumulation_steps: int = argument("Forward and backward passes to an update.", 1)
 
     learning_rate: float = argument("Peak learning rate.", 5e-4)
-    lr_scheduler_type: Literal["cosine", "linear", "constant"] = argument("Decay after the warm-up, to zero.", "cosine")
-    warmup_steps: float = argument("Updates of linear warm-up; below 1 a share of all updates.", 0)
-    optim: Literal["adamw", "sgd"] = argument("AdamW, or SGD with Nesterov's momentum.", "adamw")
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = argument(
+        "Decay to zero after the warm-up, or none; the last two are the same.", "cosine"
+    )
+    warmup_steps: float = argument("Updates of linear warm-up; below 1 a share of all updates, rounded up.", 0)
+    optim: Literal["adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "sgd"] = argument(
+        "AdamW, by any of its names, or SGD with Nesterov's momentum.", "adamw"
+    )
     weight_decay: float = argument("Of kernels alone: norms, biases, tokens and positions are spared.", 0.0)
     adam_beta1: float = argument("AdamW's first decay rate; SGD's momentum.", 0.9)
     adam_beta2: float = argument("AdamW's second decay rate.", 0.999)
@@ -66,26 +79,42 @@ class TrainingArguments:
     max_bad_images: int = argument("More broken images than these are an error all the same.", 100)
 
     logging_strategy: Strategy = argument("When to log.", "steps")
-    logging_steps: int = argument("Updates between logs.", 50)
+    logging_steps: float = argument("Updates between logs; below 1 a share of all updates.", 50)
     logging_first_step: bool = argument("Log the first update too.", False)
     eval_strategy: Strategy = argument("When to evaluate.", "no")
-    eval_steps: int = argument("Updates between evaluations.", 500)
+    eval_steps: float | None = argument(
+        "Updates between evaluations; below 1 a share of all updates; default: logging_steps.", None
+    )
     save_strategy: Strategy = argument("When to write checkpoint-N.", "epoch")
-    save_steps: int = argument("Updates between checkpoints.", 500)
-    save_total_limit: int | None = argument("Newest checkpoints to keep, beside the best; default all.", None)
+    save_steps: float = argument("Updates between checkpoints; below 1 a share of all updates.", 500)
+    save_total_limit: int | None = argument(
+        "Checkpoints to keep, the newest and the best among them; default, and 0 or less: all.", None
+    )
     load_best_model_at_end: bool = argument("End with the checkpoint that evaluated best.", False)
     metric_for_best_model: str = argument("What 'best' means: a metric of evaluation.", "loss")
     greater_is_better: bool | None = argument("Default: unless the metric is a loss.", None)
     early_stopping_patience: int | None = argument("Evaluations without improvement before training stops.", None)
-    resume_from_checkpoint: bool = argument("Go on from the last checkpoint in output_dir, if there is one.", False)
-    report_to: list[str] = argument("Of transformers' integrations: tensorboard, trackio, wandb, ...", factory=list)
+    resume_from_checkpoint: str | None = argument(
+        "Go on from this checkpoint-N folder; true: from the last one in output_dir, if there is one.",
+        None,
+        nargs="?",
+        const="true",
+    )
+    report_to: list[str] = argument("Of transformers' integrations: tensorboard, ...; all; none.", factory=list)
     run_name: str | None = argument("Name of the run in reports; default output_dir.", None)
     project: str = argument("Project of the run in reports.", "vit-cls")
-    disable_tqdm: bool = argument("No progress bars.", False)
+    disable_tqdm: bool = argument("No progress bars: a line for each log, as where there is no terminal.", False)
+    hub_model_id: str | None = argument("Repository of trainer.push_to_hub(); default: output_dir's name.", None)
+    hub_private_repo: bool | None = argument("Make that repository private.", None)
 
     def __post_init__(self) -> None:
+        self._normalise()
         for name in _POSITIVE:
             _check(self, name, getattr(self, name) > 0, "must be positive")
+        for name in ("eval_steps", "early_stopping_patience"):
+            value = getattr(self, name)
+            _check(self, name, value is None or value > 0, "must be positive")
+        _check(self, "seed", self.seed < 2**32, "must be below 2**32")
         for name in _NOT_NEGATIVE:
             _check(self, name, getattr(self, name) >= 0, "must not be negative")
         for name in ("adam_beta1", "adam_beta2", "label_smoothing_factor", "ema_decay"):
@@ -97,8 +126,8 @@ class TrainingArguments:
         for name, wanted in needed.items():
             _check(self, name, not wanted or self.eval_strategy != "no", "needs an eval_strategy other than 'no'")
         same = self.save_strategy == self.eval_strategy
-        if same and self.save_strategy == "steps":
-            same = self.save_steps % self.eval_steps == 0
+        if same and self.save_strategy == "steps" and self.eval_steps is not None:
+            same = _is_multiple(self.save_steps, self.eval_steps)
         rule = "needs the save_strategy to be the eval_strategy, and save_steps a multiple of eval_steps"
         _check(self, "load_best_model_at_end", same or not self.load_best_model_at_end, rule)
         _check(
@@ -110,6 +139,31 @@ class TrainingArguments:
         if self.greater_is_better is None:
             self.greater_is_better = not self.metric_for_best_model.endswith("loss")
         self.run_name = self.run_name or self.output_dir
+
+    def _normalise(self) -> None:
+        """Bring each field into its type, and what has several forms in transformers into one."""
+        for name in ("output_dir", "disable_tqdm", "gradient_checkpointing", "metric_for_best_model"):
+            if getattr(self, name) is None:  # transformers' own default of these
+                setattr(self, name, getattr(type(self), name))
+        self.report_to = _integrations(self.report_to)
+        resume: Any = self.resume_from_checkpoint
+        if isinstance(resume, bool):
+            self.resume_from_checkpoint = str(resume)
+        check_fields(self)
+        truth: Any = {"true": True, "false": False}
+        resume = self.resume_from_checkpoint or "false"
+        self.resume_from_checkpoint = truth.get(resume.lower(), resume)
+        self.optim = _SAME.get(self.optim, self.optim)  # pyright: ignore[reportAttributeAccessIssue]
+        self.lr_scheduler_type = _SAME.get(self.lr_scheduler_type, self.lr_scheduler_type)  # pyright: ignore
+        if not self.eval_steps:
+            self.eval_steps = self.logging_steps if self.eval_strategy == "steps" else None
+        if self.save_total_limit is not None and self.save_total_limit <= 0:
+            self.save_total_limit = None
+        for name in ("warmup_steps", "logging_steps", "eval_steps", "save_steps"):
+            value = getattr(self, name)
+            if value is not None and value >= 1:
+                _check(self, name, value == int(value), "must be a whole number of updates, or a share of them below 1")
+                setattr(self, name, int(value))
 
     @property
     def stops_early(self) -> bool:
@@ -135,7 +189,6 @@ class TrainingArguments:
     eval_delay = 0
     process_index = 0
     world_size = 1
-    hub_private_repo = None
     trackio_space_id = trackio_bucket_id = trackio_static_space_id = None
 
     @property
@@ -159,13 +212,34 @@ class TrainingArguments:
         return json.dumps(self.to_dict(), indent=2)
 
 
+def _integrations(names: Any) -> Any:
+    """`report_to` as a list of transformers' integrations: None, a name, "none" and "all" as transformers take them."""
+    names = [] if names is None else [names] if isinstance(names, str) else names
+    if not isinstance(names, list | tuple):
+        return names  # of another type, which is refused where types are
+    if list(names) in (["none"], ["all"]):
+        return get_available_reporting_integrations() if names[0] == "all" else []
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(INTEGRATION_TO_CALLBACK)
+            hint = nearest(str(name), INTEGRATION_TO_CALLBACK)
+            raise ConfigError("report_to", name, f"must be all, none, or some of {known}{hint}")
+    return names
+
+
+def _is_multiple(steps: float, of: float) -> bool:
+    """Whether a number of updates is a multiple of another; shares of all updates are compared with each other."""
+    if (steps < 1) != (of < 1):
+        return False
+    return round(steps * 1_000_000) % max(1, round(of * 1_000_000)) == 0
+
+
 _POSITIVE = ("num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size")
 _POSITIVE += (
     "gradient_accumulation_steps",
     "learning_rate",
     "adam_epsilon",
     "logging_steps",
-    "eval_steps",
     "save_steps",
 )
 _NOT_NEGATIVE = ("warmup_steps", "weight_decay", "max_grad_norm", "mixup_alpha", "cutmix_alpha", "max_bad_images")

@@ -1,5 +1,6 @@
 """From arguments to an optax optimiser: schedule, decay of kernels alone, layer-wise rates, frozen backbone."""
 
+import math
 import re
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ..errors import ConfigError
 from ..stacking import is_stacked
 from .arguments import TrainingArguments
 
@@ -15,7 +17,7 @@ from .arguments import TrainingArguments
 def make_schedule(arguments: TrainingArguments, total_steps: int) -> optax.Schedule:
     """Learning rate by number of updates: linear warm-up, then the decay to zero at the last."""
     warmup = arguments.warmup_steps
-    warmup = round(warmup * total_steps) if warmup < 1 else round(warmup)
+    warmup = math.ceil(total_steps * warmup) if warmup < 1 else int(warmup)  # as transformers
     rate, left = arguments.learning_rate, max(total_steps - warmup, 1)
     after = {
         "constant": optax.constant_schedule(rate),
@@ -29,12 +31,14 @@ def make_optimizer(arguments: TrainingArguments, params: Any, total_steps: int) 
     """The optimiser for a tree of parameters; gradients are clipped elsewhere, where their norm is known."""
     schedule = make_schedule(arguments, total_steps)
     decay = arguments.weight_decay
+    first, second, epsilon = arguments.adam_beta1, arguments.adam_beta2, arguments.adam_epsilon
     if arguments.optim == "adamw":
-        first, second, epsilon = arguments.adam_beta1, arguments.adam_beta2, arguments.adam_epsilon
         optimizer = optax.adamw(schedule, first, second, epsilon, weight_decay=decay, mask=kernels)
-    else:
-        sgd = optax.sgd(schedule, momentum=arguments.adam_beta1 or None, nesterov=arguments.adam_beta1 > 0)
+    elif arguments.optim == "sgd":
+        sgd = optax.sgd(schedule, momentum=first or None, nesterov=first > 0)
         optimizer = optax.chain(optax.add_decayed_weights(decay, kernels), sgd)
+    else:  # set after the arguments were checked
+        raise ConfigError("optim", arguments.optim, "must be 'adamw' or 'sgd'")
     if arguments.layer_decay < 1:
         rates = layer_rates(params, arguments.layer_decay)
         by_layer = optax.stateless(lambda updates, _: jax.tree.map(lambda update, rate: update * rate, updates, rates))

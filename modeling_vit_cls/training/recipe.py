@@ -3,16 +3,20 @@
 import dataclasses
 import difflib
 import json
+import re
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from transformers import HfArgumentParser
 
 from ..errors import ConfigError, shorten
 from .arguments import TrainingArguments, argument
+from .fields import check_fields, nearest
+from .foreign import IDLE, INSTEAD, RENAMED, foreign_rule, own_names
 
 
 @dataclass
@@ -22,10 +26,13 @@ class ModelArguments:
     variant: str | None = argument("Architecture of `vit-cls variants`; without, config_overrides says all.", None)
     model_name_or_path: str | None = argument("Checkpoint to fine-tune: a folder or a Hub id, of any family.", None)
     model_revision: str | None = argument("Revision of the checkpoint.", None)
-    readout: str | None = argument("cls, mean, cls_mean or map; default: the model's.", None)
+    readout: Literal["cls", "mean", "cls_mean", "map"] | None = argument(
+        "What is classified; default: the model's.", None
+    )
     config_overrides: str = argument("More fields of ViTClsConfig, as a YAML mapping: '{patch_size: 8}'.", "{}")
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.variant is not None and self.model_name_or_path is not None:
             raise ConfigError("variant", self.variant, "give this, or model_name_or_path, not both")
 
@@ -57,6 +64,11 @@ class DataArguments:
     max_eval_samples: int | None = argument("Evaluate and benchmark on the first of these only.", None)
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("max_train_samples", "max_eval_samples"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ConfigError(name, count, "must be positive")
         if not 0 < self.train_val_split < 1:
             raise ConfigError("train_val_split", self.train_val_split, "must lie between 0 and 1")
 
@@ -68,6 +80,9 @@ class EvaluationArguments:
     test_split: str | None = argument("Split to benchmark on; default: what training evaluated on.", None)
     metrics: list[str] = argument("Metrics beside accuracy and its like: names or paths of evaluate.", factory=list)
     license: str | None = argument("Licence of the model, for its card.", None)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class Recipe(NamedTuple):
@@ -85,55 +100,144 @@ class Recipe(NamedTuple):
             for field in dataclasses.fields(part):
                 default = field.default_factory() if callable(field.default_factory) else field.default
                 value = getattr(part, field.name)
-                if value != default:
+                if value != default and field.name not in _OF_ONE_CALL:
                     fields[field.name] = value
         return fields
 
 
+_PARTS: Any = (ModelArguments, DataArguments, TrainingArguments, EvaluationArguments)
+_OF_ONE_CALL = {"resume_from_checkpoint"}  # says nothing of the model
+_NEEDED = ("output_dir", "dataset_name")
+# What an option of the command line unsets in the recipe.
+_UNSETS = {"variant": {"model_name_or_path", "model_revision"}, "model_name_or_path": {"variant", "model_revision"}}
+
+
 def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe's YAML file, some of its values replaced by those of a command line (`--learning_rate 1e-3`).
+    """A recipe, some of its values replaced by those of a command line (`--learning_rate 1e-3`).
+
+    `null` unsets a value of the recipe; `--variant` unsets its model_name_or_path, and the other way round.
+
+    Args:
+        file: a YAML file, or the name of a recipe in the package ("fine_tune").
 
     Raises ConfigError, naming the file and the key, for a key that is not known and a value of the wrong kind.
     """
-    parser = _parser(str(file))
-    try:
-        fields = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError("recipe", str(file), "there is no such file") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError("recipe", str(file), f"cannot be read as YAML ({error})") from error
-    if not isinstance(fields, dict):
-        raise ConfigError("recipe", str(file), "must be a YAML mapping of fields")
-    known = {action.dest for action in parser._actions}
-    for name in fields:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(str(name), fields[name], f"{file}: is not a field of a recipe{hint}")
-    given = [text for name, value in fields.items() if value is not None for text in (f"--{name}", *_texts(value))]
-    reading: Any = {"look_for_args_file": False, "return_remaining_strings": True}
-    *parts, unknown = parser.parse_args_into_dataclasses([*given, *overrides], **reading)
+    path = find_recipe(file)
+    options = _options(overrides)
+    unset = {name for name, words in options.items() if words[1:] == ["null"]}
+    unset |= {other for name in options.keys() - unset for other in _UNSETS.get(name, ())}
+    fields = {name: value for name, value in _read_fields(path).items() if name not in unset}
+    parser = _Parser(str(file), fields, [name for name in _NEEDED if name not in fields])
+    words = [word for option in options.values() if option[1:] != ["null"] for word in option]
+    values, unknown = parser.parse_known_args(words)
     if unknown:
-        near = difflib.get_close_matches(unknown[0].lstrip("-"), known, 1)
-        hint = f"; did you mean --{near[0]}?" if near else ""
-        raise ConfigError(unknown[0], " ".join(unknown[1:]), f"is not a field of a recipe{hint}")
-    return Recipe(*parts)
+        raise _unknown(unknown, parser.names)
+    for name in _NEEDED:
+        if not hasattr(values, name):
+            raise ConfigError(name, None, f"is needed, in {path} or on the command line")
+    return Recipe(
+        *(part(**{field.name: getattr(values, field.name) for field in dataclasses.fields(part)}) for part in _PARTS)
+    )
 
 
-def _texts(value: Any) -> list[str]:
-    """A value of a recipe as the command line would have it."""
-    if isinstance(value, list):
-        return [str(item) for item in value]
-    return [json.dumps(value) if isinstance(value, dict) else str(value)]
+def find_recipe(name: str | Path) -> Path:
+    """A recipe's file, by its path or its name in the package. Raises ConfigError where there is neither."""
+    path = Path(name)
+    named = {recipe.stem: recipe for recipe in packaged_recipes()}
+    if not path.exists() and str(name) in named:
+        return named[str(name)]
+    if not path.exists():
+        rule = f"there is no such file; recipes of the package are {', '.join(named)}{nearest(path.stem, named)}"
+        raise ConfigError("recipe", str(name), rule)
+    return path
 
 
-class _RecipeParser(HfArgumentParser):
-    """HfArgumentParser whose errors are the project's."""
+def packaged_recipes() -> list[Path]:
+    """The recipes that come with the package: in a wheel inside of it, in a checkout beside it."""
+    package = Path(__file__).parents[1]
+    folders = (package / "configuration", package.parent / "configuration")
+    found = (sorted(folder.glob("*.yaml")) for folder in folders)
+    return next((recipes for recipes in found if recipes), [])
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
+    """The fields of a recipe that have a value, as the parser has them."""
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError("recipe", str(path), f"cannot be read as YAML ({error})") from error
+    if not isinstance(fields, dict):
+        raise ConfigError("recipe", str(path), "must be a YAML mapping of fields")
+    parser = _Parser(str(path), {}, ())
+    try:
+        fields = own_names({str(name): value for name, value in fields.items()}, parser.names)
+        return {name: parser.value_of(name, value) for name, value in fields.items() if value is not None}
+    except ConfigError as error:
+        raise ConfigError(error.field, error.value, f"{path}: {error.rule}") from error
+
+
+def _options(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """A command line's options by field, each as its words; what stands before the first is under ""."""
+    options: dict[str, list[str]] = {}
+    name = ""
+    for word in overrides:
+        if word.startswith("--"):
+            option, equals, value = word.removeprefix("--").partition("=")
+            name = option.replace("-", "_")
+            options[name] = [f"--{option}", *([value] if equals else [])]
+        else:
+            options.setdefault(name, []).append(word)
+    return options
+
+
+def _unknown(words: Sequence[str], known: set[str]) -> ConfigError:
+    """The error for words of a command line that are no field's."""
+    option = words[0].partition("=")[0]
+    name = option.lstrip("-").replace("-", "_")
+    if name in RENAMED or name in IDLE or name in INSTEAD:
+        return ConfigError(option, " ".join(words[1:]), foreign_rule(name, known))
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean --{near[0]}?" if near else ""
+    return ConfigError(option, " ".join(words[1:]), f"is not a field of a recipe{hint}")
+
+
+class _Parser(HfArgumentParser):
+    """HfArgumentParser whose defaults are a recipe's, and whose errors are the project's."""
+
+    def __init__(self, recipe: str, fields: dict[str, Any], needed: Sequence[str]):
+        usage = f"vit-cls train {recipe} [--FIELD VALUE ...]".replace("%", "%%")
+        description = "Fields of the recipe; `null` unsets one."
+        super().__init__(_PARTS, prog="vit-cls train", usage=usage, description=description, allow_abbrev=False)
+        self.names = {action.dest for action in self._actions} - {"help"}
+        self.set_defaults(**fields)
+        for action in self._actions:
+            action.required = False
+            if action.dest in needed:
+                action.default, action.help = SUPPRESS, f"{action.help} Needed: the recipe has none."
+            if action.option_strings[0].startswith("--no_"):
+                action.default, action.help = SUPPRESS, f"The same as --{action.dest} false."
+
+    def value_of(self, name: str, value: Any) -> Any:
+        """A value of a YAML file in the type of its field. Raises ConfigError for one of another kind."""
+        action: Any = next(action for action in self._actions if action.dest == name)
+        if isinstance(value, list):
+            if action.nargs != "+":
+                raise ConfigError(name, value, "must be one value, not a list")
+            return [str(item) for item in value]
+        if value is False and "no" in (action.choices or ()):
+            value = "no"  # YAML reads a bare no as false
+        if isinstance(value, bool) and action.type is str and name != "resume_from_checkpoint":
+            raise ConfigError(name, value, "must be a text; YAML reads yes, no, on and off as true and false: quote it")
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        return getattr(self.parse_known_args([f"--{name}={text}"])[0], name)
 
     def error(self, message: str) -> Any:
-        raise ConfigError("recipe", self.prog, shorten(message, 300)[1:-1])
-
-
-def _parser(name: str) -> HfArgumentParser:
-    kinds: Any = (ModelArguments, DataArguments, TrainingArguments, EvaluationArguments)
-    return _RecipeParser(kinds, prog=name, allow_abbrev=False)
+        """Raise ConfigError, naming the field where the message names one."""
+        found = re.fullmatch(r"argument --([\w-]+)\S*: (.*)", message, re.DOTALL)
+        if found is None:
+            raise ConfigError("recipe", self.usage, shorten(message, 300)[1:-1])
+        quoted = re.fullmatch(r"(.*?): '(.*?)'(?: \(choose from (.*)\))?", found[2], re.DOTALL)
+        value, rule = (quoted[2], quoted[1]) if quoted else (None, found[2])
+        if quoted and quoted[3]:
+            rule = f"must be one of {quoted[3]}{nearest(quoted[2], quoted[3].replace(chr(39), '').split(', '))}"
+        raise ConfigError(found[1].replace("-", "_"), value, rule)

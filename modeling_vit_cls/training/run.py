@@ -38,7 +38,7 @@ def run_recipe(recipe: Recipe) -> Results:
         metrics=[*DEFAULT_METRICS, *measured.metrics],
         batch_size=arguments.per_device_eval_batch_size,
         on_bad_image=arguments.on_bad_image,
-        disable_tqdm=arguments.disable_tqdm,
+        disable_tqdm=arguments.disable_tqdm or None,  # None: not where there is no terminal
     )
     folder = Path(arguments.output_dir)
     name, revision = data.dataset_name, data.dataset_revision

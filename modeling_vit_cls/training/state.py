@@ -27,6 +27,7 @@ STATE, TRAINER_STATE = "training_state.safetensors", "trainer_state.json"
 # Arguments that may change between a run and its continuation: where it is written, shown and how it is computed.
 _FREE = {"output_dir", "run_name", "project", "report_to", "disable_tqdm", "resume_from_checkpoint"}
 _FREE |= {"dataloader_num_workers", "per_device_eval_batch_size", "save_total_limit", "max_bad_images"}
+_FREE |= {"hub_model_id", "hub_private_repo"}
 
 
 def write_training_state(
@@ -82,13 +83,14 @@ def checkpoints_of(output_dir: Path) -> list[Path]:
 
 
 def remove_outdated(output_dir: Path, keep: int | None, best: str | None) -> None:
-    """Remove all but the newest `keep` checkpoints and the best one."""
+    """Remove the oldest checkpoints until `keep` are left; the newest and the best always stay."""
     if keep is not None:
-        for outdated in checkpoints_of(output_dir)[:-keep]:
-            if best is None or outdated.name != Path(best).name:
-                hidden = outdated.with_name(f".{outdated.name}.tmp-removed")
-                outdated.rename(hidden)  # at once no checkpoint any more, however long its removal takes
-                shutil.rmtree(hidden)
+        found = checkpoints_of(output_dir)
+        removable = [folder for folder in found[:-1] if best is None or folder.name != Path(best).name]
+        for outdated in removable[: max(0, len(found) - keep)]:
+            hidden = outdated.with_name(f".{outdated.name}.tmp-removed")
+            outdated.rename(hidden)  # at once no checkpoint any more, however long its removal takes
+            shutil.rmtree(hidden)
 
 
 def _leaves(state: TrainState) -> dict[str, Any]:

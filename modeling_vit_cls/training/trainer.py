@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput
+from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput, speed_metrics
 
 from ..data.batches import Batch, batches_per_epoch, evaluation_batches, training_batches
 from ..data.sources import class_names, labelled
@@ -21,16 +21,19 @@ from ..processing import ViTClsImageProcessor
 from ..stacking import stack_params
 from .arguments import TrainingArguments
 from .callbacks import export_callbacks, make_handler, restore_callbacks
+from .checks import check_parts, check_run
 from .evaluation import check_finite, evaluate_batches, note_bad_images
 from .optimizer import make_optimizer, make_schedule
+from .reports import TrainerReports, loss_at, mean_loss, write_state
 from .state import TRAINER_STATE, checkpoints_of, read_training_state, remove_outdated, write_training_state
 from .step import TrainState, initial_state, make_eval_step, make_train_step
 
 
-class FlaxTrainer:
+class FlaxTrainer(TrainerReports):
     """Train, evaluate and predict with an image classifier, as transformers' Trainer does for PyTorch.
 
     Args:
+        args: default: `TrainingArguments("tmp_trainer")`.
         train_dataset, eval_dataset: each a `datasets.Dataset` with a column of images and one of classes.
         processing_class: the image processor; default the model's. It is saved with the model.
         compute_metrics: EvalPrediction (logits, labels) -> more metrics than the loss and the accuracy.
@@ -43,13 +46,16 @@ class FlaxTrainer:
     def __init__(
         self,
         model: FlaxViTClsForImageClassification,
-        args: TrainingArguments,
+        args: TrainingArguments | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: ViTClsImageProcessor | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        **unknown: Any,
     ):
+        args = TrainingArguments("tmp_trainer") if args is None else args
+        check_parts(type(self), model, args, compute_metrics, callbacks, unknown)
         self.model, self.args, self.compute_metrics = model, args, compute_metrics
         self.processing_class = processing_class or model.image_processor
         if self.processing_class.output_hw is None or not self.processing_class.emits(model.config):
@@ -83,11 +89,11 @@ class FlaxTrainer:
         Raises FloatingPointError, naming the step and a parameter, when the loss or a gradient is not finite,
         ConfigError where a checkpoint is of another run, BadImageError at broken images.
         """
-        args, started = self.args, time.perf_counter()
-        if self.train_dataset is None:
-            raise ConfigError("train_dataset", None, "is needed to train")
+        args, started = self.args, time.time()
+        check_run(self)
+        assert self.train_dataset is not None
         steps_per_epoch = batches_per_epoch(len(self.train_dataset), args.train_batch_size)
-        total = args.max_steps if args.max_steps > 0 else args.num_train_epochs * steps_per_epoch
+        total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
         params = stack_params(self.model.params) if args.scans_layers else self.model.params
         optimizer = make_optimizer(args, params, total)
         self._schedule = make_schedule(args, total)
@@ -96,7 +102,7 @@ class FlaxTrainer:
         self.state.train_batch_size = args.train_batch_size
         self.state.compute_steps(args, total)
         checkpoint = self._checkpoint(
-            args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+            (args.resume_from_checkpoint or False) if resume_from_checkpoint is None else resume_from_checkpoint
         )
         if checkpoint is not None:
             state, self.state = read_training_state(checkpoint, state, args, len(self.train_dataset))
@@ -106,20 +112,18 @@ class FlaxTrainer:
 
         self._call("on_train_begin")
         state = self._run(state, step, steps_per_epoch)
+        steps = self.state.global_step - begun
+        images = steps * len(self.train_dataset) / steps_per_epoch
+        metrics = speed_metrics("train", started, num_samples=round(images), num_steps=steps)
+        metrics["train_loss"] = mean_loss(self.state, float(state.loss_sum))
+        self.log(metrics)
         if args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load(Path(self.state.best_model_checkpoint))
         else:
             self.model.params = state.eval_params
         self._call("on_train_end")
-        seconds = time.perf_counter() - started
-        steps = self.state.global_step - begun
-        metrics = {
-            "train_runtime": seconds,
-            "train_samples_per_second": steps * len(self.train_dataset) / steps_per_epoch / seconds,
-            "train_steps_per_second": steps / seconds,
-        }
-        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
-        return TrainOutput(self.state.global_step, losses[-1] if losses else math.nan, metrics)
+        metrics["epoch"] = float(self.state.epoch or 0)
+        return TrainOutput(self.state.global_step, metrics["train_loss"], metrics)
 
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Loss, accuracy and the metrics of `compute_metrics` over a dataset (default: `eval_dataset`)."""
@@ -139,7 +143,7 @@ class FlaxTrainer:
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
         """Save model, config, image processor and the state of the trainer, in one step."""
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
-        self.model._write(folder, None, also=lambda build: self.state.save_to_json(str(build / TRAINER_STATE)))
+        self.model._write(folder, None, also=lambda build: write_state(self.state, build / TRAINER_STATE))
 
     def log(self, logs: dict[str, float]) -> None:
         """Add to the log and tell the callbacks."""
@@ -213,16 +217,16 @@ class FlaxTrainer:
     def _note_best(self, metrics: dict[str, float]) -> None:
         name = "eval_" + self.args.metric_for_best_model.removeprefix("eval_")
         if name not in metrics:
-            if self.args.load_best_model_at_end:
-                rule = f"must be one of {', '.join(sorted(metrics))}"
-                raise ConfigError("metric_for_best_model", self.args.metric_for_best_model, rule)
-            return
+            rule = f"must be one of {', '.join(sorted(metrics))}"
+            raise ConfigError("metric_for_best_model", self.args.metric_for_best_model, rule)
         value, best = metrics[name], self.state.best_metric
-        if best is None or (value > best if self.args.greater_is_better else value < best):
+        tied = value == best and metrics["eval_loss"] < loss_at(self.state, self.state.best_global_step)
+        if best is None or tied or (value > best if self.args.greater_is_better else value < best):
             self.state.best_metric, self.state.best_global_step = value, self.state.global_step
             if self.args.load_best_model_at_end:
                 folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
                 self.state.best_model_checkpoint = str(folder)
+                self.control.should_save = True  # also between two of save_steps: it is loaded at the end
 
     def _evaluate(self, dataset: Any, params: Any, prefix: str) -> PredictionOutput:
         args, started = self.args, time.perf_counter()
@@ -243,6 +247,7 @@ class FlaxTrainer:
             metrics |= self.compute_metrics(EvalPrediction(predictions, label_ids))
         metrics["runtime"] = time.perf_counter() - started
         metrics["samples_per_second"] = len(label_ids) / metrics["runtime"]
+        metrics["steps_per_second"] = len(steps) / metrics["runtime"]
         return PredictionOutput(predictions, label_ids, {f"{prefix}_{name}": value for name, value in metrics.items()})
 
     def _training_batches(self) -> Iterator[Batch]:

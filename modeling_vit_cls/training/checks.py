@@ -1,0 +1,44 @@
+"""What a trainer is given, checked where it is given; and a run, checked before its first step."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigError
+from ..modeling_vit_cls import FlaxViTClsForImageClassification
+from .arguments import TrainingArguments
+from .callbacks import check_callbacks
+from .foreign import refuse_trainer_keywords
+
+_MEASURED = ("loss", "accuracy")
+
+
+def check_parts(
+    trainer: type, model: Any, args: Any, compute_metrics: Any, callbacks: Any, unknown: Mapping[str, Any]
+) -> None:
+    """Raise ConfigError, naming the argument of a trainer's constructor, for one of the wrong kind."""
+    refuse_trainer_keywords(unknown, set(inspect.signature(trainer).parameters) - {"unknown"})
+    if not isinstance(model, FlaxViTClsForImageClassification):
+        raise ConfigError("model", type(model).__name__, "must be a FlaxViTClsForImageClassification")
+    if not isinstance(args, TrainingArguments):
+        kind = f"{type(args).__module__.partition('.')[0]}.{type(args).__name__}"
+        rule = "must be modeling_vit_cls.training.TrainingArguments, whose arguments have the same names"
+        raise ConfigError("args", kind, rule)
+    if compute_metrics is not None and not callable(compute_metrics):
+        raise ConfigError("compute_metrics", compute_metrics, "must be a function of an EvalPrediction")
+    if callbacks is not None and not isinstance(callbacks, list | tuple):
+        raise ConfigError("callbacks", callbacks, "must be a list of callbacks")
+
+
+def check_run(trainer: Any) -> None:
+    """Raise ConfigError, naming what is missing, for a run that would fail when it evaluates or ends."""
+    args = trainer.args
+    if trainer.train_dataset is None:
+        raise ConfigError("train_dataset", None, "is needed to train")
+    if args.eval_strategy != "no" and trainer.eval_dataset is None:
+        raise ConfigError("eval_dataset", None, f"is needed for eval_strategy={args.eval_strategy!r}")
+    check_callbacks(trainer.callback_handler, args)
+    metric = args.metric_for_best_model.removeprefix("eval_")
+    if trainer.compute_metrics is None and args.eval_strategy != "no" and metric not in _MEASURED:
+        rule = f"must be one of {', '.join(_MEASURED)}, or what compute_metrics gives"
+        raise ConfigError("metric_for_best_model", args.metric_for_best_model, rule)

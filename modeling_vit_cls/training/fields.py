@@ -1,0 +1,104 @@
+"""Values of a dataclass's fields, checked against their annotations: in Python as on the command line."""
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterable
+from enum import Enum
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from ..errors import ConfigError
+
+_LARGEST = 2**53  # what a float counts exactly
+
+
+def check_fields(instance: Any) -> None:
+    """Put each field's value into the type that it is annotated with; raise ConfigError, naming it, where that fails.
+
+    Numbers of NumPy, members of transformers' enumerations, paths and tuples become what they stand for. A text is
+    never a number or a truth value, a truth value is never a number, and 2.5 is no whole number. Fields of other types,
+    which a subclass may have, are left as they are.
+    """
+    for name, kind in _kinds(type(instance)).items():
+        setattr(instance, name, _converted(name, getattr(instance, name), kind))
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """ "; did you mean 'name'?" for the nearest of `names`, or nothing."""
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+@cache
+def choices(cls: type, name: str) -> tuple[str, ...]:
+    """The values that a field may have, where its annotation lists them; else none."""
+    kind = _kinds(cls).get(name)
+    for part in (kind, *get_args(kind)):
+        if get_origin(part) is Literal:
+            return get_args(part)
+    return ()
+
+
+@cache
+def _kinds(cls: type) -> dict[str, Any]:
+    """Annotations of a dataclass's fields; not `field.type`, which HfArgumentParser overwrites."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _converted(name: str, value: Any, kind: Any) -> Any:
+    if get_origin(kind) in (Union, UnionType):
+        if value is None:
+            return None
+        kind, *more = (part for part in get_args(kind) if part is not NoneType)
+        if more:
+            return value
+    value = value.value if isinstance(value, Enum) else value
+    if get_origin(kind) is Literal:
+        return _choice(name, value, get_args(kind))
+    if get_origin(kind) is list:
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise ConfigError(name, value, "must be a list of texts")
+        return list(value)
+    convert = {bool: _truth, int: _whole, float: _number, str: _text}.get(kind)
+    return value if convert is None else convert(name, value)
+
+
+def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        hint = nearest(value, allowed) if isinstance(value, str) else ""
+        raise ConfigError(name, value, f"must be one of {', '.join(map(repr, allowed))}{hint}")
+    return value
+
+
+def _truth(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise ConfigError(name, value, "must be True or False, without quotes")
+    return bool(value)
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _number(name, value, "must be a whole number")
+    if number != int(number):
+        raise ConfigError(name, value, "must be a whole number")
+    return int(number)
+
+
+def _number(name: str, value: Any, rule: str = "must be a number") -> int | float:
+    if isinstance(value, str):
+        raise ConfigError(name, value, f"{rule}: write it without quotes")
+    number: Any = value
+    if isinstance(value, bool) or not isinstance(value, Real) or not -_LARGEST < number < _LARGEST:  # nor NaN
+        raise ConfigError(name, value, rule)
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(name, value, "must be a text")
+    return os.fspath(value)

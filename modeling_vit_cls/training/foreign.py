@@ -1,0 +1,200 @@
+"""Names that transformers' TrainingArguments and Trainer take and these do not: another name, nothing, or a remedy."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from typing import Any, TypeVar
+
+import transformers
+
+from ..errors import ConfigError
+from .fields import nearest
+
+_log = logging.getLogger(__name__)
+
+# Another name of the same thing, in some version of transformers.
+RENAMED = {
+    "activation_checkpointing": "gradient_checkpointing",
+    "evaluation_strategy": "eval_strategy",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "push_to_hub_model_id": "hub_model_id",
+    "warmup_ratio": "warmup_steps",
+}
+
+# What changes nothing here: it is of PyTorch, of its processes, or always so.
+IDLE = set(
+    """
+    _n_gpu average_tokens_across_devices dataloader_in_order dataloader_multiprocessing_context
+    dataloader_persistent_workers dataloader_pin_memory dataloader_prefetch_factor ddp_backend ddp_broadcast_buffers
+    ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout do_eval do_predict do_train
+    enable_jit_checkpoint eval_accumulation_steps eval_do_concat_batches eval_use_gather_object fp16_backend
+    fp16_opt_level full_determinism half_precision_backend hub_always_push include_num_input_tokens_seen
+    include_tokens_per_second jit_mode_eval length_column_name liger_kernel_config local_rank log_level
+    log_level_replica log_on_each_node logging_nan_inf_filter mp_parameters past_index ray_scope remove_unused_columns
+    restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics tf32 torch_compile
+    torch_compile_backend torch_compile_mode torch_empty_cache_steps torchdynamo tpu_num_cores use_cache
+    use_legacy_prediction_loop use_liger_kernel
+    """.split()  # noqa: SIM905 (names in a list of their own lines would fill a screen)
+)
+
+_PUSH = "call trainer.push_to_hub() when training has ended, or `vit-cls push FOLDER REPO_ID`"
+_TOKEN = "arguments are written to files: log in by `hf auth login`, set HF_TOKEN, or pass trainer.push_to_hub(token=)"
+_DEVICES = "JAX places arrays itself: leave it out"
+_METRICS = "compute_metrics is given all logits and labels: compute it there"
+_ORDER = "each epoch has a random order of its own, which follows `seed`"
+_CPU = "set JAX_PLATFORMS=cpu in the environment instead, before Python starts"
+_RECOMPUTED = "gradient_checkpointing=True recomputes every block, and has no settings"
+_TRACKIO = "trackio keeps its reports on this machine; `project` and `run_name` name them"
+
+# What to do instead. Values that change nothing in transformers are accepted: None, False, and its own default.
+INSTEAD = {
+    "accelerator_config": _DEVICES,
+    "activation_checkpointing_kwargs": _RECOMPUTED,
+    "adafactor": "give optim='adamw' or optim='sgd'",
+    "auto_find_batch_size": "give per_device_train_batch_size, and gradient_accumulation_steps where memory is short",
+    "batch_eval_metrics": _METRICS,
+    "bf16_full_eval": "give bf16=True, which evaluation follows too",
+    "data_seed": _ORDER,
+    "dataloader_drop_last": "the last batch of an epoch is filled up, so that every example counts once",
+    "debug": 'run it under jax.config.update("jax_debug_nans", True)',
+    "deepspeed": _DEVICES,
+    "eval_delay": "evaluation begins at the first of eval_steps, or after the first epoch",
+    "eval_on_start": "call trainer.evaluate() before trainer.train()",
+    "fp16": "give bf16=True: bfloat16 needs no loss scaling",
+    "fp16_full_eval": "give bf16=True, which evaluation follows too",
+    "fsdp": _DEVICES,
+    "fsdp_config": _DEVICES,
+    "fsdp_min_num_params": _DEVICES,
+    "fsdp_transformer_layer_cls_to_wrap": _DEVICES,
+    "gradient_checkpointing_kwargs": _RECOMPUTED,
+    "group_by_length": _ORDER,
+    "hub_revision": "give revision= to trainer.push_to_hub()",
+    "hub_strategy": _PUSH,
+    "hub_token": _TOKEN,
+    "ignore_data_skip": "a run goes on with the examples that it would have seen next",
+    "include_for_metrics": _METRICS,
+    "include_inputs_for_metrics": _METRICS,
+    "label_names": "the column of classes is found by its type, ClassLabel",
+    "logging_dir": "TensorBoard's files are written to the folder `runs` of output_dir",
+    "lr_scheduler_kwargs": "the schedules here have no settings beyond learning_rate and warmup_steps",
+    "neftune_noise_alpha": "noise on embeddings is for language models: give mixup_alpha or cutmix_alpha",
+    "no_cuda": _CPU,
+    "optim_args": "give adam_beta1, adam_beta2, adam_epsilon",
+    "optim_target_modules": "give freeze_backbone=True to train the classifier alone, or layer_decay",
+    "overwrite_output_dir": "give another output_dir, or resume_from_checkpoint=True to go on with the run in it",
+    "parallelism_config": _DEVICES,
+    "prediction_loss_only": _METRICS,
+    "push_to_hub": _PUSH,
+    "push_to_hub_organization": "give hub_model_id='organization/name'",
+    "push_to_hub_token": _TOKEN,
+    "save_only_model": "a run goes on from checkpoint-N; save_strategy='no' and trainer.save_model() write a model",
+    "tpu_metrics_debug": 'run it under jax.config.update("jax_debug_nans", True)',
+    "trackio_bucket_id": _TRACKIO,
+    "trackio_space_id": _TRACKIO,
+    "trackio_static_space_id": _TRACKIO,
+    "train_sampling_strategy": _ORDER,
+    "use_cpu": _CPU,
+    "use_mps_device": "set JAX_PLATFORMS in the environment instead, before Python starts",
+}
+
+# The same for keywords of transformers' Trainer.
+TRAINER_INSTEAD = {
+    "compute_loss_func": "the loss is the cross-entropy; label_smoothing_factor, mixup_alpha, cutmix_alpha change it",
+    "data_collator": "batches are made of a dataset's images and classes; leave it out",
+    "model_init": "give the model itself",
+    "optimizer_cls_and_kwargs": "give `optim` and its settings in the TrainingArguments",
+    "optimizers": "give `optim`, `learning_rate` and `lr_scheduler_type` in the TrainingArguments",
+    "preprocess_logits_for_metrics": _METRICS,
+    "tokenizer": "is called processing_class: give the image processor there",
+    "feature_extractor": "is called processing_class: give the image processor there",
+    "image_processor": "is called processing_class: give the image processor there",
+}
+
+_CARD_FACTS = {"language", "license", "tags", "finetuned_from", "tasks", "dataset_tags", "dataset", "dataset_args"}
+_CARD = (
+    "is not an argument here: the card is written from config.json, results.json and recipe.yaml; edit it afterwards"
+)
+
+T = TypeVar("T")
+
+
+def takes_transformers_names(cls: type[T]) -> type[T]:
+    """A dataclass whose constructor also takes what transformers' TrainingArguments take, see `own_names`."""
+    constructor: Callable[..., None] = cls.__init__
+
+    @wraps(constructor)
+    def __init__(self: T, *args: Any, **kwargs: Any) -> None:
+        constructor(self, *args, **own_names(kwargs, {field.name for field in dataclasses.fields(cls)}))  # pyright: ignore
+
+    cls.__init__ = __init__
+    return cls
+
+
+def own_names(fields: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """Arguments under the names of this package: renamed, or left out with a warning where they mean nothing here.
+
+    Raises ConfigError, naming it, for one that has no counterpart, and for one that nobody knows.
+    """
+    own, idle = {}, []
+    for name, value in fields.items():
+        if name in known:
+            own[name] = value
+        elif name in RENAMED:
+            other = RENAMED[name]
+            if value is not None and fields.get(other) is not None:
+                raise ConfigError(name, value, f"is another name of {other}: give one of them")
+            if name == "warmup_ratio" and isinstance(value, int | float) and value >= 1:
+                raise ConfigError(name, value, "must be a share of all updates, below 1; warmup_steps counts updates")
+            own |= {} if value is None else {other: value}
+        elif name in IDLE:
+            idle += [] if _changes_nothing(name, value) else [name]
+        elif not _changes_nothing(name, value):
+            raise ConfigError(name, value, foreign_rule(name, known))
+    if idle:
+        _log.warning("%s: of PyTorch, without meaning here; left out", ", ".join(idle))
+    return own
+
+
+def foreign_rule(name: str, known: set[str]) -> str:
+    """What an error says of an argument that is not of this package."""
+    if name in RENAMED:
+        return f"is called {RENAMED[name]} here"
+    if name in IDLE:
+        return "is of PyTorch and means nothing here: leave it out"
+    if name in INSTEAD:
+        return f"is not an argument here: {INSTEAD[name]}"
+    return f"is not an argument of training{nearest(name, known)}"
+
+
+def refuse_card_facts(facts: Mapping[str, Any]) -> None:
+    """Raise ConfigError for what transformers' card takes from the caller, unless it is None or nothing."""
+    for name, value in facts.items():
+        if value is not None and value != []:
+            raise ConfigError(name, value, _CARD if name in _CARD_FACTS else "is not an argument here")
+
+
+def refuse_trainer_keywords(keywords: Mapping[str, Any], known: set[str]) -> None:
+    """Raise ConfigError, naming it, for the first keyword that FlaxTrainer does not take, unless it is None."""
+    for name, value in keywords.items():
+        if name not in TRAINER_INSTEAD:
+            raise ConfigError(name, value, f"is not an argument of FlaxTrainer{nearest(name, known)}")
+        if value is not None and value != (None, None):
+            raise ConfigError(name, value, f"is not an argument of FlaxTrainer: {TRAINER_INSTEAD[name]}")
+
+
+def _changes_nothing(name: str, value: Any) -> bool:
+    if name not in IDLE and name not in INSTEAD:
+        return False
+    return value is None or value == _defaults().get(name, False) or (name in INSTEAD and value is False)
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """The defaults of the installed transformers' TrainingArguments."""
+    defaults = {}
+    for field in dataclasses.fields(transformers.TrainingArguments):
+        made = field.default_factory
+        defaults[field.name] = field.default if made is dataclasses.MISSING else made()
+    return defaults

@@ -1,0 +1,154 @@
+"""What a trainer says and writes of itself: metrics, state, card, push; under the names of transformers' Trainer."""
+
+import copy
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState
+
+from ..checkpoints.folder import replace_file
+from ..errors import ConfigError
+from .arguments import TrainingArguments
+from .foreign import refuse_card_facts
+from .state import TRAINER_STATE
+
+_TIMES = ("_runtime", "_per_second")
+
+
+class TrainerReports:
+    """Metrics, state, card and push of a trainer; `args` and `state` are the trainer's."""
+
+    args: TrainingArguments
+    state: TrainerState
+
+    def log_metrics(self, split: str, metrics: dict[str, float]) -> None:
+        """Print a split's metrics as a table."""
+        shown = {name: _shown(name, value) for name, value in sorted(metrics.items())}
+        widths = [max((len(text) for text in column), default=0) for column in (shown, shown.values())]
+        print(f"***** {split} metrics *****")
+        for name, value in shown.items():
+            print(f"  {name:<{widths[0]}} = {value:>{widths[1]}}")
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """Write `SPLIT_results.json` into `output_dir`, and with `combined` add them to `all_results.json`.
+
+        Raises ConfigError, naming the file, where that is not the JSON of metrics.
+        """
+        folder = Path(self.args.output_dir)
+        _write_json(folder / f"{split}_results.json", metrics)
+        if combined:
+            file = folder / "all_results.json"
+            _write_json(file, _read_metrics(file) | metrics)
+
+    def save_state(self) -> None:
+        """Write the trainer's state, with the log, into `output_dir`."""
+        write_state(self.state, Path(self.args.output_dir) / TRAINER_STATE)
+
+    def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
+        """Save model, config, image processor and the state of the trainer."""
+        raise NotImplementedError
+
+    def create_model_card(self, model_name: str | None = None, **facts: Any) -> None:
+        """Write README.md and its pictures into `output_dir`, from what was saved there.
+
+        `model_name` is the id that its example loads; default: the folder's name. A card that somebody wrote or edited
+        is left as it is, with a warning. Raises CheckpointError where no model was saved, ConfigError for facts that
+        transformers takes from the caller: this card holds what was measured.
+        """
+        refuse_card_facts(facts)
+        from ..cards import write_card  # here: jinja2 and matplotlib are needed for cards alone
+
+        write_card(self.args.output_dir, repo_id=model_name)
+
+    def push_to_hub(
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **facts: Any,
+    ) -> Any:
+        """Save the model, write its card, and push both with results and log to `hub_model_id` in one commit.
+
+        Args:
+            private: of a repository that is made; default: `hub_private_repo`.
+
+        Returns what was pushed, with `.url`; where the Hub holds all of it already, no commit is made.
+        """
+        refuse_card_facts(facts)
+        if not blocking:
+            raise ConfigError("blocking", blocking, "a push returns when its one commit is made: leave it out")
+        from ..cards import card_to_push
+        from ..checkpoints.push import push_folder
+
+        folder = Path(self.args.output_dir)
+        repo_id = self.args.hub_model_id or folder.resolve().name
+        self.save_model()
+        self.create_model_card(repo_id)
+        return push_folder(
+            folder,
+            repo_id,
+            private=self.args.hub_private_repo if private is None else private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+            with_results=True,
+            card=card_to_push(folder, repo_id),
+        )
+
+
+def mean_loss(state: TrainerState, rest: float) -> float:
+    """The mean loss of a run's updates, from its log and the sum of losses since the last entry of it."""
+    total, last = rest, 0
+    for entry in state.log_history:
+        if "loss" in entry:
+            total += entry["loss"] * (entry["step"] - last)
+            last = entry["step"]
+    return total / max(state.global_step, 1)
+
+
+def loss_at(state: TrainerState, step: int | None) -> float:
+    """The loss of the evaluation at a step, from the log; infinite where there was none."""
+    losses = [entry["eval_loss"] for entry in state.log_history if entry["step"] == step and "eval_loss" in entry]
+    return losses[-1] if losses else math.inf
+
+
+def write_state(state: TrainerState, file: Path) -> None:
+    """Write the state of a run without times: one that was stopped and went on writes the bytes of the unbroken one."""
+    kept = copy.copy(state)
+    kept.log_history = [
+        {name: value for name, value in entry.items() if not name.endswith(_TIMES)} for entry in state.log_history
+    ]
+    replace_file(file, (_json(dataclasses.asdict(kept)) + "\n").encode())
+
+
+def _shown(name: str, value: Any) -> str:
+    if name.endswith("_runtime"):
+        minutes, seconds = divmod(float(value), 60)
+        return f"{int(minutes // 60)}:{int(minutes % 60):02}:{seconds:05.2f}"
+    return str(round(value, 4)) if isinstance(value, float) else str(value)
+
+
+def _read_metrics(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return {}
+    try:
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError("combined", True, f"{file} cannot be read as JSON ({error}): remove it") from error
+    if not isinstance(metrics, dict):
+        raise ConfigError("combined", True, f"{file} holds no metrics by name: remove it")
+    return metrics
+
+
+def _write_json(file: Path, content: Any) -> None:
+    replace_file(file, _json(content).encode())
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, sort_keys=True)

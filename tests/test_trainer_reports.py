@@ -1,0 +1,189 @@
+"""What a trainer is given and what it says: refusals by name, losses, lines, best checkpoints, metrics, card, push."""
+
+import json
+import logging
+import sys
+
+import numpy as np
+import pytest
+import transformers
+from conftest import tiny_config
+from transformers import EarlyStoppingCallback, TrainerCallback
+
+from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel
+from modeling_vit_cls.data.sources import load_images
+from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
+from modeling_vit_cls.training.foreign import TRAINER_INSTEAD
+from modeling_vit_cls.training.state import checkpoints_of, remove_outdated
+
+ROWS = load_images("digits", "train").select(range(24))
+CONFIG = tiny_config(num_channels=1, num_labels=10, num_hidden_layers=1)
+
+
+def trainer(folder, *, compute_metrics=None, callbacks=None, **changes) -> FlaxTrainer:
+    """Three updates an epoch."""
+    few = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "save_strategy": "no"}
+    arguments = TrainingArguments(str(folder), **(few | changes))
+    model = FlaxViTClsForImageClassification(CONFIG)
+    return FlaxTrainer(model, arguments, ROWS, ROWS.select(range(8)), None, compute_metrics, callbacks)
+
+
+def test_the_loss_of_a_run_is_the_mean_over_its_updates_however_it_is_logged_or_stopped(tmp_path, capsys):
+    each = trainer(tmp_path / "each", logging_steps=1, num_train_epochs=1.5, eval_strategy="epoch")
+    result = each.train()
+    losses = [entry["loss"] for entry in each.state.log_history if "loss" in entry]
+    assert (result.global_step, len(losses)) == (5, 5)  # the half of the second epoch is rounded up
+    assert result.training_loss == pytest.approx(np.mean(losses))
+    last = each.state.log_history[-1]
+    assert {"train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second"} < set(result.metrics)
+    assert set(last) == {*result.metrics, "step"}
+    assert last["train_loss"] == result.metrics["train_loss"] == result.training_loss
+
+    lines = capsys.readouterr()
+    assert (lines.out, "\r" in lines.err) == ("", False)
+    shown = lines.err.splitlines()
+    assert shown[0].startswith("step 1/5, epoch 0.3333: training: loss ")
+    assert [line for line in shown if line.startswith("step 3/5, epoch 1: evaluation: loss ")]
+    assert shown[-1].startswith("step 5/5, epoch 1.6667: training ended: ")
+
+    short = {"num_train_epochs": 1.5, "save_strategy": "steps", "save_steps": 2}
+    never = trainer(tmp_path / "never", logging_steps=4, **short).train()
+    assert never.training_loss == pytest.approx(result.training_loss, rel=1e-6)
+    again = trainer(tmp_path / "never", logging_steps=4, **short)
+    resumed = again.train(resume_from_checkpoint=str(tmp_path / "never" / "checkpoint-2"))
+    assert resumed.training_loss == never.training_loss
+    again.save_state()
+    saved = json.loads((tmp_path / "never" / "trainer_state.json").read_text())["log_history"]
+    assert set(saved[-1]) == {"train_loss", "epoch", "step"}  # times are other ones in each run
+
+
+def test_ties_go_to_the_lower_loss_and_what_is_best_is_there_at_the_end(tmp_path):
+    often = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 5}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "save_total_limit": 1}
+    rates = {"learning_rate": 0.3, "optim": "adamw_torch", "num_train_epochs": 2}
+    run = trainer(tmp_path, compute_metrics=lambda _: {"accuracy": 0.5}, **often, **best, **rates)
+    run.train()
+    losses = {entry["step"]: entry["eval_loss"] for entry in run.state.log_history if "eval_loss" in entry}
+    lowest = min(losses, key=losses.__getitem__)
+    assert run.state.best_global_step == lowest
+    assert run.state.best_model_checkpoint == str(tmp_path / f"checkpoint-{lowest}")
+    assert run.evaluate()["eval_loss"] == pytest.approx(losses[lowest], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("keep", "best", "left"),
+    [(None, None, [1, 2, 3, 4]), (1, None, [4]), (2, None, [3, 4]), (1, 2, [2, 4]), (2, 2, [2, 4]), (3, 1, [1, 3, 4])],
+)
+def test_a_limit_counts_the_best_checkpoint_and_spares_the_newest(keep, best, left, tmp_path):
+    for step in range(1, 5):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    remove_outdated(tmp_path, keep, None if best is None else str(tmp_path / f"checkpoint-{best}"))
+    assert [int(folder.name.partition("-")[2]) for folder in checkpoints_of(tmp_path)] == left
+
+
+def test_a_trainer_without_arguments_has_the_defaults():
+    model = FlaxViTClsForImageClassification(CONFIG)
+    run = FlaxTrainer(model, None, ROWS, data_collator=None, optimizers=(None, None))
+    assert run.args == TrainingArguments("tmp_trainer")
+
+
+def test_what_a_trainer_does_not_take_is_refused_by_name(tmp_path):
+    model = FlaxViTClsForImageClassification(CONFIG)
+    arguments = TrainingArguments(str(tmp_path))
+    for name in TRAINER_INSTEAD:
+        with pytest.raises(ConfigError, match="is not an argument of FlaxTrainer: ") as error:
+            FlaxTrainer(model, arguments, ROWS, **{name: object()})
+        assert error.value.field == name
+    with pytest.raises(ConfigError, match="train_dataet=.*did you mean 'train_dataset'"):
+        FlaxTrainer(model, arguments, train_dataet=ROWS)
+    for theirs in (transformers.TrainingArguments(str(tmp_path), use_cpu=True), {"output_dir": "x"}, "x"):
+        with pytest.raises(ConfigError, match=r"args=.*must be modeling_vit_cls.training.TrainingArguments"):
+            FlaxTrainer(model, theirs, ROWS)
+    for wrong in (None, "my-vit", FlaxViTClsModel(CONFIG)):
+        with pytest.raises(ConfigError, match="model=.*must be a FlaxViTClsForImageClassification"):
+            FlaxTrainer(wrong, arguments, ROWS)
+    with pytest.raises(ConfigError, match="callbacks=.*must be a list"):
+        FlaxTrainer(model, arguments, ROWS, callbacks=EarlyStoppingCallback())
+    with pytest.raises(ConfigError, match="compute_metrics='accuracy': must be a function"):
+        FlaxTrainer(model, arguments, ROWS, compute_metrics="accuracy")
+
+
+def test_a_run_that_would_fail_later_is_refused_before_its_first_step(tmp_path):
+    class Started(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            raise AssertionError
+
+    late = [Started(), EarlyStoppingCallback(2)]
+    with pytest.raises(ConfigError, match="eval_strategy='no': EarlyStoppingCallback needs evaluations"):
+        trainer(tmp_path, callbacks=late).train()
+    with pytest.raises(ConfigError, match="metric_for_best_model='f1': must be one of loss, accuracy"):
+        trainer(tmp_path, callbacks=late, eval_strategy="epoch", metric_for_best_model="f1").train()
+    run = trainer(tmp_path, callbacks=late, eval_strategy="epoch")
+    run.eval_dataset = None
+    with pytest.raises(ConfigError, match="eval_dataset=None: is needed for eval_strategy='epoch'"):
+        run.train()
+
+
+def test_a_bar_is_for_terminals_and_logs_go_above_it(tmp_path, monkeypatch, capsys):
+    def names(**changes):
+        return {type(one).__name__ for one in trainer(tmp_path, **changes).callback_handler.callbacks}
+
+    assert "LogLinesCallback" in names()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert "LogLinesCallback" in names(disable_tqdm=True)
+    assert "ImagesPerSecondCallback" in names()
+    run = trainer(tmp_path)
+    run.state.max_steps = 3
+    run._call("on_train_begin")
+    run.log({"loss": 0.5})
+    run._call("on_train_end")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "step 0/3, epoch 0: training: loss 0.5\n" in shown.err
+
+
+def test_a_report_that_cannot_be_made_is_refused_by_name(tmp_path, monkeypatch):
+    def fails(names):
+        raise RuntimeError("TensorBoardCallback requires tensorboard to be installed")
+
+    monkeypatch.setattr("modeling_vit_cls.training.callbacks.get_reporting_integration_callbacks", fails)
+    with pytest.raises(ConfigError, match="report_to='tensorboard': .*pip install tensorboardX"):
+        trainer(tmp_path, report_to="tensorboard")
+
+
+def test_metrics_and_state_are_written_as_transformers_writes_them(tmp_path, capsys):
+    run = trainer(tmp_path)
+    run.save_metrics("train", {"train_loss": 0.5, "epoch": 1.0})
+    run.save_metrics("eval", {"eval_accuracy": 0.25, "epoch": 2.0})
+    run.save_metrics("test", {"test_accuracy": 0.125}, combined=False)
+    read = {name: json.loads((tmp_path / f"{name}_results.json").read_text()) for name in ("train", "eval", "all")}
+    assert read["train"] == {"train_loss": 0.5, "epoch": 1.0}
+    assert read["all"] == {"train_loss": 0.5, "eval_accuracy": 0.25, "epoch": 2.0}
+    assert (tmp_path / "test_results.json").exists()
+    run.log_metrics("eval", {"eval_accuracy": 0.123456, "eval_runtime": 61.5})
+    assert capsys.readouterr().out == (
+        "***** eval metrics *****\n  eval_accuracy =     0.1235\n  eval_runtime  = 0:01:01.50\n"
+    )
+    run.save_state()
+    assert json.loads((tmp_path / "trainer_state.json").read_text())["global_step"] == 0
+    for text in ("[", "[1]"):
+        (tmp_path / "all_results.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"all_results\.json"):
+            run.save_metrics("train", {"train_loss": 0.5})
+
+
+def test_a_trainer_writes_its_card_and_pushes_in_one_commit(tmp_path, hub, caplog):
+    caplog.set_level(logging.ERROR)
+    run = trainer(tmp_path / "run", hub_model_id="trainer/reports")
+    pushed = run.push_to_hub("First", private=True)
+    repository = hub.repositories["trainer/reports"]
+    assert pushed.repo_id == "trainer/reports"
+    files = repository.commits[repository.refs["main"]]
+    assert {"config.json", "model.safetensors", "README.md", "trainer_state.json"} <= set(files)
+    assert b"trainer/reports" in files["README.md"]
+    assert len(repository.history) == 2  # the empty one, and this
+    for name in ("license", "tags", "finetuned_from"):
+        with pytest.raises(ConfigError, match=f"{name}=.*the card is written from"):
+            run.create_model_card(**{name: "a"})
+    with pytest.raises(ConfigError, match="blocking=False"):
+        run.push_to_hub(blocking=False)
