@@ -119,6 +119,8 @@ def _meaning(config: ViTClsConfig, name: str) -> Any:
         return config.has_distillation_head
     if name == "layer_scale_init_value":
         return config.layer_scale_init_value is not None
+    if name == "ignore_border":  # at the configured size; elsewhere the target has its own rule
+        return config.ignore_border and any(side % config.patch_size for side in config.image_hw)
     used_by = {"rope_theta": "rope", "position_embedding_tokens": "learned", "position_interpolation": "learned"}
     return getattr(config, name) if config.position_embedding == used_by.get(name, config.position_embedding) else None
 

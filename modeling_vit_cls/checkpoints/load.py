@@ -81,11 +81,15 @@ def open_checkpoint(path: Path) -> Source:
 
 
 def _with_border(ours: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a foreign checkpoint; what fills no patch is ignored by all the libraries that it may come from."""
+    """Fields of a foreign checkpoint; at the configured size all libraries ignore what fills no patch.
+
+    A family that says `ignore_border` itself does so at any size.
+    """
     size, patch = ours.get("image_size", 224), side_of(ours.get("patch_size", 16))
     sides = size if isinstance(size, list | tuple) else [size]
     whole = isinstance(patch, int) and patch > 0 and all(isinstance(side, int) for side in sides)
-    return ours | {"patch_size": patch, "ignore_border": whole and any(side % patch for side in sides)}
+    border = whole and any(side % patch for side in sides)
+    return ours | {"patch_size": patch, "ignore_border": ours.get("ignore_border", False) or border}
 
 
 def is_foreign(path: Path) -> bool:

@@ -14,14 +14,14 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..processing import ViTClsImageProcessor
 from ..programs import is_program_file
-from .loading import processor_of
+from .processor_files import PROCESSOR_FILE, AnyProcessor, processor_fields, processor_of
 
 
 def write_checkpoint(
     folder: Path,
     config: ViTClsConfig,
     tensors: Mapping[str, Any],
-    image_processor: ViTClsImageProcessor | None,
+    image_processor: AnyProcessor,
     max_shard_size: int | str,
     allow_nonfinite: bool,
     also: Callable[[Path], None] = lambda _: None,
