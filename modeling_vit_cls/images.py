@@ -160,7 +160,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """An image with transparency laid on white, a few rows at a time: RGBA of all of it would take four times as much."""
+    """An image with transparency laid on white, a few rows at a time: less memory than all at once."""
     rgb = Image.new("RGB", image.size, "white")
     rows = max(1, _BLOCK // image.width)
     for top in range(0, image.height, rows):

@@ -109,7 +109,7 @@ class ViTClsImageProcessor(BaseImageProcessor):
         return (last["height"], last["width"]) if "height" in last else None
 
     def emits(self, config: ViTClsConfig) -> bool:
-        """Whether this processor's pixels have the channels and the size that a config's model takes."""
+        """Whether this processor's pixels have the channels and the size of a config."""
         return self.output_hw in (config.image_hw, None) and len(self.image_mean) == config.num_channels
 
     @classmethod

@@ -161,6 +161,8 @@ _IN_4: dict[str, Fields] = {
 }
 _PLAIN = {"do_resize": True, "resample": 3, "do_center_crop": False, "crop_size": None, "do_rescale": True}
 _PLAIN |= {"rescale_factor": 1 / 255, "do_normalize": True}
+# What null stands for, which is not the same as leaving a field out; elsewhere it is.
+_NULL = {"do_resize": False, "do_center_crop": False, "do_rescale": False, "do_normalize": False, "resample": 2}
 
 
 def our_fields(given: Mapping[str, Any], unnamed: str = OURS) -> Fields:
@@ -182,7 +184,8 @@ def our_fields(given: Mapping[str, Any], unnamed: str = OURS) -> Fields:
     kind, is_4 = CLASSES[name], transformers.__version__.startswith("4.")
     _refuse_unknown(given, kind.knows)
     defaults = {**_PLAIN, **kind.defaults, **(_IN_4.get(name, {}) if is_4 else {})}
-    fields = {field: _or(given.get(field), defaults[field]) for field in _FIELDS}
+    null = {field: _NULL[field] for field in _NULL if field in given}
+    fields = {field: _or(given.get(field), {**defaults, **null}[field]) for field in _FIELDS}
     if is_4 and not kind.crops:
         fields["do_center_crop"] = False
     if fields["do_center_crop"] and fields["crop_size"] is None:
@@ -195,7 +198,7 @@ def our_fields(given: Mapping[str, Any], unnamed: str = OURS) -> Fields:
 
 
 def class_of(given: Mapping[str, Any]) -> str | None:
-    """The class that a file names, as transformers 5 spells it: without Fast, Pil or FeatureExtractor; None for none."""
+    """The class that a file names, as transformers 5 spells it, without Fast or FeatureExtractor; None for none."""
     name = given.get("image_processor_type") or given.get("feature_extractor_type")
     if name is None:
         if "AutoImageProcessor" in (given.get("auto_map") or {}):

@@ -45,14 +45,14 @@ def _parameter_shapes(module_class: type[nn.Module], config_json: str) -> tuple[
 class Source(NamedTuple):
     """A checkpoint as it lies there: family, our config of it, tensors by canonical name, unread.
 
-    `processor` holds the image processor's fields that the family or the config.json gives.
+    `processor` holds the image processor's fields that the family or the config.json gives, or why it gives none.
     """
 
     path: Path
     family: Family
     config: ViTClsConfig
     tensors: dict[str, Tensor]
-    processor: dict[str, Any]
+    processor: dict[str, Any] | CheckpointError
 
 
 def open_checkpoint(path: Path) -> Source:
@@ -71,11 +71,15 @@ def open_checkpoint(path: Path) -> Source:
     tensors = family.convert(found)
     try:
         config = ViTClsConfig.from_dict(_with_border(family.fields(fields, tensors)))
-        processor = family.processor(fields, config)
     except (ConfigError, CheckpointError) as error:
         raise CheckpointError(f"{file if fields else path}, {family.name}: {error}") from error
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:  # any JSON may stand there
         raise CheckpointError(f"{file}, {family.name}: has fields of the wrong kind ({shorten(error)})") from error
+    processor: dict[str, Any] | CheckpointError
+    try:
+        processor = family.processor(fields, config)
+    except (CheckpointError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        processor = CheckpointError(f"{file}, {family.name}: {error}")
     config.architectures = fields.get("architectures", config.architectures)
     return Source(path, family, config, tensors, processor)
 

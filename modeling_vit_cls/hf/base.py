@@ -27,6 +27,7 @@ from ..checkpoints.report import LoadReport
 from ..checkpoints.tensor import to_device
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
+from ..fitting import interpolates
 from ..processing import ViTClsImageProcessor
 from .dtypes import cast_floating, compute_dtype
 from .loading import read_model
@@ -116,7 +117,7 @@ class FlaxPreTrainedModel(_Upstream):
     def image_processor(self) -> ViTClsImageProcessor:
         """The processor that came with the checkpoint, or the config's default; it is saved with the model.
 
-        Raises CheckpointError, naming file and field, where the checkpoint's asks for what is not done here, ConfigError
+        Raises CheckpointError, naming file and field, where the checkpoint's asks for what is not done here; ConfigError
         where it gives other channels than the model takes, and for models of other than 1 or 3 channels.
         """
         if isinstance(self._image_processor, UnreadProcessor):
@@ -131,6 +132,14 @@ class FlaxPreTrainedModel(_Upstream):
     @image_processor.setter
     def image_processor(self, image_processor: ViTClsImageProcessor) -> None:
         self._image_processor = image_processor
+
+    def interpolates(self, processor: ViTClsImageProcessor) -> bool:
+        """Whether the pixels of a processor need `interpolate_pos_encoding=True` in a call, and are to be taken.
+
+        True where its size is not the config's, for the model's own processor and with `dynamic_image_size`. Raises
+        ConfigError for a size that cannot be cut into patches.
+        """
+        return interpolates(self.config, self._image_processor, processor)
 
     @property
     def module(self) -> nn.Module:

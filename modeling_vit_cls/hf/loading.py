@@ -12,7 +12,7 @@ from ..checkpoints.load import Source, checked_tensors, open_checkpoint
 from ..checkpoints.report import LoadReport
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, shorten
-from .processor_files import read_processor
+from .processor_files import interpolated_in_calls, read_processor
 
 # What transformers' Auto classes pass along beside the config's overrides; none has a meaning here: files say
 # themselves what they are, and no code is ever taken from a repository.
@@ -41,6 +41,7 @@ def read_model(
     tensors, missing = checked_tensors(source, allow_missing)
     report = LoadReport(missing_keys=[name for name in missing if name in map(canonical, model._shapes)])
     report.verified_keys += [name for name, tensor in tensors.items() if tensor.digest is not None]
+    report.interpolated_keys += interpolated_in_calls(model)
     report.converted_keys += [] if source.family is NATIVE else list(tensors)
     try:
         return model, model.take_over(tensors, source.config, report, ignore_mismatched_sizes), report

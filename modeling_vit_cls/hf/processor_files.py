@@ -1,4 +1,4 @@
-"""The image processor of a checkpoint: which file says it, what it means, and what happens where it cannot be followed."""
+"""The image processor of a checkpoint: the file that says it, what it means, and what becomes of one not followed."""
 
 import json
 import logging
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import transformers
 
-from ..checkpoints.families.table import NATIVE
 from ..checkpoints.json_file import read_json
 from ..checkpoints.load import Source, config_file
 from ..configuration_vit_cls import ViTClsConfig
@@ -16,6 +15,7 @@ from ..errors import CheckpointError, ConfigError, shorten
 from ..processing import ViTClsImageProcessor
 from ..processor_classes import OURS, class_of
 
+_UNREAD = "unread"  # stands where a class would, and is none: what is saved with it means no processor
 logger = logging.getLogger(__name__)
 PROCESSOR_FILE, NESTED_FILE = "preprocessor_config.json", "processor_config.json"
 
@@ -51,10 +51,12 @@ def read_processor(source: Source, target: ViTClsConfig) -> AnyProcessor:
         if not fields and not source.processor:
             return None
         processor = _processor(source, file, fields)
-    except CheckpointError as error:
+        return processor if source.config.image_hw == target.image_hw else processor.at_size(target.image_hw)
+    except (CheckpointError, ConfigError) as error:
         logger.warning("%s; the model is loaded, its image_processor cannot be used", error)
+        if not (fields.get("image_processor_type") or fields.get("feature_extractor_type")):
+            fields = {**fields, "image_processor_type": source.family.processor_class or _UNREAD}
         return UnreadProcessor(str(error), fields)
-    return processor if source.config.image_hw == target.image_hw else processor.at_size(target.image_hw)
 
 
 def processor_fields(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -64,14 +66,19 @@ def processor_fields(path: Path) -> tuple[Path, dict[str, Any]]:
     transformers prefers is taken. Raises CheckpointError for files that are not JSON objects.
     """
     file, nested = (config_file(path).with_name(name) for name in (PROCESSOR_FILE, NESTED_FILE))
-    in_processor = read_json(nested).get("image_processor")
-    if in_processor is not None and not isinstance(in_processor, dict):
-        raise CheckpointError(f"{nested}: image_processor={shorten(in_processor)} must be an object of fields")
-    own = read_json(file)
+    in_processor, own = nested_processor(nested), read_json(file)
     prefers_nested = not transformers.__version__.startswith("4.")
     if in_processor and (prefers_nested or not own):
         return nested, in_processor
     return file, own
+
+
+def nested_processor(file: Path) -> dict[str, Any]:
+    """The image processor's fields in a `processor_config.json`, which may hold a tokenizer's alone."""
+    fields = read_json(file).get("image_processor") or {}
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{file}: image_processor={shorten(fields)} must be an object of fields")
+    return fields
 
 
 def processor_of(fields: Mapping[str, Any], file: Path, unnamed: str = OURS) -> ViTClsImageProcessor:
@@ -90,6 +97,22 @@ def _processor(source: Source, file: Path, fields: dict[str, Any]) -> ViTClsImag
         raise CheckpointError(f"{file}: {error}") from error
     if fields and is_whole:
         return processor_of(fields, file, source.family.processor_class or OURS)
+    if isinstance(source.processor, CheckpointError):
+        raise source.processor
     default = ViTClsImageProcessor.for_config(source.config)
     processor = processor_of({**default.to_dict(), **source.processor}, config_file(source.path))
     return processor_of({**processor.to_dict(), **fields}, file) if fields else processor
+
+
+def interpolated_in_calls(model: Any) -> list[str]:
+    """Names of the parameters that are resampled for what the model's own processor gives; logs why."""
+    processor, config = model._image_processor, model.config
+    if not isinstance(processor, ViTClsImageProcessor) or config.position_embedding != "learned":
+        return []
+    try:
+        if not model.interpolates(processor):
+            return []
+    except ConfigError as error:
+        logger.warning("%s", error)
+        return []
+    return ["embeddings.position_embedding.embedding"]

@@ -9,7 +9,17 @@ import numpy as np
 from ...configuration_vit_cls import ViTClsConfig
 from ..tensor import Tensor
 from .layouts import Layout, conv, linear, norm, qkv, tokens
-from .table import BICUBIC, Export, Family, always, common_fields, has_classifier, labels, side_of, square
+from .table import (
+    BICUBIC,
+    Export,
+    Family,
+    always,
+    common_fields,
+    has_classifier,
+    labels,
+    side_of,
+    square,
+)
 
 _COPIED = [
     "hidden_size",

@@ -14,7 +14,7 @@ from ..tensor import Tensor
 from .layouts import Layout, Layouts
 
 BICUBIC = {"resample": 3}
-ANY_SIZE = {"dynamic_image_size": True, "ignore_border": True}  # what torch's Conv2d and resampling do unasked
+ANY_SIZE = {"dynamic_image_size": True, "ignore_border": True}  # a torch Conv2d and a resampling, nothing checked
 _DINOV2_SIZE = (518, 518)  # of training; all that was published of it was measured at 224 pixels
 
 _OUTSIDE = ("classifier.", "distillation_classifier.", "projection.")  # what no library puts under its prefix
