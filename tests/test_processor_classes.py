@@ -31,7 +31,7 @@ COMPARED = sorted(set(CLASSES) - NOT_COMPARED - ({"ChineseCLIPImageProcessor"} i
 
 @pytest.fixture(autouse=True, scope="module")
 def quiet():
-    """transformers says for each processor that torchvision is missing."""
+    """Not a line for each processor that torchvision is missing."""
     level = logging.getLogger("transformers").level
     transformers.utils.logging.set_verbosity_error()
     yield

@@ -17,7 +17,8 @@ class LoadReport(Mapping[str, list[str]]):
     are not used by this class or readout, `converted_keys` are named or laid out in another library's way in the files,
     `cast_keys` are of another type there (float64, held as float32), `interpolated_keys` were resampled to another
     size, or are in each call, where the image processor's size is not the config's. `changed_fields` are those of the
-    config that change what the backbone computes with the same weights. `verified_keys` were compared with the digests of the file; a file of another library has none.
+    config that change what the backbone computes with the same weights. `verified_keys` were compared with the digests
+    of the file; a file of another library has none.
     """
 
     missing_keys: list[str] = field(default_factory=list)

@@ -117,7 +117,7 @@ class FlaxPreTrainedModel(_Upstream):
     def image_processor(self) -> ViTClsImageProcessor:
         """The processor that came with the checkpoint, or the config's default; it is saved with the model.
 
-        Raises CheckpointError, naming file and field, where the checkpoint's asks for what is not done here; ConfigError
+        Raises CheckpointError, naming file and field, where the checkpoint's asks for what is not done; ConfigError
         where it gives other channels than the model takes, and for models of other than 1 or 3 channels.
         """
         if isinstance(self._image_processor, UnreadProcessor):

@@ -55,7 +55,8 @@ def read_processor(source: Source, target: ViTClsConfig) -> AnyProcessor:
     except (CheckpointError, ConfigError) as error:
         logger.warning("%s; the model is loaded, its image_processor cannot be used", error)
         if not (fields.get("image_processor_type") or fields.get("feature_extractor_type")):
-            fields = {**fields, "image_processor_type": source.family.processor_class or _UNREAD}
+            meant = source.family.processor_class if fields else None  # of a file that is not JSON nothing is known
+            fields = {**fields, "image_processor_type": meant or _UNREAD}
         return UnreadProcessor(str(error), fields)
 
 
