@@ -15,6 +15,7 @@ from .errors import BadImageError, shorten
 # the world and have decoders that few people test. An icon (ICO) may hold an image of another size than it says.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 MAX_PIXELS = 100_000_000  # more is a decompression bomb, or a picture to be tiled by its owner
+MAX_SIDE = 65_536  # pixels; a row of a PNG may be longer, and a column of it takes seconds to decode
 MAX_BYTES = 640_000_000  # of memory for one image until it is RGB: a JPEG of 64 megapixels, a WEBP of 32
 # Bytes a pixel that a decoder takes at its peak, measured, beside or with the image; others decode row by row.
 _DECODERS = {"WEBP": 20, "AVIF": 13, "JPEG2000": 26, "TIFF": 12, "GIF": 9}
@@ -142,6 +143,8 @@ def _check_size(image: Image.Image) -> None:
         raise BadImageError(f"is empty: {image.width} x {image.height} pixels")
     if pixels > MAX_PIXELS:
         raise BadImageError(f"has {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS:,}")
+    if max(image.size) > MAX_SIDE:
+        raise BadImageError(f"has {image.width} x {image.height} pixels, over the limit of {MAX_SIDE:,} a side")
     if not isinstance(image, ImageFile.ImageFile) or (not image.tile and getattr(image, "_im", None) is not None):
         return  # it is decoded already
     if image.format not in FORMATS:
