@@ -60,7 +60,7 @@ class ImageClassificationPipeline:
             self.batch_size - len(pixels) if len(pixels) > 1 else 0
         )  # two compiled shapes: one image, a full batch
         pixels = np.pad(pixels, ((0, padding), (0, 0), (0, 0), (0, 0)))
-        size = {"interpolate_pos_encoding": self.model.interpolates(self.processor)}
+        size: dict[str, Any] = {"interpolate_pos_encoding": self.model.interpolates(self.processor)}
         scores = np.asarray(jax.nn.softmax(self.model(pixels, return_dict=True, **size).logits))[: len(images)]
         labels: Any = self.model.config.id2label
         for row in scores:

@@ -16,6 +16,7 @@ from modeling_vit_cls.processing import whole_patches
 from modeling_vit_cls.processor_classes import CLASSES
 
 IS_4 = transformers.__version__.startswith("4.")
+ON_PILLOW: dict = {"use_fast": False} if IS_4 else {"backend": "pil"}  # whether torchvision is there or not
 LAYOUT = {"input_data_format": "channels_last"} if IS_4 else {}  # which 4.57 would guess, wrong for one row of pixels
 # Photographs, and what rounding goes wrong on: odd, narrow, one pixel high, smaller than the crop, saturated noise.
 SIZES = [(211, 317), (317, 211), (224, 224), (97, 260), (31, 17), (1, 40), (256, 255)]
@@ -48,7 +49,7 @@ def folder(tmp_path_factory):
 
 def theirs(folder, fields):
     (folder / "preprocessor_config.json").write_text(json.dumps(fields))
-    return AutoImageProcessor.from_pretrained(folder)
+    return AutoImageProcessor.from_pretrained(folder, **ON_PILLOW)
 
 
 def assert_same_pixels(folder, fields, unnamed="ViTImageProcessor", images=IMAGES):

@@ -63,7 +63,8 @@ def benchmark(
     processor = processor or model.image_processor
     if processor.output_hw is None:  # each image has a size of its own
         batch_size = 1
-    shape, size = _shape(model, processor), {"interpolate_pos_encoding": model.interpolates(processor)}
+    shape = _shape(model, processor)
+    size: dict[str, Any] = {"interpolate_pos_encoding": model.interpolates(processor)}
     jax.block_until_ready(model(jnp.zeros((batch_size, *shape)), return_dict=True, **size).logits)
     start = time.perf_counter()
     batches = _batches(dataset, processor, shape, batch_size, on_bad_image == "skip")
