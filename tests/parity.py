@@ -114,7 +114,7 @@ def test_processors_on_torchvision_differ_by_two_of_255(name):
         got = theirs(image, return_tensors="pt")["pixel_values"].numpy()
         difference = abs(got - ours(image)["pixel_values"]) * min(ours.image_std) * 255
         assert difference.max() < 2.01
-        assert difference.mean() < (0.5 if name == "DINOv3ViTImageProcessor" else 0.02)
+        assert difference.mean() < (0.5 if name == "DINOv3ViTImageProcessor" else 0.05)
 
 
 def test_timm_prepares_images_as_we_do(tmp_path):
