@@ -50,8 +50,7 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
                 logger.warning("%s: %s is not the same there", folder, said)
             return
         processor = processor if processor is None else of_one_size(processor, config)
-        image_hw = processor.output_hw if processor and model.interpolates(processor) else None
-        size = image_hw or config.image_hw
+        size = processor.output_hw if processor and model.interpolates(processor) else None
         if to == "onnx":
             write_onnx(build / PROGRAMS[to], model.module, model.params, config, size)
         else:

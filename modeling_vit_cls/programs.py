@@ -33,7 +33,7 @@ def is_program_file(name: str) -> bool:
 
 
 def write_stablehlo(
-    file: Path, module: nn.Module, params: Any, config: ViTClsConfig, image_hw: tuple[int, int]
+    file: Path, module: nn.Module, params: Any, config: ViTClsConfig, image_hw: tuple[int, int] | None = None
 ) -> None:
     """`{parameter: array}`, pixels (B, C, H, W) -> `{output: array}`, written for CPU, CUDA and TPU by jax.export.
 
@@ -56,7 +56,9 @@ def write_stablehlo(
     file.write_bytes(export(tensors, _pixels(config, image_hw)).serialize())
 
 
-def write_onnx(file: Path, module: nn.Module, params: Any, config: ViTClsConfig, image_hw: tuple[int, int]) -> None:
+def write_onnx(
+    file: Path, module: nn.Module, params: Any, config: ViTClsConfig, image_hw: tuple[int, int] | None = None
+) -> None:
     """Pixels (B, C, H, W) -> the outputs by name, in float32 whatever type the model stores or computes in.
 
     Weights over 2 GiB, which one ONNX file cannot hold, go to `{file}.data` beside it, where runtimes look for them.
@@ -115,10 +117,10 @@ def _flat(params: Any) -> dict[str, Any]:
     return flatten_dict(unfreeze(params), sep=".")
 
 
-def _pixels(config: ViTClsConfig, image_hw: tuple[int, int]) -> jax.ShapeDtypeStruct:
-    """Shape and type of a batch whose size is free."""
+def _pixels(config: ViTClsConfig, image_hw: tuple[int, int] | None = None) -> jax.ShapeDtypeStruct:
+    """Shape and type of a batch whose size is free, of images of the config's size if no other is given."""
     (batch,) = jax.export.symbolic_shape("batch")
-    return jax.ShapeDtypeStruct((batch, config.num_channels, *image_hw), jnp.float32)
+    return jax.ShapeDtypeStruct((batch, config.num_channels, *(image_hw or config.image_hw)), jnp.float32)
 
 
 def _norm_as_one_node(call: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any) -> Any:
