@@ -69,6 +69,7 @@ RULES: dict[str, Rule] = {
     "num_channels": _integer(1, 4096),
     "patch_bias": _BOOLEAN,
     "ignore_border": _BOOLEAN,
+    "dynamic_image_size": _BOOLEAN,
     "hidden_act": _choice("gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"),
     "layer_norm_eps": _SMALL,
     "qkv_bias": _BOOLEAN,

@@ -20,6 +20,8 @@ class ViTClsConfig(PretrainedConfig):
         image_size: side of a square image, or (height, width); a multiple of `patch_size`.
         ignore_border: leave out pixels at the right and the bottom that fill no patch, as the libraries of some
             checkpoints do (SigLIP's 384 pixels in patches of 14); otherwise such a size is refused.
+        dynamic_image_size: take images of any size unasked and resample the positions, as the libraries of some
+            checkpoints do (DINOv2, DINOv3); otherwise a call needs interpolate_pos_encoding=True for another size.
         hidden_act: "gelu" is the exact one (erf), "gelu_pytorch_tanh" its tanh approximation.
         key_bias: bias of the key projection; None means the same as `qkv_bias`.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first (Huang et al. 2016).
@@ -59,6 +61,7 @@ class ViTClsConfig(PretrainedConfig):
         num_channels: int = 3,
         patch_bias: bool = True,
         ignore_border: bool = False,
+        dynamic_image_size: bool = False,
         hidden_act: Literal["gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"] = "gelu",
         layer_norm_eps: float = 1e-6,
         qkv_bias: bool = True,

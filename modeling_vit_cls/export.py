@@ -12,6 +12,7 @@ from .checkpoints.export import TARGETS, write_foreign
 from .checkpoints.folder import replace_folder, to_path
 from .checkpoints.weights import is_checkpoint_file, write_weights
 from .errors import CheckpointError, ConfigError
+from .fitting import of_one_size
 from .hf.base import FlaxPreTrainedModel
 from .hf.saving import config_to_save
 from .programs import PROGRAMS, is_program_file, write_onnx, write_stablehlo
@@ -48,10 +49,12 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
             for said in other:
                 logger.warning("%s: %s is not the same there", folder, said)
             return
+        processor = processor if processor is None else of_one_size(processor, config)
+        size = processor.output_hw if processor and model.interpolates(processor) else None
         if to == "onnx":
-            write_onnx(build / PROGRAMS[to], model.module, model.params, config)
+            write_onnx(build / PROGRAMS[to], model.module, model.params, config, size)
         else:
-            write_stablehlo(build / PROGRAMS[to], model.module, model.params, config)
+            write_stablehlo(build / PROGRAMS[to], model.module, model.params, config, size)
             write_weights(build, tensors, config=config)
         config.to_json_file(build / "config.json")
         if processor is not None:

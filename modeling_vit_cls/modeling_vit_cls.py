@@ -39,7 +39,8 @@ class _FlaxViTCls(FlaxPreTrainedModel):
             output_attentions: also return L attention maps (B, heads, T, T).
             output_hidden_states: also return L + 1 hidden states (B, T, D), the encoder's input first.
             return_dict: False for a tuple.
-            interpolate_pos_encoding: take any image size that is a multiple of `patch_size`.
+            interpolate_pos_encoding: take any image size that is a multiple of `patch_size`, as a model with
+                `dynamic_image_size` does unasked.
 
         Raises BadImageError, saying what was expected and what came, for pixels of a wrong rank, layout, size or type.
         """
@@ -170,7 +171,7 @@ def check_pixels(pixel_values: Any, config: ViTClsConfig, any_size: bool = False
         raise BadImageError(f"{got}: {hint or 'axis 1 holds the channels'}")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise BadImageError(f"{got}: use ViTClsImageProcessor, which scales and normalises 0..255 to floats")
-    if any_size:
+    if any_size or config.dynamic_image_size:
         if min(shape[2:]) < patch:
             raise BadImageError(f"{got}: height and width must be at least patch_size={patch}")
         if not config.ignore_border and (shape[2] % patch or shape[3] % patch):

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .modeling_vit_cls import FlaxViTClsForImageClassification
+from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
 
 try:
     from matplotlib import style
@@ -75,35 +75,46 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> 
     return file.getvalue()
 
 
-def attention_maps(model: FlaxViTClsForImageClassification, images: Sequence[Any]) -> bytes:
+def attention_maps(model: FlaxViTClsForImageClassification | FlaxViTClsModel, images: Sequence[Any]) -> bytes:
     """Up to 8 images (path, PIL, array) -> each above what the last block attends to; the mean over its heads.
 
     Of a readout that reads [CLS], the attention of [CLS] to each patch; of the others, what each patch receives from
-    the patches on average. Brighter is more, each map on its own scale.
+    the patches on average. Brighter is more, each map on its own scale. A classifier's images have the best label.
     """
-    c, processor = model.config, model.image_processor
-    pixels = np.asarray(processor(list(images[:_MOST_IMAGES]))["pixel_values"])
-    outputs = model(pixels, output_attentions=True, return_dict=True)
-    attention = np.asarray(outputs.attentions[-1], np.float32).mean(axis=1)[:, :, c.num_prefix_tokens :]  # (B, T, N)
-    reads_cls = c.readout in ("cls", "cls_mean")
-    weights = attention[:, 0] if reads_cls else attention[:, c.num_prefix_tokens :].mean(axis=1)
-    maps = weights.reshape(len(weights), pixels.shape[2] // c.patch_size, pixels.shape[3] // c.patch_size)
-    scores = np.asarray(jax.nn.softmax(outputs.logits))
-    labels: Any = c.id2label
-    shown = np.clip(_without_normalisation(pixels, processor), 0, 1)
+    reads_cls, shown, maps, names = model.config.readout in ("cls", "cls_mean"), [], [], []
+    for image in images[:_MOST_IMAGES]:  # each alone: their sizes may differ
+        one = _attention(model, image, reads_cls)
+        for column, value in zip((shown, maps, names), one):
+            column.append(value)
 
     with _figure(max(1.7 * len(maps), 3.4), 4.2) as (figure, file):
         query = "from [CLS] to each patch" if reads_cls else "that each patch receives on average"
         figure.suptitle(f"Attention {query}: last layer, mean over heads", fontsize=9)
         for column, axes in enumerate(figure.subplots(2, len(maps), squeeze=False).T):
-            best = int(scores[column].argmax())
-            name = _text(_cut(labels[best], 16), f"class {best}")
-            axes[0].set_title(f"{name} {scores[column, best]:.2f}", fontsize=8, parse_math=False)
+            axes[0].set_title(names[column], fontsize=8, parse_math=False)
             axes[0].imshow(shown[column], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes[1].imshow(maps[column], cmap=_MAP, interpolation="nearest")
             for each in axes:
                 each.set_axis_off()
     return file.getvalue()
+
+
+def _attention(model: Any, image: Any, reads_cls: bool) -> tuple[np.ndarray, np.ndarray, str]:
+    """An image as the model sees it (H, W, C), its attention (h, w), and its label; a backbone has none."""
+    c, processor = model.config, model.image_processor
+    pixels = np.asarray(processor([image])["pixel_values"])
+    size = {"interpolate_pos_encoding": model.interpolates(processor)}
+    outputs = model(pixels, output_attentions=True, return_dict=True, **size)
+    attention = np.asarray(outputs.attentions[-1], np.float32)[0].mean(axis=0)[:, c.num_prefix_tokens :]  # (T, N)
+    weights = attention[0] if reads_cls else attention[c.num_prefix_tokens :].mean(axis=0)
+    shown = np.clip(_without_normalisation(pixels, processor), 0, 1)[0]
+    logits = getattr(outputs, "logits", None)
+    title = ""
+    if logits is not None:
+        scores = np.asarray(jax.nn.softmax(logits[0]))
+        best = int(scores.argmax())
+        title = f"{_text(_cut(c.id2label[best], 16), f'class {best}')} {scores[best]:.2f}"
+    return shown, weights.reshape(pixels.shape[2] // c.patch_size, -1), title
 
 
 @contextmanager

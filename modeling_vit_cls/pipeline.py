@@ -36,6 +36,8 @@ class ImageClassificationPipeline:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError("batch_size", batch_size, "must be a positive integer")
         self.model, self.processor, self.batch_size = model, processor or model.image_processor, batch_size
+        if self.processor.output_hw is None:  # each image has a size of its own
+            self.batch_size = 1
 
     def __call__(self, images: Any, top_k: int | None = None) -> list[list[Prediction]]:
         """Path, PIL image, array (uint8), or a list of them -> for each the labels and scores, best first.
@@ -58,7 +60,8 @@ class ImageClassificationPipeline:
             self.batch_size - len(pixels) if len(pixels) > 1 else 0
         )  # two compiled shapes: one image, a full batch
         pixels = np.pad(pixels, ((0, padding), (0, 0), (0, 0), (0, 0)))
-        scores = np.asarray(jax.nn.softmax(self.model(pixels, return_dict=True).logits))[: len(images)]
+        size: dict[str, Any] = {"interpolate_pos_encoding": self.model.interpolates(self.processor)}
+        scores = np.asarray(jax.nn.softmax(self.model(pixels, return_dict=True, **size).logits))[: len(images)]
         labels: Any = self.model.config.id2label
         for row in scores:
             yield [{"label": labels[int(i)], "score": float(row[i])} for i in np.argsort(-row)[:top_k]]

@@ -1,88 +1,22 @@
 """The image processor: images of any kind -> pixel_values (B, C, H, W) float32."""
 
-import os
+import math
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature
 
 from .configuration_vit_cls import ViTClsConfig
-from .errors import BadImageError, ConfigError, shorten
+from .errors import BadImageError, ConfigError
+from .images import load_image
+from .processor_classes import OURS, our_fields
 
-MAX_PIXELS = 100_000_000  # more is a decompression bomb, or a picture to be tiled by its owner
-BROKEN_IMAGE = (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError)
+_MAX_RESIZED = 25_000_000  # pixels of a resized image, and of its half-way state: 100 MB each
 
-
-def load_image(image: Any) -> Image.Image:
-    """A path, PIL image or array to an upright RGB image of 8 bits a channel.
-
-    Arrays are uint8 or uint16, (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels. Transparency is laid on white,
-    16 bits are scaled to 8, CMYK and palettes are converted, the EXIF orientation is applied, and of an animation the
-    first frame is taken. Raises BadImageError, naming the file, for whatever is not an image.
-    """
-    name = shorten(os.fspath(image), 500)[1:-1] if isinstance(image, str | os.PathLike) else type(image).__name__
-    try:
-        if isinstance(image, str | os.PathLike):
-            if str(image).startswith(("http://", "https://")):
-                raise BadImageError("is an address; images are read from files: download it first")
-            with Image.open(image) as opened:
-                opened.seek(0)
-                return _upright_rgb(opened)
-        return _upright_rgb(image if isinstance(image, Image.Image) else _from_array(np.asarray(image)))
-    except BadImageError as error:
-        raise BadImageError(f"{name}: {error}") from error
-    except FileNotFoundError as error:
-        raise BadImageError(f"{name}: there is no such file") from error
-    except BROKEN_IMAGE as error:
-        raise BadImageError(f"{name}: cannot be read as an image ({error})") from error
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype not in (np.uint8, np.uint16):
-        remedy = "scale it to 0..255 and cast it to uint8, so that its range is known"
-        raise BadImageError(f"expected an array of uint8 or uint16, got {array.dtype} {array.shape}: {remedy}")
-    if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
-        array = array.transpose(1, 2, 0)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise BadImageError(f"expected (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {array.shape}")
-    if array.dtype == np.uint16:
-        array = _to_8_bits(array)
-    return Image.fromarray(array)
-
-
-def _to_8_bits(array: np.ndarray) -> np.ndarray:
-    """0..65535 to 0..255, rounded."""
-    return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    if 0 in image.size:
-        raise BadImageError(f"is empty: {image.width} x {image.height} pixels")
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImageError(f"has {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS:,}")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":  # Pillow's own conversion would clip to white
-        array = np.asarray(image)
-        if array.min() < 0 or array.max() > 65535:
-            raise BadImageError(f"has values from {array.min()} to {array.max()}, expected 16 bits: 0 to 65535")
-        image = Image.fromarray(_to_8_bits(array))
-    elif image.mode == "F":
-        raise BadImageError("holds floating-point values of unknown range: scale it to 8 or 16 bits")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-_SIZES = ({"height", "width"}, {"shortest_edge"}, {"min_height", "min_width"})
+_SIZES = ({"height", "width"}, {"shortest_edge"}, {"min_height", "min_width"}, {"max_num_patches", "patch_size"})
 _FLAGS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
-# What other processors do to pixels and this one does not: a file that asks for it is refused.
-_NOT_DONE = ("crop_pct", "do_pad", "do_flip_channel_order", "rescale_offset", "do_thumbnail", "do_align_long_axis")
 
 
 def _is_number(value: Any, low: float, high: float = 1e9) -> bool:
@@ -119,11 +53,14 @@ class ViTClsImageProcessor(BaseImageProcessor):
     Args:
         size: {"height", "width"} for an exact size; to keep the aspect ratio {"shortest_edge"}, or {"min_height",
             "min_width"} for the smallest size that covers both, as timm has it for images that are not square; pixels.
+            {"max_num_patches", "patch_size"} for the largest size of whole patches, at most so many, that keeps the
+            aspect ratio but for rounding up to patches: SigLIP 2 NaFlex.
         resample: PIL's number of the interpolation (2 bilinear, 3 bicubic).
         crop_size: {"height", "width"} of the central crop, taken when `do_center_crop`; black where it is larger.
         crop_rounding: whose rule says where a crop begins whose margin is odd: "transformers" or "torchvision", which
             is timm's too and is one pixel off for some.
-        image_mean, image_std: one number a channel, on the scale after rescaling. One number makes the output grey.
+        image_mean, image_std: one number a channel, on the scale after rescaling. One number makes the output grey,
+            before resizing, as timm's loader does for models of one channel; transformers has no such conversion.
     """
 
     model_input_names: ClassVar = ["pixel_values"]
@@ -172,22 +109,17 @@ class ViTClsImageProcessor(BaseImageProcessor):
         return (last["height"], last["width"]) if "height" in last else None
 
     def emits(self, config: ViTClsConfig) -> bool:
-        """Whether this processor's pixels have the channels and the size that a config's model takes."""
+        """Whether this processor's pixels have the channels and the size of a config."""
         return self.output_hw in (config.image_hw, None) and len(self.image_mean) == config.num_channels
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> "ViTClsImageProcessor":
-        """The processor of a `preprocessor_config.json` of any of transformers' classes.
+    def from_fields(cls, fields: Mapping[str, Any], unnamed: str = OURS) -> "ViTClsImageProcessor":
+        """The processor of a `preprocessor_config.json` that names one of transformers' classes, else of `unnamed`.
 
-        What acts on no pixels is left. Raises ConfigError for fields that cannot be, or that ask for what is not done.
+        A field that the file leaves out has that class's default. What acts on no pixels is left. Raises ConfigError
+        for fields that cannot be, or that ask for what is not done.
         """
-        for name in _NOT_DONE:
-            if fields.get(name):
-                raise ConfigError(
-                    name, fields[name], "is not done by ViTClsImageProcessor: prepare such pixels yourself"
-                )
-        known = {name: fields[name] for name in signature(cls.__init__).parameters if name in fields}
-        return cls(**{name: value for name, value in known.items() if value is not None})
+        return cls(**our_fields(fields, unnamed))
 
     @classmethod
     def for_config(cls, config: ViTClsConfig) -> "ViTClsImageProcessor":
@@ -233,26 +165,30 @@ class ViTClsImageProcessor(BaseImageProcessor):
 
     def resized(self, image: Image.Image) -> np.ndarray:
         """An RGB image, resized and cropped: (H, W, C) uint8, what is then scaled and normalised."""
+        if len(self.image_mean) == 1:
+            image = image.convert("L")
         if self.do_resize:
             width, height = self._target(image)
-            if width * height > MAX_PIXELS:
+            if max(width * height, width * image.height) > _MAX_RESIZED:
                 raise BadImageError(f"{image.width} x {image.height} pixels would become {width} x {height}")
             image = image.resize((width, height), self.resample)
         if self.do_center_crop:
             height, width = self.crop_size["height"], self.crop_size["width"]
             left, top = self._crop_start(image.width - width), self._crop_start(image.height - height)
             image = image.crop((left, top, left + width, top + height))
-        pixels = np.asarray(image.convert("L") if len(self.image_mean) == 1 else image)
+        pixels = np.asarray(image)
         return pixels.reshape(*pixels.shape[:2], -1)
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
-        """An RGB image to normalised pixels (C, H, W) float32."""
+        """An RGB image to normalised pixels (C, H, W) float32, looked up by value and channel."""
         pixels = self.resized(image)
+        values = np.arange(256, dtype=np.float64)
         if self.do_rescale:
-            pixels = (pixels.astype(np.float64) * self.rescale_factor).astype(np.float32)
+            values = values * self.rescale_factor
+        table = np.tile(values.astype(np.float32)[:, None], pixels.shape[2])  # (256, C)
         if self.do_normalize:
-            pixels = (pixels - np.asarray(self.image_mean, np.float32)) / np.asarray(self.image_std, np.float32)
-        return np.ascontiguousarray(pixels.astype(np.float32).transpose(2, 0, 1))
+            table = (table - np.asarray(self.image_mean, np.float32)) / np.asarray(self.image_std, np.float32)
+        return np.stack([table[:, channel][pixels[:, :, channel]] for channel in range(pixels.shape[2])])
 
     def _crop_start(self, margin: int) -> int:
         """Where a central crop begins; `margin` is what it leaves out, negative where the image is the smaller."""
@@ -267,7 +203,28 @@ class ViTClsImageProcessor(BaseImageProcessor):
         if "min_height" in self.size:
             ratio = min(image.height / self.size["min_height"], image.width / self.size["min_width"])
             return round(image.width / ratio), round(image.height / ratio)
+        if "max_num_patches" in self.size:
+            height, width = whole_patches((image.height, image.width), **self.size)
+            return width, height
         short, long = sorted((image.width, image.height))
         edge = self.size["shortest_edge"]
         other = int(edge * long / short)
         return (edge, other) if image.width <= image.height else (other, edge)
+
+
+def whole_patches(image_hw: tuple[int, int], max_num_patches: int, patch_size: int) -> tuple[int, int]:
+    """Height and width, in pixels, of the largest image of at most so many patches that keeps the aspect ratio.
+
+    Each side is rounded up to a patch. The scale is found by halving its range down to 1e-5, where SigLIP 2 stops too:
+    a finer search would give other sizes than it was trained with.
+    """
+    low, high = 1e-6, 100.0
+
+    def grid(scale: float) -> list[int]:
+        return [max(1, math.ceil(side * scale / patch_size)) for side in image_hw]
+
+    while high - low >= 1e-5:
+        middle = (low + high) / 2
+        low, high = (middle, high) if math.prod(grid(middle)) <= max_num_patches else (low, middle)
+    rows, columns = grid(low)
+    return rows * patch_size, columns * patch_size

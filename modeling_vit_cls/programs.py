@@ -1,8 +1,8 @@
 """A model as a program that runs without this package: ONNX with the weights inside, StableHLO beside the safetensors.
 
-Both take `pixel_values` (B, C, H, W) float32 of the configured size, B free, and give the same names: a classifier
-`logits` (B, K), a backbone `last_hidden_state` (B, T, D), `pooler_output` (B, F) and, where the config has a
-projection, `image_embeds` (B, E).
+Both take `pixel_values` (B, C, H, W) float32 of one size, that of the image processor, B free, and give the same names:
+a classifier `logits` (B, K), a backbone `last_hidden_state` (B, T, D), `pooler_output` (B, F) and, where the config has
+a projection, `image_embeds` (B, E).
 """
 
 from collections.abc import Callable
@@ -33,7 +33,9 @@ def is_program_file(name: str) -> bool:
     return name in (*PROGRAMS.values(), f"{PROGRAMS['onnx']}.data")
 
 
-def write_stablehlo(file: Path, module: nn.Module, params: Any, config: ViTClsConfig) -> None:
+def write_stablehlo(
+    file: Path, module: nn.Module, params: Any, config: ViTClsConfig, image_hw: tuple[int, int] | None = None
+) -> None:
     """`{parameter: array}`, pixels (B, C, H, W) -> `{output: array}`, written for CPU, CUDA and TPU by jax.export.
 
     Parameters keep their names and types in model.safetensors, products the module's `dtype`. To serve it, in a process
@@ -52,10 +54,12 @@ def write_stablehlo(file: Path, module: nn.Module, params: Any, config: ViTClsCo
 
     tensors = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in _flat(params).items()}
     export = jax.export.export(jax.jit(forward), platforms=("cpu", "cuda", "tpu"))
-    file.write_bytes(export(tensors, _pixels(config)).serialize())
+    file.write_bytes(export(tensors, _pixels(config, image_hw)).serialize())
 
 
-def write_onnx(file: Path, module: nn.Module, params: Any, config: ViTClsConfig) -> None:
+def write_onnx(
+    file: Path, module: nn.Module, params: Any, config: ViTClsConfig, image_hw: tuple[int, int] | None = None
+) -> None:
     """Pixels (B, C, H, W) -> the outputs by name, in float32 whatever type the model stores or computes in.
 
     Weights over 2 GiB, which one ONNX file cannot hold, go to `{file}.data` beside it, where runtimes look for them.
@@ -82,7 +86,7 @@ def write_onnx(file: Path, module: nn.Module, params: Any, config: ViTClsConfig)
     with jax.disable_jit():
         model: Any = to_onnx(
             forward,
-            [_pixels(config)],
+            [_pixels(config, image_hw)],
             model_name="vit_cls",
             opset=_OPSET,
             return_mode="ir",
@@ -115,10 +119,10 @@ def _flat(params: Any) -> dict[str, Any]:
     return flatten_dict(unfreeze(params), sep=".")
 
 
-def _pixels(config: ViTClsConfig) -> jax.ShapeDtypeStruct:
-    """Shape and type of a batch whose size is free."""
+def _pixels(config: ViTClsConfig, image_hw: tuple[int, int] | None = None) -> jax.ShapeDtypeStruct:
+    """Shape and type of a batch whose size is free, of images of the config's size if no other is given."""
     (batch,) = jax.export.symbolic_shape("batch")
-    return jax.ShapeDtypeStruct((batch, config.num_channels, *config.image_hw), jnp.float32)
+    return jax.ShapeDtypeStruct((batch, config.num_channels, *(image_hw or config.image_hw)), jnp.float32)
 
 
 def _as_one_node(call: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any) -> Any:

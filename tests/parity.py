@@ -24,6 +24,7 @@ from modeling_vit_cls.checkpoints.families import timm as timm_families
 from modeling_vit_cls.checkpoints.families import torchvision as torchvision_families
 from modeling_vit_cls.checkpoints.load import Source, checked_tensors
 from modeling_vit_cls.checkpoints.tensor import Tensor
+from modeling_vit_cls.processor_classes import CLASSES
 
 OURS = {"logits", "cls_logits", "distillation_logits", "last_hidden_state", "pooler_output", "image_embeds"}
 
@@ -98,6 +99,22 @@ def test_transformers_prepares_images_as_we_do(kind, tmp_path):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
     got = np.asarray(theirs(image, return_tensors="np")["pixel_values"])
     np.testing.assert_allclose(got, model.image_processor(image)["pixel_values"], atol=1 / 255 / 0.2)
+
+
+@pytest.mark.parametrize("name", sorted(set(CLASSES) - {"ViTHybridImageProcessor", "Siglip2ImageProcessor"}))
+def test_processors_on_torchvision_differ_by_two_of_255(name):
+    """Those that transformers 5 takes by default where torchvision is: another rounding of the same filter."""
+    is_4 = transformers.__version__.startswith("4.")
+    theirs = getattr(transformers, f"{name}Fast" if is_4 else name)()
+    if is_4 and name == "BeitImageProcessor":
+        pytest.skip("4.57 has other defaults in the fast class than in the slow one, which ours are")
+    ours = ViTClsImageProcessor.from_fields({"image_processor_type": name})
+    noise = np.random.default_rng(0).integers(0, 256, (211, 317, 3), dtype=np.uint8)
+    for image in (Image.fromarray(noise), Image.fromarray(noise).resize((640, 480), 3)):
+        got = theirs(image, return_tensors="pt")["pixel_values"].numpy()
+        difference = abs(got - ours(image)["pixel_values"]) * min(ours.image_std) * 255
+        assert difference.max() < 2.01
+        assert difference.mean() < (0.5 if name == "DINOv3ViTImageProcessor" else 0.05)
 
 
 def test_timm_prepares_images_as_we_do(tmp_path):

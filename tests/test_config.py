@@ -42,6 +42,7 @@ WRONG = {
     "mlp": ["geglu", None],
     "patch_bias": [1, None],
     "ignore_border": [1, None],
+    "dynamic_image_size": [1, None, "true"],
     "use_distillation_head": [1, "no"],
     "projection_size": [0, -1, 1.5],
     "pre_norm": [1, None],

@@ -93,8 +93,9 @@ def test_timms_ways_to_prepare_images_are_read_or_refused(tmp_path):
     }.items():
         for value in values:
             timm_config(tmp_path, said={field: value})
+            model = FlaxViTClsForImageClassification.from_pretrained(tmp_path)
             with pytest.raises(CheckpointError, match=rf"config\.json.*{field}") as error:
-                FlaxViTClsForImageClassification.from_pretrained(tmp_path)
+                _ = model.image_processor
             assert str(tmp_path / "config.json") in str(error.value)
 
 
@@ -142,11 +143,17 @@ def test_label_names_are_read_as_timm_does(tmp_path):
         ("rescale_factor", "1/255"),
     ],
 )
-def test_an_image_processor_that_cannot_be_is_named_by_file_and_field(field, value, tmp_path):
+def test_an_image_processor_that_cannot_be_is_named_by_file_and_field(field, value, tmp_path, caplog):
     for file in ("config.json", "model.safetensors"):
         shutil.copy(golden("vit") / file, tmp_path)
     file = tmp_path / "preprocessor_config.json"
     file.write_text(json.dumps({field: value}))
+    model = FlaxViTClsForImageClassification.from_pretrained(tmp_path)
+    assert f"{field}=" in caplog.text
     with pytest.raises(CheckpointError, match=f"{field}=") as error:
-        FlaxViTClsForImageClassification.from_pretrained(tmp_path)
+        _ = model.image_processor
     assert str(error.value).startswith(f"{file}: ")
+    model.save_pretrained(tmp_path / "ours")  # which means no other processor either
+    again = FlaxViTClsForImageClassification.from_pretrained(tmp_path / "ours")
+    with pytest.raises(CheckpointError):
+        _ = again.image_processor

@@ -13,6 +13,7 @@ from ..errors import CheckpointError, shorten
 
 # Fields on which the outputs do not depend: they may be edited in config.json.
 _FREE = {"hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range"}
+_FREE |= {"dynamic_image_size"}
 _TENSORS, _STAMP = "xxh3_128", "stamp"
 
 

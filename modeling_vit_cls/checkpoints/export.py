@@ -10,6 +10,7 @@ import numpy as np
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
+from ..fitting import of_one_size
 from ..processing import ViTClsImageProcessor
 from .families import FAMILIES, timm_export
 from .families.table import Family
@@ -60,6 +61,9 @@ def write_foreign(
         raise ConfigError(field, getattr(config, field), f"cannot be expressed by {family.name}, which has no {name!r}")
     write_weights(folder, restored)
     files, other = {"config.json": export.fields}, []
+    if image_processor is not None and "max_num_patches" in image_processor.size:
+        other.append(f"size={image_processor.size!r}")  # the model goes out as SigLIP, which takes one size
+        image_processor = of_one_size(image_processor, config)
     if image_processor is not None:
         if target == "timm":  # which keeps it in config.json
             export.fields["pretrained_cfg"] |= timm_export.transform(image_processor, config)
@@ -102,11 +106,12 @@ def _differences(folder: Path, family: Family, config: ViTClsConfig, has_head: b
     back = source.config
     unread = () if has_head else ("use_distillation_head",)
     for name in FIELD_NAMES:
-        if name not in (*_ELSEWHERE, *unread) and _meaning(config, name) != _meaning(back, name):
+        if name not in (*_ELSEWHERE, *unread, "dynamic_image_size") and _meaning(config, name) != _meaning(back, name):
             rule = f"cannot be expressed by {family.name}, which would have {_meaning(back, name)!r}"
             raise ConfigError(name, getattr(config, name), rule)
     checked_tensors(source, allow_missing=False)
-    return [name for name in _ELSEWHERE if _meaning(config, name) != _meaning(back, name)]
+    strict = ["dynamic_image_size"] if config.dynamic_image_size and not back.dynamic_image_size else []
+    return [name for name in _ELSEWHERE if _meaning(config, name) != _meaning(back, name)] + strict
 
 
 def _meaning(config: ViTClsConfig, name: str) -> Any:
@@ -119,6 +124,8 @@ def _meaning(config: ViTClsConfig, name: str) -> Any:
         return config.has_distillation_head
     if name == "layer_scale_init_value":
         return config.layer_scale_init_value is not None
+    if name == "ignore_border":  # at the configured size; elsewhere the target has its own rule
+        return config.ignore_border and any(side % config.patch_size for side in config.image_hw)
     used_by = {"rope_theta": "rope", "position_embedding_tokens": "learned", "position_interpolation": "learned"}
     return getattr(config, name) if config.position_embedding == used_by.get(name, config.position_embedding) else None
 

@@ -19,7 +19,14 @@ from .folder import to_path
 from .load import config_file
 from .weights import FLAX, INDEX, PICKLES, SINGLE, holds_weights, pickle_refused
 
-_FILES = ("config.json", "preprocessor_config.json", SINGLE, INDEX, "model-[0-9]*-of-[0-9]*.safetensors")
+_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    SINGLE,
+    INDEX,
+    "model-[0-9]*-of-[0-9]*.safetensors",
+)
 _OTHER_WEIGHTS = (FLAX, "*.safetensors", "*.npz")  # fetched only where there are none of the above
 
 

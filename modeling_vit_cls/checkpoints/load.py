@@ -45,14 +45,14 @@ def _parameter_shapes(module_class: type[nn.Module], config_json: str) -> tuple[
 class Source(NamedTuple):
     """A checkpoint as it lies there: family, our config of it, tensors by canonical name, unread.
 
-    `processor` holds the image processor's fields that the family or the config.json gives.
+    `processor` holds the image processor's fields that the family or the config.json gives, or why it gives none.
     """
 
     path: Path
     family: Family
     config: ViTClsConfig
     tensors: dict[str, Tensor]
-    processor: dict[str, Any]
+    processor: dict[str, Any] | CheckpointError
 
 
 def open_checkpoint(path: Path) -> Source:
@@ -71,21 +71,29 @@ def open_checkpoint(path: Path) -> Source:
     tensors = family.convert(found)
     try:
         config = ViTClsConfig.from_dict(_with_border(family.fields(fields, tensors)))
-        processor = family.processor(fields, config)
     except (ConfigError, CheckpointError) as error:
         raise CheckpointError(f"{file if fields else path}, {family.name}: {error}") from error
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:  # any JSON may stand there
         raise CheckpointError(f"{file}, {family.name}: has fields of the wrong kind ({shorten(error)})") from error
+    processor: dict[str, Any] | CheckpointError
+    try:
+        processor = family.processor(fields, config)
+    except (CheckpointError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        processor = CheckpointError(f"{file}, {family.name}: {error}")
     config.architectures = fields.get("architectures", config.architectures)
     return Source(path, family, config, tensors, processor)
 
 
 def _with_border(ours: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a foreign checkpoint; what fills no patch is ignored by all the libraries that it may come from."""
+    """Fields of a foreign checkpoint; at the configured size all libraries ignore what fills no patch.
+
+    A family that says `ignore_border` itself does so at any size.
+    """
     size, patch = ours.get("image_size", 224), side_of(ours.get("patch_size", 16))
     sides = size if isinstance(size, list | tuple) else [size]
     whole = isinstance(patch, int) and patch > 0 and all(isinstance(side, int) for side in sides)
-    return ours | {"patch_size": patch, "ignore_border": whole and any(side % patch for side in sides)}
+    border = whole and any(side % patch for side in sides)
+    return ours | {"patch_size": patch, "ignore_border": ours.get("ignore_border", False) or border}
 
 
 def is_foreign(path: Path) -> bool:

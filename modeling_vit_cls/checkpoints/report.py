@@ -16,8 +16,9 @@ class LoadReport(Mapping[str, list[str]]):
     `_do_init=False`), `new_keys` belong to a new head and were drawn at random, `dropped_keys` were in the files and
     are not used by this class or readout, `converted_keys` are named or laid out in another library's way in the files,
     `cast_keys` are of another type there (float64, held as float32), `interpolated_keys` were resampled to another
-    size. `changed_fields` are those of the config that change what the backbone computes with the same weights.
-    `verified_keys` were compared with the digests of the file; a file of another library has none.
+    size, or are in each call, where the image processor's size is not the config's. `changed_fields` are those of the
+    config that change what the backbone computes with the same weights. `verified_keys` were compared with the digests
+    of the file; a file of another library has none.
     """
 
     missing_keys: list[str] = field(default_factory=list)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import BadImageError, ConfigError, shorten
-from ..processing import BROKEN_IMAGE, load_image
+from ..errors import ConfigError, shorten
+from ..images import load_image
 
 try:
     import datasets
@@ -80,10 +80,7 @@ def open_image(image: Mapping[str, Any]) -> Image.Image:
     """The image of a row, {"bytes", "path"}, as upright RGB. Raises BadImageError that names its path."""
     if image["bytes"] is None:
         return load_image(image["path"])
-    try:
-        return load_image(Image.open(io.BytesIO(image["bytes"])))
-    except (BadImageError, *BROKEN_IMAGE) as error:
-        raise BadImageError(f"{image['path'] or 'an image without a path'}: {error}") from error
+    return load_image(image["bytes"], name=image["path"] or "an image without a path")
 
 
 def class_names(dataset: "datasets.Dataset") -> list[str]:

@@ -60,12 +60,16 @@ def benchmark(
         metrics = [name for name in metrics if name != "top_5_accuracy"]
     loaded = {name: load_metric(name) for name in metrics}  # before the long work: a name may be wrong
 
-    c = model.config
-    jax.block_until_ready(model(jnp.zeros((batch_size, c.num_channels, *c.image_hw)), return_dict=True).logits)
+    processor = processor or model.image_processor
+    if processor.output_hw is None:  # each image has a size of its own
+        batch_size = 1
+    shape = _shape(model, processor)
+    size: dict[str, Any] = {"interpolate_pos_encoding": model.interpolates(processor)}
+    jax.block_until_ready(model(jnp.zeros((batch_size, *shape)), return_dict=True, **size).logits)
     start = time.perf_counter()
-    batches = _batches(dataset, processor or model.image_processor, model, batch_size, on_bad_image == "skip")
+    batches = _batches(dataset, processor, shape, batch_size, on_bad_image == "skip")
     with tqdm(total=len(dataset), unit="image", disable=disable_tqdm) as bar:
-        probabilities, rows = _predict(model, batches, bar)
+        probabilities, rows = _predict(model, batches, bar, size)
     seconds = time.perf_counter() - start
     if len(rows) == 0:
         raise BadImageError(f"none of the {len(dataset)} images can be read")
@@ -125,16 +129,24 @@ def _labels(dataset: Any, classes: np.ndarray) -> np.ndarray:
     return classes[np.asarray(found)]
 
 
+def _shape(model: FlaxViTClsForImageClassification, processor: ViTClsImageProcessor) -> tuple[int, int, int]:
+    """Shape (C, H, W) of the pixels that the model takes from a processor."""
+    own = processor.output_hw if model.interpolates(processor) else None
+    return (model.config.num_channels, *(own or model.config.image_hw))
+
+
 def _batches(
-    dataset: Any, processor: ViTClsImageProcessor, model: FlaxViTClsForImageClassification, batch_size: int, skip: bool
+    dataset: Any, processor: ViTClsImageProcessor, shape: tuple[int, int, int], batch_size: int, skip: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of pixels (B, C, H, W), all of one size, and the rows that fill them, (n,) with n up to B."""
-    shape = (model.config.num_channels, *model.config.image_hw)
+    """Batches of pixels (B, C, H, W) and the rows that fill them, (n,) with n up to B.
+
+    All are of one size, unless that depends on the image: then B is 1.
+    """
 
     def prepare(image: Mapping[str, Any]) -> np.ndarray | None:
         try:
             pixels = processor(open_image(image))["pixel_values"][0]
-            if pixels.shape != shape:
+            if processor.output_hw is not None and pixels.shape != shape:
                 rule = f"the model takes pixels (C, H, W) = {shape}, the processor gives {pixels.shape}"
                 raise BadImageError(f"{image['path']}: {rule}")
             return pixels
@@ -148,15 +160,18 @@ def _batches(
         for start in range(0, len(dataset), batch_size):
             found = list(threads.map(prepare, dataset[start : start + batch_size]["image"]))
             good = [number for number, pixels in enumerate(found) if pixels is not None]
-            batch = np.zeros((batch_size, *shape), np.float32)
+            own = next((pixels.shape for pixels in found if pixels is not None), shape)
+            batch = np.zeros((batch_size, *own), np.float32)
             for place, number in enumerate(good):
                 batch[place] = found[number]
             yield batch, start + np.asarray(good, int)
 
 
-def _predict(model: Any, batches: Iterator[tuple[np.ndarray, np.ndarray]], bar: Any) -> tuple[np.ndarray, np.ndarray]:
+def _predict(
+    model: Any, batches: Iterator[tuple[np.ndarray, np.ndarray]], bar: Any, size: Mapping[str, bool]
+) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities (N, K) float32 and their rows (N,). One batch is decoded while the one before is computed."""
-    computing = ((model(pixels, return_dict=True).logits, filled) for pixels, filled in batches)
+    computing = ((model(pixels, return_dict=True, **size).logits, filled) for pixels, filled in batches)
     probabilities, rows = [], []
     started: Iterator[Any] = chain(computing, [None])
     for (logits, filled), _ in pairwise(started):  # the next one is computed while this one is waited for

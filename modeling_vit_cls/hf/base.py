@@ -26,11 +26,13 @@ from ..checkpoints.push import push_folder
 from ..checkpoints.report import LoadReport
 from ..checkpoints.tensor import to_device
 from ..configuration_vit_cls import ViTClsConfig
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
+from ..fitting import interpolates
 from ..fused_attention import Implementation, is_fused
 from ..processing import ViTClsImageProcessor
 from .dtypes import cast_floating, compute_dtype
 from .loading import read_model
+from .processor_files import AnyProcessor, UnreadProcessor
 from .saving import check_tensors, config_to_save, write_checkpoint
 
 Params = Any  # a nested dict of arrays, or flax's FrozenDict of them
@@ -73,7 +75,7 @@ class FlaxPreTrainedModel(_Upstream):
             self.module_class(copy.deepcopy(config), dtype=self.dtype, attn_implementation=attn_implementation)  # pyright: ignore
         )
         self.input_shape = input_shape or (1, *config.image_hw, config.num_channels)
-        self._image_processor: ViTClsImageProcessor | None = None
+        self._image_processor: AnyProcessor = None
         self._shapes = parameter_shapes(self.module_class, config)
         self._is_initialized = _do_init
         if _do_init:
@@ -122,9 +124,12 @@ class FlaxPreTrainedModel(_Upstream):
     def image_processor(self) -> ViTClsImageProcessor:
         """The processor that came with the checkpoint, or the config's default; it is saved with the model.
 
-        Raises ConfigError where the checkpoint's gives other channels than the model takes, and for models of other
-        than 1 or 3 channels.
+        Raises CheckpointError, naming file and field, where the checkpoint's asks for what is not done; ConfigError
+        where it gives other channels than the model takes, and for models of other than 1 or 3 channels.
         """
+        if isinstance(self._image_processor, UnreadProcessor):
+            remedy = "set model.image_processor to one of your own"
+            raise CheckpointError(f"{self._image_processor.problem}; {remedy}")
         processor = self._image_processor or ViTClsImageProcessor.for_config(self.config)
         if len(processor.image_mean) != self.config.num_channels:
             rule = f"is of another number of channels than num_channels={self.config.num_channels}: set image_processor"
@@ -134,6 +139,14 @@ class FlaxPreTrainedModel(_Upstream):
     @image_processor.setter
     def image_processor(self, image_processor: ViTClsImageProcessor) -> None:
         self._image_processor = image_processor
+
+    def interpolates(self, processor: ViTClsImageProcessor) -> bool:
+        """Whether the pixels of a processor need `interpolate_pos_encoding=True` in a call, and are to be taken.
+
+        True where its size is not the config's, for the model's own processor and with `dynamic_image_size`. Raises
+        ConfigError for a size that cannot be cut into patches.
+        """
+        return interpolates(self.config, self._image_processor, processor)
 
     @property
     def module(self) -> nn.Module:

@@ -8,12 +8,11 @@ from typing import Any
 from ..checkpoints.adapt import canonical
 from ..checkpoints.families.table import NATIVE
 from ..checkpoints.folder import to_path
-from ..checkpoints.json_file import read_json
-from ..checkpoints.load import Source, checked_tensors, config_file, open_checkpoint
+from ..checkpoints.load import Source, checked_tensors, open_checkpoint
 from ..checkpoints.report import LoadReport
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, shorten
-from ..processing import ViTClsImageProcessor
+from .processor_files import interpolated_in_calls, read_processor
 
 # What transformers' Auto classes pass along beside the config's overrides; none has a meaning here: files say
 # themselves what they are, and no code is ever taken from a repository.
@@ -42,6 +41,7 @@ def read_model(
     tensors, missing = checked_tensors(source, allow_missing)
     report = LoadReport(missing_keys=[name for name in missing if name in map(canonical, model._shapes)])
     report.verified_keys += [name for name, tensor in tensors.items() if tensor.digest is not None]
+    report.interpolated_keys += interpolated_in_calls(model)
     report.converted_keys += [] if source.family is NATIVE else list(tensors)
     try:
         return model, model.take_over(tensors, source.config, report, ignore_mismatched_sizes), report
@@ -67,27 +67,3 @@ def target_config(source: Source, config: Any, overrides: Mapping[str, Any]) -> 
     target = ViTClsConfig.from_dict(base, **wanted)
     target.dtype = None  # a type of jax's, left there by transformers 4.57, could not be saved
     return target
-
-
-def read_processor(source: Source, target: ViTClsConfig) -> ViTClsImageProcessor | None:
-    """The checkpoint's image processor, at the new image size if one is asked for; its family's where it has none.
-
-    None where nothing is said of one, and for models of other than 1 or 3 channels. Raises CheckpointError, naming the
-    file, for fields that cannot be.
-    """
-    file = config_file(source.path).with_name("preprocessor_config.json")
-    own = read_json(file)
-    if not (own or source.processor) or source.config.num_channels not in (1, 3):
-        return None
-    default = ViTClsImageProcessor.for_config(source.config)
-    processor = processor_of({**default.to_dict(), **source.processor}, config_file(source.path))
-    processor = processor_of({**processor.to_dict(), **own}, file)
-    return processor if source.config.image_hw == target.image_hw else processor.at_size(target.image_hw)
-
-
-def processor_of(fields: Mapping[str, Any], file: Path) -> ViTClsImageProcessor:
-    """The image processor of a file's fields. Raises CheckpointError, naming the file, for fields that cannot be."""
-    try:
-        return ViTClsImageProcessor.from_fields(fields)
-    except ConfigError as error:
-        raise CheckpointError(f"{file}: {error}") from error

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.folder import replace_folder
-from ..checkpoints.json_file import read_json
 from ..checkpoints.load import Shapes
 from ..checkpoints.weights import is_checkpoint_file, write_weights
 from ..config_rules import FIELD_NAMES
@@ -14,14 +13,14 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..processing import ViTClsImageProcessor
 from ..programs import is_program_file
-from .loading import processor_of
+from .processor_files import NESTED_FILE, PROCESSOR_FILE, AnyProcessor, nested_processor, processor_fields, processor_of
 
 
 def write_checkpoint(
     folder: Path,
     config: ViTClsConfig,
     tensors: Mapping[str, Any],
-    image_processor: ViTClsImageProcessor | None,
+    image_processor: AnyProcessor,
     max_shard_size: int | str,
     allow_nonfinite: bool,
     also: Callable[[Path], None] = lambda _: None,
@@ -30,18 +29,20 @@ def write_checkpoint(
 
     Without an image processor, one that lies there stays if it fits.
     """
-    file = folder / "preprocessor_config.json"
-    if image_processor is None and file.is_file():
-        lying = processor_of(read_json(file), file)
+    file, fields = processor_fields(folder) if folder.is_dir() else (folder, {})
+    if image_processor is None and fields:
+        lying = processor_of(fields, file)
         image_processor = lying if lying.emits(config) else None
     if image_processor is None and config.num_channels in (1, 3):
         image_processor = ViTClsImageProcessor.for_config(config)
     size = sum(tensor.nbytes for tensor in tensors.values())
-    with replace_folder(folder, _is_replaced, size) as build:
+    # A processor_config.json stays if it is of something else, but not one whose image processor would be read instead.
+    nested = {NESTED_FILE} if nested_processor(folder / NESTED_FILE) else set()
+    with replace_folder(folder, lambda name: _is_replaced(name) or name in nested, size) as build:
         write_weights(build, tensors, max_shard_size, config, allow_nonfinite)
         config.to_json_file(build / "config.json")
         if image_processor is not None:
-            image_processor.to_json_file(build / "preprocessor_config.json")
+            image_processor.to_json_file(build / PROCESSOR_FILE)
         also(build)
 
 

@@ -24,6 +24,7 @@ from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .checks import check_parts, check_run
 from .evaluation import check_finite, evaluate_batches, note_bad_images
 from .optimizer import make_optimizer, make_schedule
+from .processing_class import trained_with
 from .reports import TrainerReports, loss_at, mean_loss, write_state
 from .state import TRAINER_STATE, checkpoints_of, read_training_state, remove_outdated, write_training_state
 from .step import TrainState, initial_state, make_eval_step, make_train_step
@@ -57,8 +58,8 @@ class FlaxTrainer(TrainerReports):
         args = TrainingArguments("tmp_trainer") if args is None else args
         check_parts(type(self), model, args, compute_metrics, callbacks, unknown)
         self.model, self.args, self.compute_metrics = model, args, compute_metrics
-        self.processing_class = processing_class or model.image_processor
-        if self.processing_class.output_hw is None or not self.processing_class.emits(model.config):
+        self.processing_class = trained_with(model, processing_class)
+        if not (self.processing_class.emits(model.config) or model.interpolates(self.processing_class)):
             rule = (
                 f"must give {model.config.image_hw} pixels and {model.config.num_channels} channels, as the model takes"
             )

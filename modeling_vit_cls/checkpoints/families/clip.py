@@ -5,10 +5,11 @@ from typing import Any
 
 from ...configuration_vit_cls import ViTClsConfig
 from ...errors import ConfigError
+from ...processor_classes import CLIP
 from ..tensor import Tensor
 from .layouts import linear, norm, tokens
 from .siglip import TABLE as _SIGLIP
-from .table import BICUBIC, Export, Family, always, common_fields, has, square
+from .table import BICUBIC, Export, Family, common_fields, cropped, has, square
 
 _COPIED = [
     "hidden_size",
@@ -63,10 +64,6 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
     return Export(fields, "vision_model.")
 
 
-CLIP = {
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-}
 FAMILIES = (
     Family(
         "transformers CLIP",
@@ -75,7 +72,8 @@ FAMILIES = (
         model_types=("clip", "clip_vision_model"),
         prefixes=("vision_model.",),
         ignored=("text_model.*", "text_projection.*", "logit_scale", "embeddings.position_ids"),
-        processor=always(BICUBIC | CLIP),
+        processor=cropped(BICUBIC | CLIP, margin=1.0),
+        processor_class="CLIPImageProcessor",
         export=_export,
     ),
 )

@@ -7,7 +7,18 @@ from ...configuration_vit_cls import ViTClsConfig
 from ...errors import ConfigError
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, stacked, tokens, vector
-from .table import BICUBIC, IMAGENET, Export, Family, always, common_fields, has_classifier, labels, square
+from .table import (
+    ANY_SIZE,
+    BICUBIC,
+    IMAGENET,
+    Export,
+    Family,
+    common_fields,
+    cropped,
+    has_classifier,
+    labels,
+    square,
+)
 from .vit import attention
 
 _COPIED = [
@@ -62,7 +73,7 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     ours["position_interpolation"] = "bicubic_antialias" if registers else "bicubic"
     ours["layer_norm_eps"] = fields.get("layer_norm_eps", 1e-6)
     ours["readout"] = "cls_mean" if has_classifier(fields, tensors) else "cls"
-    return ours
+    return ours | ANY_SIZE
 
 
 def _mlp_ratio(config: ViTClsConfig) -> int:
@@ -111,7 +122,8 @@ FAMILIES = tuple(
         model_types=(kind,),
         prefixes=(f"{kind}.",),
         ignored=_IGNORED,
-        processor=always(IMAGENET | BICUBIC),
+        processor=cropped(IMAGENET | BICUBIC),
+        processor_class="BitImageProcessor",
         export=_export,
     )
     for name, kind in (("DINOv2", "dinov2"), ("DINOv2 with registers", "dinov2_with_registers"))

@@ -7,7 +7,7 @@ from ...configuration_vit_cls import ViTClsConfig
 from ...errors import ConfigError
 from ..tensor import Tensor
 from .layouts import conv, linear, norm, tokens, vector
-from .table import IMAGENET, Export, Family, always, common_fields, refuse_unless, square
+from .table import ANY_SIZE, IMAGENET, Export, Family, always, common_fields, refuse_unless, square
 
 _COPIED = [
     "hidden_size",
@@ -57,6 +57,7 @@ def _fields(fields: dict[str, Any], _: Mapping[str, Tensor]) -> dict[str, Any]:
         "qkv_bias": fields.get("query_bias", True),
         "key_bias": fields.get("key_bias", False),
         "mlp": "swiglu" if fields.get("use_gated_mlp", False) else "mlp",
+        **ANY_SIZE,
     }
 
 
@@ -93,6 +94,7 @@ FAMILIES = (
         prefixes=("model.",),
         ignored=("embeddings.mask_token", "rope_embeddings.*"),
         processor=always(IMAGENET),
+        processor_class="DINOv3ViTImageProcessor",
         export=_export,
     ),
 )

@@ -68,7 +68,10 @@ def tokens(name: str, axes: int = 3) -> Layouts:
 
 
 def stacked(*names: str | None) -> Layouts:
-    """Several Linears stacked in one, query, key and value or a gate and its partner: weight (k H, D) -> k kernels."""
+    """Several Linears stacked in one, query, key and value or a gate and its partner: weight (k H, D) -> k kernels.
+
+    Flax, of FlaxDinov2's SwiGLU, has one kernel (D, k H).
+    """
 
     def split(array: np.ndarray) -> list[np.ndarray]:
         return np.split(array, len(names))
@@ -78,6 +81,9 @@ def stacked(*names: str | None) -> Layouts:
             tuple(name and f"{name}.kernel" for name in names),
             lambda array: [part.T for part in split(array)],
             lambda parts: np.concatenate([part.T for part in parts]),
+        ),
+        "kernel": Layout(
+            tuple(name and f"{name}.kernel" for name in names), lambda array: np.split(array, len(names), axis=-1)
         ),
         "bias": Layout(tuple(name and f"{name}.bias" for name in names), split, np.concatenate),
     }

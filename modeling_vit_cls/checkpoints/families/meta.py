@@ -7,7 +7,7 @@ from typing import Any
 from ..tensor import Tensor
 from .layouts import linear, qkv, stacked, tokens
 from .sizes import dinov3_heads, shape_of, sizes, square_of_positions
-from .table import BICUBIC, IMAGENET, Family, always, has
+from .table import ANY_SIZE, BICUBIC, IMAGENET, Family, always, cropped, has
 from .timm import TABLE as _TIMM
 
 _TIMMS_OWN = ("reg_token", "dist_token", "head", "attn_pool", "fc_norm", "norm_pre")
@@ -48,6 +48,7 @@ def _dino(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         **square_of_positions(tensors, ours["patch_size"], prefix=1),
         "layer_norm_eps": 1e-6,
         "position_interpolation": "bicubic_offset",
+        **ANY_SIZE,
     }
 
 
@@ -60,6 +61,7 @@ def _dinov2(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "layer_norm_eps": 1e-6,
         "num_register_tokens": registers,
         "position_interpolation": "bicubic_antialias" if registers else "bicubic_offset",
+        "dynamic_image_size": True,
     }
 
 
@@ -75,13 +77,14 @@ def _dinov3(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "position_embedding": "rope",
         "qkv_bias": width != _WIDTH_7B or has(tensors, "encoder.layer_00.attention.query.bias"),
         "key_bias": False,
+        **ANY_SIZE,
     }
 
 
 _WIDTH_7B = 4096  # the only one without biases in its attention
 _PREFIXES = ("module.", "teacher.", "backbone.")
 _PREFIXED = ("teacher.*", "*backbone.*")
-_PROCESSOR = always(IMAGENET | BICUBIC)
+_CROPPED = cropped(IMAGENET | BICUBIC)
 FAMILIES = (
     Family(
         "Meta's DINOv3",
@@ -90,7 +93,7 @@ FAMILIES = (
         signature=("storage_tokens", "rope_embed.periods", "*.attn.qkv.bias_mask"),
         prefixes=_PREFIXES,
         ignored=("mask_token", "rope_embed.periods", "*.attn.qkv.bias_mask", "local_cls_norm.*", "projectors.*"),
-        processor=_PROCESSOR,
+        processor=always(IMAGENET | BICUBIC),
     ),
     Family(
         "Meta's DINOv2",
@@ -101,7 +104,7 @@ FAMILIES = (
         prefixes=_PREFIXES,
         ignored=("mask_token",),
         prepare=_without_chunks,
-        processor=_PROCESSOR,
+        processor=_CROPPED,
     ),
     Family(
         "Meta's DINO",
@@ -111,6 +114,6 @@ FAMILIES = (
         proof=_PREFIXED,
         prefixes=_PREFIXES,
         ignored=("head.mlp.*", "head.last_layer.*", "student.*"),
-        processor=_PROCESSOR,
+        processor=_CROPPED,
     ),
 )

@@ -9,7 +9,17 @@ import numpy as np
 from ...configuration_vit_cls import ViTClsConfig
 from ..tensor import Tensor
 from .layouts import Layout, conv, linear, norm, qkv, tokens
-from .table import BICUBIC, Export, Family, always, common_fields, has_classifier, labels, side_of, square
+from .table import (
+    BICUBIC,
+    Export,
+    Family,
+    always,
+    common_fields,
+    has_classifier,
+    labels,
+    side_of,
+    square,
+)
 
 _COPIED = [
     "hidden_size",
@@ -80,7 +90,12 @@ def _flexible_fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> d
     vision = fields.get("vision_config") or fields
     size = math.isqrt(vision.get("num_patches", 256)) * side_of(vision.get("patch_size", 16))
     ours = _fields({**fields, "vision_config": {**vision, "image_size": size}}, tensors)
-    return ours | {"position_interpolation": "bilinear_antialias"}
+    return ours | {"position_interpolation": "bilinear_antialias", "dynamic_image_size": True}
+
+
+def _flexible_processor(fields: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
+    """The aspect ratio is kept, within as many patches as the table has positions."""
+    return {"size": {"max_num_patches": math.prod(config.grid), "patch_size": config.patch_size}}
 
 
 def _flat_patches(weight: np.ndarray) -> np.ndarray:
@@ -106,6 +121,7 @@ FAMILIES = (
         prefixes=("vision_model.",),
         ignored=_IGNORED,
         processor=always(BICUBIC),
+        processor_class="SiglipImageProcessor",
         export=_export,
     ),
     Family(
@@ -115,6 +131,7 @@ FAMILIES = (
         model_types=("siglip2", "siglip2_vision_model"),
         prefixes=("vision_model.",),
         ignored=_IGNORED,
-        processor=always(BICUBIC),
+        processor=_flexible_processor,
+        processor_class="Siglip2ImageProcessor",
     ),
 )

@@ -9,11 +9,13 @@ import numpy as np
 
 from ...configuration_vit_cls import ViTClsConfig
 from ...errors import CheckpointError, ConfigError, shorten
+from ...processor_classes import IMAGENET as IMAGENET
 from ..tensor import Tensor
 from .layouts import Layout, Layouts
 
-IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 BICUBIC = {"resample": 3}
+ANY_SIZE = {"dynamic_image_size": True, "ignore_border": True}  # a torch Conv2d and a resampling, nothing checked
+_DINOV2_SIZE = (518, 518)  # of training; all that was published of it was measured at 224 pixels
 
 _OUTSIDE = ("classifier.", "distillation_classifier.", "projection.")  # what no library puts under its prefix
 
@@ -24,6 +26,17 @@ Processor = Callable[[dict[str, Any], ViTClsConfig], dict[str, Any]]
 def always(fields: dict[str, Any]) -> Processor:
     """The same image processor's fields for every checkpoint of a family."""
     return lambda *_: dict(fields)
+
+
+def cropped(fields: dict[str, Any], margin: float = 256 / 224) -> Processor:
+    """The shortest edge resized to `margin` times the crop, then the central crop: the model's size, DINOv2's 224."""
+
+    def processor(_: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
+        height, width = (224, 224) if config.image_hw == _DINOV2_SIZE else config.image_hw
+        size = {"shortest_edge": round(max(height, width) * margin)}
+        return {**fields, "size": size, "do_center_crop": True, "crop_size": {"height": height, "width": width}}
+
+    return processor
 
 
 class Export(NamedTuple):
@@ -49,8 +62,8 @@ class Family(NamedTuple):
     "{}" for the block's number, to ours; `prefixes` are taken off their names; tensors that match `ignored` (shell
     wildcards, after the prefix) are no part of the model; `prepare` puts right what is more than a name. `fields` gives
     our config's fields from their config and the tensors by our names; `processor` the image processor's, from their
-    config and ours, where the checkpoint has no file of its own for them. `export` is the way back, for those that
-    have one.
+    config and ours, where the checkpoint has no file of its own for them, and `processor_class` is the class that a
+    file means which names none. `export` is the way back, for those that have one.
     """
 
     name: str
@@ -64,6 +77,7 @@ class Family(NamedTuple):
     ignored: tuple[str, ...] = ()
     prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda found: found
     processor: Processor = always({})
+    processor_class: str | None = None
     export: Callable[[ViTClsConfig, bool], Export] | None = None
 
     def short(self, name: str) -> str:

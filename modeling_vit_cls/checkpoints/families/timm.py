@@ -111,6 +111,7 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
         ours |= {"mlp": "swiglu", "hidden_act": "silu"}
     if "_dinov3" in name:
         ours |= {"position_embedding": "rope", "key_bias": False}
+    ours["dynamic_image_size"] = bool(given.get("dynamic_img_size", "_dinov3" in name))
     return ours | ({"num_labels": classes} | _labels(fields, classes) if classes else {})
 
 

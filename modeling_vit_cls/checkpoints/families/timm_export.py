@@ -110,7 +110,7 @@ def transform(processor: ViTClsImageProcessor, config: ViTClsConfig) -> dict[str
     for name, value in always.items():
         if getattr(processor, name) != value:
             raise ConfigError(name, getattr(processor, name), f"timm has {value!r} always")
-    if not processor.emits(config):
+    if processor.output_hw != config.image_hw or not processor.emits(config):
         raise ConfigError("crop_size", processor.crop_size, f"timm's is image_size={config.image_size!r} always")
     interpolation = Image.Resampling(processor.resample).name.lower()
     if interpolation not in INTERPOLATIONS:

@@ -99,6 +99,7 @@ FAMILIES = (
         model_types=("vit",),
         prefixes=("vit.",),
         ignored=_IGNORED,
+        processor_class="ViTImageProcessor",
         export=_export,
     ),
     Family(
@@ -109,6 +110,7 @@ FAMILIES = (
         prefixes=("deit.",),
         ignored=_IGNORED,
         processor=always(IMAGENET | BICUBIC),
+        processor_class="DeiTImageProcessor",
         export=_export,
     ),
 )
