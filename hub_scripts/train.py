@@ -30,13 +30,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the recipe, run it, print what was measured and where it lies."""
     from modeling_vit_cls.training.run import run_recipe  # here: it takes a second that other verbs need not wait
 
-    results = run_recipe(_recipe(arguments))
+    recipe = _recipe(arguments)
+    results = run_recipe(recipe)
     if arguments.json:
         print(json.dumps(results))
         return
     for name, value in results["metrics"].items():
         print(f"{name:<18}{value:.4f}")
-    print(f"{'card':<18}{results['recipe']['output_dir']}/README.md")
+    print(f"{'card':<18}{recipe.training.output_dir}/README.md")
 
 
 def _recipe(arguments: argparse.Namespace) -> Any:

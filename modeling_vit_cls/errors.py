@@ -27,3 +27,8 @@ def shorten(value: object, limit: int = 80) -> str:
     except Exception as error:  # a value whose own repr fails, or an integer too long to print
         text = f"<{type(value).__name__}: {type(error).__name__}>"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def one_line(text: object) -> str:
+    """Any text on one line, without what is no letter: control characters, and marks that turn its order around."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
