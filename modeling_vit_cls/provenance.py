@@ -76,6 +76,18 @@ def public_recipe(fields: Mapping[str, Any], local: Collection[str] = ()) -> dic
     return {name: public(name, value) for name, value in fields.items()}
 
 
+def public_results(fields: Mapping[str, Any], local: Collection[str] = ()) -> dict[str, Any]:
+    """The content of results.json without the paths of this machine; `local` as `public_recipe` has it."""
+    public = dict(public_state(dict(fields)))
+    for part in ("model", "dataset"):
+        named = fields.get(part)
+        name = named.get("name") if isinstance(named, dict) else None
+        if isinstance(name, str) and not is_hub_id(name):
+            public[part] = {**public[part], "name": last_name(name)}
+    recipe = fields.get("recipe")
+    return public | ({"recipe": public_recipe(recipe, local)} if isinstance(recipe, dict) else {})
+
+
 def public_state(value: Any) -> Any:
     """The content of trainer_state.json, or of any JSON, in which no path of this machine is left."""
     if isinstance(value, dict):
