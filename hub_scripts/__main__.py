@@ -14,26 +14,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from .command import run_command  # here: Ctrl-C while it imports, which takes seconds, ends in one line too
 
-        status = run_command(arguments)
-        sys.stdout.flush()
-        return status
+        return run_command(arguments)
     except KeyboardInterrupt as stopped:
-        print(f"vit-cls: {stopped or 'interrupted'}", file=sys.stderr)
+        print(f"vit-cls: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        if not _output_is_closed():
-            raise
-        return 141
-
-
-def _output_is_closed() -> bool:
-    """Whether nobody reads what is printed, as after `| head`; what is left of it is thrown away then."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
-        return True
-    return False
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import argparse
 import logging
+import os
 import platform
+import select
 import sys
 from importlib.metadata import version
 
@@ -21,14 +23,18 @@ _LONGEST = 2000  # letters of an error
 
 
 def run_command(arguments: list[str] | None) -> int:
-    """Run one verb: 0, or 1 where it failed and one line on stderr says why. Wrong arguments exit with 2."""
+    """Run one verb: 0, or 1 where it failed and one line on stderr says why. Wrong arguments exit with 2.
+
+    141 where what reads the output has closed it, as `head` does: nothing is said then.
+    """
     chosen = _parser().parse_args(arguments)
     _keep_compiled_programs()
     try:
         chosen.run(chosen)
-    except BrokenPipeError:
-        raise
+        sys.stdout.flush()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            return 141
         if chosen.debug:
             raise
         message = str(error) if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {error}"
@@ -36,6 +42,20 @@ def run_command(arguments: list[str] | None) -> int:
         print(f"vit-cls: {one_line(message)[:_LONGEST]}{hint}", file=sys.stderr)
         return 1
     return 0
+
+
+def _output_is_closed() -> bool:
+    """Whether nobody reads what is printed; what is left of it is thrown away then."""
+    try:
+        output = sys.stdout.fileno()
+    except OSError:  # of a program that keeps it for itself
+        return False
+    poll = select.poll()
+    poll.register(output, 0)  # the end of a pipe that nobody reads is reported unasked
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # else Python complains when it ends
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
