@@ -247,6 +247,26 @@ def test_a_table_of_many_runs(ten, found, tmp_path):
         assert (tmp_path / "other.csv").read_text() == text
 
 
+@pytest.mark.parametrize(
+    "name", ["=1+1", "@SUM(A1)", "+1", "-1", "=cmd|' /C calc'!A0", "\u202e=1", "\t=1", "\r@x", " =1"]
+)
+def test_a_table_holds_no_formula(ten, found, tmp_path, name):
+    """What a spreadsheet would compute is a text, which stays the same however many rows are added."""
+    file = tmp_path / "table.csv"
+    whole = results(found, ten, model_name="ten", dataset_name="digits", split=name)
+    whole |= {"metrics": {name: -0.5}, "date": name, "versions": {}}
+    whole["model"]["name"] = whole["dataset"]["name"] = name
+    for _ in range(3):
+        append_row(file, whole)
+    with file.open(newline="") as opened:
+        rows = list(csv.reader(opened))
+    for cell in (cell for row in rows for cell in row):
+        assert cell == "-0.5" or not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+        assert cell.isprintable()
+    assert len(rows) == 4
+    assert rows[1] == rows[3]
+
+
 def test_evaluator_of_evaluate(ten, digits, found):
     pipeline = ImageClassificationPipeline(ten, batch_size=64)
     mapping = {name: number for number, name in enumerate(NAMES)}
@@ -366,6 +386,7 @@ def test_verbs_from_a_shell_find_what_an_earlier_one_compiled(saved, folder, tmp
 
 WITHOUT_THE_EXTRA = """
 import sys
+import hub_scripts.command
 from hub_scripts.__main__ import main
 assert not {"evaluate", "pandas", "pyarrow", "sklearn"} & set(sys.modules), "imported before it is needed"
 sys.modules["NAME"] = None  # as if it were not installed
