@@ -116,7 +116,7 @@ def attention_maps(
             title, colour = f"{_name(names[best], best)} {scores[column, best]:.2f}", "black"
             if labels is not None:
                 right = str(labels[column]) == str(names[best])
-                title += "\nright" if right else f"\nwrong: {_name(labels[column])}"
+                title += "\nright" if right else f"\nwrong: is {_name(labels[column])}"
                 colour = _RIGHT if right else _WRONG
             axes[0].set_title(title, fontsize=8, color=colour, parse_math=False)
             axes[0].imshow(shown[column], cmap="gray", vmin=0, vmax=1, interpolation="nearest")

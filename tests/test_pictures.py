@@ -114,8 +114,8 @@ def test_titles_say_what_was_predicted_and_whether_it_is_right(model, images, mo
     attention_maps(model, images)
     with_labels, without = ([axes.get_title() for axes in figure.axes if axes.get_title()] for figure in figures)
     assert with_labels[0].endswith("\nright")
-    assert with_labels[1].endswith("\nwrong: tabby | cat")
-    assert with_labels[2].endswith("\nwrong: LABEL_99")
+    assert with_labels[1].endswith("\nwrong: is tabby | cat")
+    assert with_labels[2].endswith("\nwrong: is LABEL_99")
     assert [title.split("\n")[0] for title in with_labels] == without
 
 

@@ -182,7 +182,8 @@ def _interval(share: float | None, count: int | None) -> tuple[float, float] | N
         return None
     from scipy.stats import binomtest  # half a second that what only renders no accuracy need not wait
 
-    return tuple(map(float, binomtest(round(share * count), count).proportion_ci(0.95, "wilson")))
+    interval = binomtest(round(share * count), count).proportion_ci(0.95, "wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _digest(text: str) -> str:
