@@ -1,9 +1,11 @@
 """`vit-cls benchmark MODEL --dataset_name NAME`: metrics of a classifier over a dataset -> results.json."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
+from modeling_vit_cls.errors import one_line
 
 from .messages import no_bars_in_files
 from .verbs import add_verb
@@ -45,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     # Here, because datasets and evaluate take a second to import, which the other verbs need not wait for.
     from modeling_vit_cls.data.sources import load_images
     from modeling_vit_cls.evaluation.benchmark import DEFAULT_METRICS, benchmark
-    from modeling_vit_cls.evaluation.results import append_row, results, to_json, write_results
+    from modeling_vit_cls.evaluation.results import append_row, known_of_training, results, to_json, write_results
 
     no_bars_in_files()
     dataset = load_images(
@@ -71,6 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
         dataset_name=arguments.dataset_name,
         split=arguments.split,
         revision=arguments.dataset_revision,
+        **known_of_training(Path(arguments.model)),
     )
     # Printed first: a file that cannot be written must not cost the numbers.
     print(to_json(whole) if arguments.json else _table(whole))
@@ -86,10 +89,11 @@ def _table(whole: dict[str, Any]) -> str:
     rows = [
         (
             "model",
-            f"{model['name']} ({model['class']}, readout {model['readout']}, {model['parameters']:,} parameters)",
+            f"{one_line(model['name'])} ({model['class']}, readout {model['readout']}, "
+            f"{model['parameters']:,} parameters)",
         ),
-        ("dataset", f"{dataset['name']}, split {dataset['split']}, {dataset['examples']:,} examples"),
-        *((name, f"{number:.4f}") for name, number in whole["metrics"].items()),
+        ("dataset", f"{one_line(dataset['name'])}, split {dataset['split']}, {dataset['examples']:,} examples"),
+        *((one_line(name), f"{number:.4f}") for name, number in whole["metrics"].items()),
         ("images/second", f"{speed['images_per_second']:.1f} ({conditions})"),
     ]
     width = max(len(name) for name, _ in rows) + 2

@@ -23,7 +23,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("repo_id", help="user/name on the Hub; it is made if need be")
     parser.add_argument("--private", action="store_true", help="make it private; refuse one that is public")
     parser.add_argument("--revision", help="the branch to push to (default: main); it is made if need be")
-    parser.add_argument("--dry_run", action="store_true", help="only say what would change")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="only show what would change, and the card; needs no network"
+    )
     parser.add_argument("--message", default="Upload model", help="of the commit (default: %(default)s)")
 
 
@@ -38,18 +40,29 @@ def run(arguments: argparse.Namespace) -> None:
     options: dict[str, Any] = {"private": arguments.private or None, "revision": arguments.revision}
     options |= {"with_results": True}
     if (folder / CARD).is_file():
-        from modeling_vit_cls.cards import card_to_push
+        from modeling_vit_cls.cards import card_to_push  # before the network: an extra may not be installed
 
         options["card"] = card_to_push(folder, arguments.repo_id)
-    if arguments.dry_run:
-        push = plan_push(folder, arguments.repo_id, **options)
-    else:
+    if not arguments.dry_run:
         push = push_folder(folder, arguments.repo_id, commit_message=arguments.message, **options)
+        _report(arguments, push, {})
+        return
+    push, card = plan_push(folder, arguments.repo_id, **options), options.get("card")
+    if card is None and (folder / CARD).is_file():
+        card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
+    _report(arguments, push, {} if card is None else {"card": card})
+
+
+def _report(arguments: argparse.Namespace, push: Any, shown: dict[str, str]) -> None:
+    """Print what was pushed, or would be: the files, where to, and of a plan the card."""
     if arguments.json:
-        said = {**asdict(push), "is_needed": push.is_needed, "dry_run": arguments.dry_run}
-        print(json.dumps(said))
+        print(json.dumps({**asdict(push), "is_needed": push.is_needed, "dry_run": arguments.dry_run, **shown}))
         return
     for change in push.changes:
         print(f"{change.action:<10}{change.size:>15,}  {change.path}")
+    for name, text in shown.items():
+        print(f"\n--- {name} ---\n{text.rstrip()}\n--- end of {name} ---\n")
     done = "would be pushed" if arguments.dry_run else "pushed"
     print(f"{push.repo_id}: {done if push.is_needed else 'holds all of it already'}: {push.url}")
+    if push.not_asked:
+        print(f"The Hub could not be asked what it holds already: {push.not_asked}")

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     for name, value in results["metrics"].items():
         print(f"{name:<18}{value:.4f}")
-    print(f"{'card':<18}{results['recipe']['output_dir']}/README.md")
+    print(f"{'card':<18}{recipe.training.output_dir}/README.md")
 
 
 def _recipe(arguments: argparse.Namespace) -> Any:

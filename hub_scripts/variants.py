@@ -18,27 +18,35 @@ def add_parser(verbs: Any) -> None:
         "variants",
         run,
         help="list the named architectures",
-        description="List the named architectures: parameters and GFLOPs per image, with a 1,000-class head.",
+        description="List the named architectures: parameters and GFLOPs per image, with a 1,000-class head. GFLOPs "
+        "count a multiply-add as two operations; GMACs count it as one, as papers and timm do under either name.",
         example="variants '*_base_*'",
     )
-    parser.add_argument("pattern", nargs="?", default="*", help="a shell wildcard, in quotes (default: all)")
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="a shell wildcard, in quotes, or a part of the name (default: all)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the table. Raises ValueError where nothing matches."""
     names = list_variants(arguments.pattern)
+    if not names and not set(arguments.pattern) & set("*?["):
+        names = list_variants(f"*{arguments.pattern}*")
     if not names:
         raise ValueError(f"no variant matches {arguments.pattern!r}; `vit-cls variants` lists them all")
     rows = [_row(name) for name in names]
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'name':<28}{'parameters':>13}{'GFLOPs/image':>14}  source")
+    # The unit stands in the head: by "GFLOPs" papers mean multiply-adds, half as many.
+    print(f"{'name':<28}{'parameters':>13}{'GFLOPs (2 per multiply-add)':>29}{'GMACs (papers: GFLOPs)':>24}  source")
     for row in rows:
-        print(f"{row['name']:<28}{row['parameters']:>13,}{row['gflops_per_image']:>14.1f}  {row['source']}")
+        sizes = f"{row['parameters']:>13,}{row['gflops_per_image']:>29.1f}{row['gmacs_per_image']:>24.1f}"
+        print(f"{row['name']:<28}{sizes}  {row['source']}")
 
 
 def _row(name: str) -> dict[str, Any]:
     gflops = gflops_per_image(ViTClsConfig.from_variant(name, num_labels=1000))
     row = VARIANTS[name]
-    return {"name": name, "parameters": row.parameters, "gflops_per_image": round(gflops, 2), "source": row.source}
+    work = {"gflops_per_image": round(gflops, 2), "gmacs_per_image": round(gflops / 2, 3)}
+    return {"name": name, "parameters": row.parameters, **work, "source": row.source}

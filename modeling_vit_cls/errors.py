@@ -28,3 +28,8 @@ def shorten(value: object, limit: int = 80) -> str:
         text = f"<{type(value).__name__}: {type(error).__name__}>"
     text = " ".join(line.strip() for line in text.splitlines())  # a dataset's repr has several
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def one_line(text: object) -> str:
+    """Any text on one line, without what is no letter: control characters, and marks that turn its order around."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())

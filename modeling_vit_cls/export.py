@@ -8,14 +8,14 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict
 
 from .checkpoints.adapt import canonical
-from .checkpoints.export import TARGETS, write_foreign
+from .checkpoints.export import TARGETS, consequence, write_foreign
 from .checkpoints.folder import replace_folder, to_path
 from .checkpoints.weights import is_checkpoint_file, write_weights
 from .errors import CheckpointError, ConfigError
 from .fitting import of_one_size
 from .hf.base import FlaxPreTrainedModel
 from .hf.saving import config_to_save
-from .programs import PROGRAMS, is_program_file, write_onnx, write_stablehlo
+from .programs import PROGRAMS, is_program_file, manual_of, write_manual, write_onnx, write_stablehlo
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
     "transformers" and "timm" give a checkpoint that `AutoModel.from_pretrained(folder)` and
     `timm.create_model("local-dir:folder", pretrained=True)` load. "onnx" gives `model.onnx`, "stablehlo"
     `model.stablehlo` with the weights beside it as `model.safetensors`; both take `pixel_values` (B, C, H, W) float32,
-    B free, and both have our `config.json` and `preprocessor_config.json` beside them.
+    B free, and both have our `config.json` and `preprocessor_config.json` beside them, and a text that says how to call
+    them.
 
     Raises ConfigError, naming the field, for a config that the target cannot express, and CheckpointError for a folder
     that holds a checkpoint or a program already.
@@ -47,7 +48,7 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
             plain = {canonical(name): tensor for name, tensor in tensors.items()}
             other = write_foreign(build, to, config, plain, processor)
             for said in other:
-                logger.warning("%s: %s is not the same there", folder, said)
+                logger.warning("%s: %s is not the same there: %s", folder, said, consequence(said, config))
             return
         processor = processor if processor is None else of_one_size(processor, config)
         size = processor.output_hw if processor and model.interpolates(processor) else None
@@ -56,6 +57,7 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
         else:
             write_stablehlo(build / PROGRAMS[to], model.module, model.params, config, size)
             write_weights(build, tensors, config=config)
+        write_manual(build / manual_of(to), to, model.module, config)
         config.to_json_file(build / "config.json")
         if processor is not None:
             processor.to_json_file(build / "preprocessor_config.json")

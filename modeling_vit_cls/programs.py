@@ -30,7 +30,53 @@ _PROTOBUF_LIMIT = 2**31 - 2**24  # bytes of weights in one ONNX file: protobuf e
 
 def is_program_file(name: str) -> bool:
     """Whether a file name is one of an exported program."""
-    return name in (*PROGRAMS.values(), f"{PROGRAMS['onnx']}.data")
+    return name in (*PROGRAMS.values(), *map(manual_of, PROGRAMS), f"{PROGRAMS['onnx']}.data")
+
+
+def manual_of(kind: str) -> str:
+    """The file beside a program of this kind that says how it is called."""
+    return f"{PROGRAMS[kind]}.md"
+
+
+def write_manual(file: Path, kind: str, module: nn.Module, config: ViTClsConfig) -> None:
+    """How the program beside this file is called, what goes in and what comes out."""
+    height, width = config.image_hw
+    shapes = {
+        "logits": f"(B, {config.num_classes}), a number for each class of `id2label` in `config.json`; softmax makes "
+        "probabilities of them",
+        "last_hidden_state": f"(B, {config.num_tokens}, {config.hidden_size})",
+        "pooler_output": f"(B, {config.readout_size})",
+        "image_embeds": f"(B, {config.projection_size})",
+    }
+    outputs = "\n".join(f"- `{name}`: {shapes[name]}" for name in _outputs(module, config))
+    pixels = f"(B, {config.num_channels}, {height}, {width})"
+    file.write_text(_MANUAL.format(program=PROGRAMS[kind], call=_CALLS[kind], pixels=pixels, outputs=outputs))
+
+
+_MANUAL = """# How to call `{program}`
+
+```python
+{call}
+```
+
+In: `pixel_values`, {pixels} float32, any number B of images, resized and normalised as `preprocessor_config.json` says
+(`AutoImageProcessor.from_pretrained(folder)` after `import modeling_vit_cls`, or your own code). Out, by name:
+
+{outputs}
+"""
+_CALLS = {
+    "onnx": """import numpy, onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+names = [output.name for output in session.get_outputs()]
+outputs = dict(zip(names, session.run(None, {"pixel_values": pixel_values})))""",
+    "stablehlo": """import jax, safetensors.numpy
+
+# The weights lie beside the program and are its first argument: calling it with the pixels alone fails.
+weights = safetensors.numpy.load_file("model.safetensors")
+program = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+outputs = program.call(weights, pixel_values)""",
+}
 
 
 def write_stablehlo(
@@ -45,7 +91,13 @@ def write_stablehlo(
         outputs = program.call(safetensors.numpy.load_file("model.safetensors"), pixel_values)
 
     The jax that serves it must be no older than the one that wrote it; StableHLO promises to read it for six months.
+    Raises CheckpointError where flatbuffers is missing.
     """
+    try:
+        import flatbuffers  # noqa: F401  # jax.export needs it, and does not depend on it
+    except ImportError as error:
+        needed = "writing StableHLO needs the package flatbuffers; pip install 'vit-cls[stablehlo]'"
+        raise CheckpointError(f"{file.name}: {needed} ({error})") from error
     names = _outputs(module, config)
 
     def forward(tensors: dict[str, jax.Array], pixel_values: jax.Array) -> dict[str, jax.Array]:
@@ -71,7 +123,7 @@ def write_onnx(
         from jax2onnx import to_onnx
     except ImportError as error:
         needed = "writing ONNX needs the package jax2onnx; pip install 'vit-cls[onnx]'"
-        raise CheckpointError(f"{file}: {needed} ({error})") from error
+        raise CheckpointError(f"{file.name}: {needed} ({error})") from error
 
     names = _outputs(module, config)
     module = module.clone(dtype=jnp.float32, gradient_checkpointing=False)

@@ -196,7 +196,13 @@ def test_results_say_of_what_and_where(ten, found, tmp_path):
         "readout": "cls",
         "parameters": ten.num_parameters(),
     }
-    assert whole["dataset"] == {"name": "digits", "split": "test", "examples": 360, "revision": "abc"}
+    assert whole["dataset"] == {
+        "name": "digits",
+        "source": "built-in",
+        "revision": "abc",
+        "split": "test",
+        "examples": 360,
+    }
     assert whole["recipe"] == {"learning_rate": 0.1}
     assert whole["versions"]["jax"] == jax.__version__
     assert whole["hardware"]["cores"] >= 1
@@ -241,6 +247,26 @@ def test_a_table_of_many_runs(ten, found, tmp_path):
         assert (tmp_path / "other.csv").read_text() == text
 
 
+@pytest.mark.parametrize(
+    "name", ["=1+1", "@SUM(A1)", "+1", "-1", "=cmd|' /C calc'!A0", "\u202e=1", "\t=1", "\r@x", " =1"]
+)
+def test_a_table_holds_no_formula(ten, found, tmp_path, name):
+    """What a spreadsheet would compute is a text, which stays the same however many rows are added."""
+    file = tmp_path / "table.csv"
+    whole = results(found, ten, model_name="ten", dataset_name="digits", split=name)
+    whole |= {"metrics": {name: -0.5}, "date": name, "versions": {}}
+    whole["model"]["name"] = whole["dataset"]["name"] = name
+    for _ in range(3):
+        append_row(file, whole)
+    with file.open(newline="") as opened:
+        rows = list(csv.reader(opened))
+    for cell in (cell for row in rows for cell in row):
+        assert cell == "-0.5" or not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+        assert cell.isprintable()
+    assert len(rows) == 4
+    assert rows[1] == rows[3]
+
+
 def test_evaluator_of_evaluate(ten, digits, found):
     pipeline = ImageClassificationPipeline(ten, batch_size=64)
     mapping = {name: number for number, name in enumerate(NAMES)}
@@ -266,7 +292,7 @@ def test_benchmark_verb(saved, tmp_path, capsys, found):
     assert "digits, split test, 360 examples" in shown
     written = json.loads((tmp_path / "r.json").read_text())
     assert written["metrics"] == pytest.approx(found["metrics"])
-    assert written["model"]["name"] == str(saved)
+    assert written["model"]["name"] == saved.name, "not where it lies on this machine"
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 2
     assert main([*arguments, "--metrics", "accuracy", "ece", "--dtype", "bfloat16", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -280,7 +306,7 @@ def test_benchmark_verb_on_a_folder_of_images(folder, tmp_path, capsys):
     arguments = ["benchmark", str(tmp_path / "model"), "--dataset_name", str(folder), "--json"]
     assert main(arguments) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["dataset"] == {"name": str(folder), "split": "test", "examples": 8}
+    assert said["dataset"] == {"name": folder.name, "source": "folder", "split": "test", "examples": 8}
     assert np.sum(said["confusion_matrix"], axis=1).tolist() == [4, 4]
 
 
@@ -360,6 +386,7 @@ def test_verbs_from_a_shell_find_what_an_earlier_one_compiled(saved, folder, tmp
 
 WITHOUT_THE_EXTRA = """
 import sys
+import hub_scripts.command
 from hub_scripts.__main__ import main
 assert not {"evaluate", "pandas", "pyarrow", "sklearn"} & set(sys.modules), "imported before it is needed"
 sys.modules["NAME"] = None  # as if it were not installed

@@ -26,11 +26,12 @@ from modeling_vit_cls.checkpoints.changes import EVAL_RESULTS
 PICTURES = ["training_curve.png", "confusion_matrix.png", "attention.png"]
 RESULTS: dict[str, Any] = {
     "model": {"name": "trained", "class": "FlaxViTClsForImageClassification", "readout": "cls", "parameters": 1},
-    "dataset": {"name": "someone/flowers", "split": "test", "examples": 400, "revision": "5503434"},
+    "dataset": {"name": "someone/flowers", "source": "hub", "split": "test", "examples": 400, "revision": "5503434"},
     "metrics": {"accuracy": 0.96, "macro_f1": 0.951234},
     "confusion_matrix": (np.eye(5, dtype=int) * 80).tolist(),
     "throughput": {"images_per_second": 1234.5, "batch_size": 32, "dtype": "float32", "includes": "decode, forward"},
     "recipe": None,
+    "training": {"base_model": {"name": "google/vit-base-patch16-224", "source": "hub"}},
     "versions": {"jax": "0.10.2", "vit-cls": "0.1.0"},
     "hardware": {"processor": "A Processor (R)", "cores": 2, "accelerators": ["NVIDIA H200", "NVIDIA H200"]},
     "date": "2026-11-23",
@@ -91,7 +92,7 @@ def test_the_card_says_what_was_measured_and_how(folder):
         "jax 0.10.2, vit-cls 0.1.0",
         "Trained for 20 steps, 2 epochs, a training loss of 0.5000 at the end.",
         "vit-cls train recipe.yaml\nvit-cls benchmark trained --dataset_name someone/flowers --split test\n",
-        "its standard error is 0.0098",
+        "its 95 % interval is 0.9360 to 0.9752 (Wilson)",
         "(calibration) was not measured",
         "the [CLS] token",
         "LABEL\\_0, LABEL\\_1",
@@ -154,12 +155,6 @@ def test_data_that_is_not_on_the_hub_is_not_said_to_be(folder, name, kind, shown
     assert not (folder / EVAL_RESULTS).exists()
 
 
-def test_a_folder_of_images_that_looks_like_an_id_is_a_folder(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "someone" / "flowers").mkdir(parents=True)
-    assert ModelCard(render_card(folder)).data.datasets is None
-
-
 def test_the_snippet_runs(folder, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", render_card(folder), re.DOTALL)
     monkeypatch.chdir(folder.parent)
@@ -211,7 +206,7 @@ def test_odd_names_break_nothing(tmp_path):
         card = ModelCard(text)
         assert card.data.model_name == folder.name
         assert card.data.eval_results is not None or not name.replace("/", "")
-        assert (card.data.license or "") == name
+        assert (card.data.license or "") == " ".join("".join(c if c.isprintable() else " " for c in name).split())
         rows = [line for line in card.text.splitlines() if line.startswith("|")]
         assert len(rows) == 4
         assert all(len(cells(row)) == 2 for row in rows)
@@ -228,7 +223,7 @@ def test_metrics_that_are_no_numbers_stay_out_of_the_metadata(folder):
     write(folder, results={**RESULTS, "metrics": {"accuracy": 0.5, "nll": float("nan"), "note": "x", "per": [1, 2]}})
     text = render_card(folder)
     assert ModelCard(text).data.metrics == ["accuracy"]
-    assert "| nll | nan |" in text, "it was measured, and it is not a number"
+    assert "| negative log-likelihood (nll) | nan |" in text, "it was measured, and it is not a number"
     assert "note" not in text
 
 
@@ -286,6 +281,46 @@ def test_a_backbone_has_no_card(tmp_path):
     tiny_model(FlaxViTClsModel).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="holds no classifier"):
         render_card(tmp_path)
+
+
+def test_the_card_says_how_the_model_was_trained(folder):
+    recipe = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "label_smoothing_factor": 0.1}
+    recipe |= {"mixup_alpha": 0.2, "ema_decay": 0.99, "dataset_name": "./photos"}
+    dataset = {"name": "photos", "source": "folder", "split": "train", "examples": 162}
+    state = {**STATE, "best_global_step": 10, "best_metric": 0.975}
+    training = {"dataset": dataset, "left_out": 3}
+    write(folder, results={**RESULTS, "training": training}, recipe=recipe, state=state)
+    text = render_card(folder)
+    for words in (
+        "Trained on photos, a folder of the author's own, split train, 162 images.",
+        "Images that could not be read, and were left out: 3.",
+        "The weights are those of step 10, the best of the run by eval\\_accuracy (0.9750).",
+        "The training loss is computed with smoothed labels (0.1) and images mixed by mixup (0.2), which evaluation",
+        "a moving average of the parameters (decay 0.99)",
+        "The images (photos) are a folder of the author's own and are not published: give yours by `--dataset_name",
+        "write `import modeling_vit_cls`",
+    ):
+        assert words in text
+    assert "fine-tuned" not in text
+    write(folder, recipe={**recipe, "load_best_model_at_end": False})
+    assert "The weights are those" not in render_card(folder)
+
+
+def test_a_short_run_has_its_mean_loss(folder):
+    log = [{"step": 20, "epoch": 2.0, "train_loss": 0.75, "train_runtime": 1.0}]
+    write(folder, state={"global_step": 20, "epoch": 2.0, "log_history": log})
+    assert "Trained for 20 steps, 2 epochs, a mean training loss of 0.7500." in render_card(folder)
+
+
+@pytest.mark.parametrize(("right", "count"), [(45, 45), (0, 45), (1, 1), (384, 400)])
+def test_the_interval_of_an_accuracy_is_never_empty(folder, right, count):
+    dataset = {"name": "digits", "split": "test", "examples": count}
+    write(folder, results={**RESULTS, "metrics": {"accuracy": right / count}, "dataset": dataset})
+    low, high = map(float, re.findall(r"95 % interval is ([\d.]+) to ([\d.]+) \(Wilson\)", render_card(folder))[0])
+    assert low <= right / count <= high
+    assert high - low > 0.02
+    if right == count:  # where the share is 1, Wilson's lower bound is n / (n + z^2)
+        assert low == pytest.approx(count / (count + 1.959964**2), abs=1e-4)
 
 
 NOT_INSTALLED = """

@@ -90,8 +90,8 @@ def test_what_transformers_has_not_is_refused_by_name_and_nothing_is_written(fie
 def test_what_acts_in_training_alone_is_said_and_no_obstacle(tmp_path, caplog):
     model = tiny_model(drop_path_rate=0.1, position_interpolation="bilinear")
     export_pretrained(model, tmp_path / "out", "transformers")
-    assert "drop_path_rate=0.1 is not the same there" in caplog.text
-    assert "position_interpolation='bilinear' is not the same there" in caplog.text
+    assert "drop_path_rate=0.1 is not the same there: it acts in training alone" in caplog.text
+    assert "position_interpolation='bilinear' is not the same there: scores are the same at 8 x 8 pixels" in caplog.text
 
 
 def test_labels_and_image_processor_go_along(tmp_path):

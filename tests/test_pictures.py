@@ -7,8 +7,11 @@ import matplotlib
 import numpy as np
 import pytest
 from conftest import tiny_model
+from matplotlib.figure import Figure
 from PIL import Image
 
+from modeling_vit_cls.cards.examples import example_images, turns
+from modeling_vit_cls.data.sources import load_images
 from modeling_vit_cls.pictures import attention_maps, confusion_matrix, has_curve, training_curve
 
 LOG = [
@@ -61,6 +64,88 @@ def test_a_curve_shows_what_was_logged():
     assert not has_curve([])
 
 
+def drawn(monkeypatch) -> list:
+    """Every figure that is saved."""
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
+    return figures
+
+
+def test_a_short_run_shows_its_mean_loss_and_whole_steps(monkeypatch):
+    figures = drawn(monkeypatch)
+    evaluations = [{"step": step, "eval_loss": 1 / step, "eval_accuracy": 0.5} for step in (4, 8)]
+    training_curve([*evaluations, {"step": 8, "train_loss": 0.7}])
+    training_curve([*evaluations, {"step": 8, "loss": 0.6}])
+    training_curve(LOG)
+    short, logged_once, long = (figure.axes[0] for figure in figures)
+    legends = [
+        [text.get_text().strip() for text in axes.get_legend().get_texts()] for axes in (short, logged_once, long)
+    ]
+    assert legends == [
+        ["evaluation", "training, mean of the run"],
+        ["evaluation", "training"],
+        ["training", "evaluation"],
+    ]
+    colours = [{line.get_label().split(",")[0].strip(): line.get_color() for line in axes.lines} for axes in
+               (short, logged_once, long)]  # fmt: skip
+    assert colours[0] == colours[1] == colours[2], "a loss has one colour, whatever is drawn beside it"
+    for figure in figures:
+        for axes in figure.axes:
+            figure.canvas.draw()
+            low, high = axes.get_xlim()
+            assert all(tick == int(tick) for tick in axes.get_xticks() if low <= tick <= high)
+
+
+def test_a_metric_has_one_colour_whatever_is_beside_it(monkeypatch):
+    figures = drawn(monkeypatch)
+    log = [{"step": step, "eval_loss": 1.0, "eval_f1": 0.5, "eval_accuracy": 0.5} for step in (1, 2)]
+    training_curve(log)
+    training_curve([{"step": entry["step"], "eval_accuracy": 0.5} for entry in log])
+    (both, alone) = (figure.axes[-1].lines[0] for figure in figures)
+    assert (both.get_label().strip(), both.get_color()) == (alone.get_label().strip(), alone.get_color())
+
+
+def test_titles_say_what_was_predicted_and_whether_it_is_right(model, images, monkeypatch):
+    figures = drawn(monkeypatch)
+    predicted = np.asarray(model(model.image_processor(images)["pixel_values"]).logits).argmax(axis=1)
+    labels = [model.config.id2label[int(predicted[0])], "tabby | cat", "LABEL_99"]
+    attention_maps(model, images, labels)
+    attention_maps(model, images)
+    with_labels, without = ([axes.get_title() for axes in figure.axes if axes.get_title()] for figure in figures)
+    assert with_labels[0].endswith("\nright")
+    assert with_labels[1].endswith("\nwrong: is tabby | cat")
+    assert with_labels[2].endswith("\nwrong: is LABEL_99")
+    assert [title.split("\n")[0] for title in with_labels] == without
+
+
+def test_the_map_lies_over_its_image(model, monkeypatch):
+    """Of two halves of an image, the bright one is brighter under any one weight."""
+    figures = drawn(monkeypatch)
+    half = np.zeros((8, 8, 3), np.uint8)
+    half[:, ::2] = 255  # columns narrower than a patch
+    attention_maps(model, [half])
+    overlaid = figures[0].axes[1].images[0].get_array()
+    assert overlaid.shape == (8, 8, 3)
+    assert (overlaid[:, ::2].mean(axis=-1) > overlaid[:, 1::2].mean(axis=-1)).all()
+
+
+def test_examples_are_of_different_classes_the_same_for_a_seed_and_can_be_read(tmp_path):
+    for number, kind in enumerate("aaaaaaaaaabcd"):
+        (tmp_path / "test" / kind).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / "test" / kind / f"{number}.png")
+    (tmp_path / "test" / "b" / "10.png").write_bytes(b"broken")
+    data = load_images(str(tmp_path), "test")
+    images, labels = example_images(data, 4, seed=0)
+    assert sorted(labels) == ["a", "a", "c", "d"], "each class that can be read, before a second one of any"
+    assert labels[:3] != ["a", "a", "a"]
+    again, same = example_images(data, 4, seed=0)
+    assert same == labels
+    assert [image.tobytes() for image in again] == [image.tobytes() for image in images]
+    assert len(example_images(data, 99)[1]) == 12
+    assert len({tuple(turns([0] * 20 + [1] * 20, seed)) for seed in range(5)}) == 5
+
+
 @pytest.mark.parametrize("classes", [1, 10, 21, 41, 100])
 def test_any_number_of_classes_and_any_names(classes):
     matrix = np.random.default_rng(0).integers(0, 9, (classes, classes))
@@ -75,16 +160,17 @@ def test_a_confusion_is_seen():
 
 
 @pytest.mark.parametrize("readout", ["cls", "mean", "cls_mean", "map"])
-def test_the_brightest_patch_is_the_one_that_is_attended_to(readout, images):
+def test_the_brightest_patch_is_the_one_that_is_attended_to(readout):
+    images = [np.full((8, 8, 3), 120, np.uint8)]  # plain, for the map is laid over it
     reader = tiny_model(readout=readout, num_register_tokens=2)
-    picture = pixels_of(attention_maps(reader, images[:1])).astype(float)
+    picture = pixels_of(attention_maps(reader, images)).astype(float)
     lower = picture[len(picture) // 2 :]
     rows, columns = np.nonzero((lower < 250).any(axis=2))
     heat = lower[rows.min() : rows.max(), columns.min() : columns.max()].mean(axis=2)
     centres = [len(heat) // 4, 3 * len(heat) // 4]  # of 2 x 2 patches
     shown = heat[np.ix_(centres, centres)].ravel()
 
-    pixel_values = reader.image_processor(images[:1])["pixel_values"]
+    pixel_values = reader.image_processor(images)["pixel_values"]
     last = np.asarray(reader(pixel_values, output_attentions=True).attentions[-1])[0].mean(axis=0)
     expected = last[0, 3:] if "cls" in readout else last[3:, 3:].mean(axis=0)
     assert np.array_equal(np.argsort(shown), np.argsort(expected))

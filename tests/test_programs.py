@@ -16,7 +16,7 @@ from conftest import pixels, tiny_config, tiny_model
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
-from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, programs
+from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, export_pretrained, programs
 from modeling_vit_cls.config_rules import RULES
 from modeling_vit_cls.errors import CheckpointError
 
@@ -162,9 +162,42 @@ def test_weights_that_one_onnx_file_cannot_hold_lie_beside_it(tmp_path, monkeypa
 
 def test_a_missing_jax2onnx_is_an_error_that_says_what_to_install(tmp_path, monkeypatch, model):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
-    with pytest.raises(CheckpointError, match=r"model.onnx: .*pip install 'vit-cls\[onnx\]'"):
+    with pytest.raises(CheckpointError, match=r"^model.onnx: .*pip install 'vit-cls\[onnx\]'"):
         run_onnx(tmp_path, model, model.params)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("to", "package"), [("onnx", "jax2onnx"), ("onnx", "onnx_ir"), ("stablehlo", "flatbuffers")])
+def test_a_missing_package_is_named_with_its_extra_and_no_hidden_folder(to, package, tmp_path, monkeypatch, model):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(CheckpointError, match=rf"^model\.{to}: writing .* pip install 'vit-cls\[{to}\]'") as error:
+        export_pretrained(model, tmp_path / "out", to)
+    assert str(tmp_path) not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["classifier", "backbone"])
+@pytest.mark.parametrize("to", ["onnx", "stablehlo"])
+def test_the_text_beside_a_program_says_how_it_is_called(to, kind, tmp_path, model, monkeypatch):
+    """Its code runs as it stands, in its folder, and gives what the model gives, in the shapes that it says."""
+    params = model.params if kind == "classifier" else model.params["vit_cls"]
+    exported = model if kind == "classifier" else FlaxViTClsModel(model.config)
+    exported.params = params
+    export_pretrained(exported, tmp_path / "out", to)
+    text = (tmp_path / "out" / f"model.{to}.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    images = pixels(3)
+    monkeypatch.chdir(tmp_path / "out")
+    given: dict = {"pixel_values": images}
+    exec(code, given)
+    expected = exported(images)
+    shapes = dict(re.findall(r"- `(\w+)`: \(B, ([\d, ]+)\)", text))
+    assert set(shapes) == set(given["outputs"])
+    for name, found in given["outputs"].items():
+        assert difference(found, expected[name]) < 1e-5
+        assert ", ".join(map(str, found.shape[1:])) == shapes[name]
+    with pytest.raises(CheckpointError, match="which would be replaced"):
+        export_pretrained(exported, tmp_path / "out", to)
 
 
 SERVE = """

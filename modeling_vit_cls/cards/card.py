@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import shlex
@@ -17,7 +16,10 @@ from ..checkpoints.changes import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULT
 from ..checkpoints.folder import replace_file
 from ..errors import CheckpointError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
+from ..provenance import hub_id, is_hub_id, last_name
+from .escape import cell, markdown
 from .facts import Facts, read_facts
+from .history import training_sentences
 from .metadata import card_metadata, dataset_title, eval_results_yaml
 
 try:
@@ -33,6 +35,7 @@ _READOUTS = {
     "cls_mean": "the [CLS] token and the mean of the patches",
     "map": "an attention over all tokens",
 }
+_SPELT_OUT = {"nll": "negative log-likelihood (nll)", "ece": "expected calibration error (ece)"}
 # The last line of a card: who wrote it, and the digest of what stands above. A card that was edited is somebody's own.
 _STAMP = "<!-- Written by vit-cls ({}). Once edited, it is left alone. -->\n"
 
@@ -47,16 +50,22 @@ def render_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> s
     return _render(read_facts(path, repo_id), [name for name in _PICTURES if (path / name).is_file()])
 
 
-def write_card(folder: str | os.PathLike[str], images: Sequence[Any] | None = None, repo_id: str | None = None) -> None:
+def write_card(
+    folder: str | os.PathLike[str],
+    images: Sequence[Any] | None = None,
+    repo_id: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> None:
     """Write README.md, its pictures and the Hub's `.eval_results` into a trained folder.
 
-    With images (paths, PIL images or arrays), up to 8 of them are drawn with what the model attends to. Each file is
-    the old one or the new one, README.md comes last, and what no longer holds goes after it. A README.md that somebody
-    wrote or edited is left alone, with a warning. Raises CheckpointError where nothing can be written.
+    With images (paths, PIL images or arrays), up to 8 of them are drawn with what the model attends to; with the names
+    of their true classes, `labels`, it is said whether the model is right. Each file is the old one or the new one,
+    README.md comes last, and what no longer holds goes after it. A README.md that somebody wrote or edited is left
+    alone, with a warning. Raises CheckpointError where nothing can be written.
     """
     path = Path(folder)
     facts = read_facts(path, repo_id)
-    made: dict[str, bytes] = _pictures(path, facts, images)
+    made: dict[str, bytes] = _pictures(path, facts, images, labels)
     results = eval_results_yaml(facts)
     made |= {} if results is None else {EVAL_RESULTS: results.encode()}
     card = _render(facts, [name for name in _PICTURES if name in made])
@@ -81,7 +90,7 @@ def card_to_push(folder: str | os.PathLike[str], repo_id: str) -> str | None:
 
 def _render(facts: Facts, pictures: Iterable[str]) -> str:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"md": _markdown, "python": _python}
+    environment.filters |= {"md": markdown, "cell": cell, "python": _python}
     template = environment.from_string(
         files("modeling_vit_cls.cards").joinpath("card.md.jinja").read_text(encoding="utf-8")
     )
@@ -92,20 +101,26 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
         readout=_READOUTS[facts.config.readout],
         dataset=dataset_title(facts),
         circumstances=_circumstances(facts),
-        training=_training(facts),
+        spelt_out=_SPELT_OUT,
+        training=training_sentences(facts),
         commands=_commands(facts),
-        standard_error=_standard_error(facts),
+        own_data=_own_data(facts),
+        interval=_interval(facts.metrics.get("accuracy"), facts.dataset.get("examples")),
     )
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n\n"
     return text + _STAMP.format(_digest(text))
 
 
 def _python(text: str) -> str:
-    """A text as Python code has it, in double quotes."""
-    return json.dumps(text, ensure_ascii=False)
+    """A text as Python code has it, in double quotes; what is no letter as an escape."""
+    return "".join(
+        letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in json.dumps(text, ensure_ascii=False)
+    )
 
 
-def _pictures(folder: Path, facts: Facts, images: Sequence[Any] | None) -> dict[str, bytes]:
+def _pictures(
+    folder: Path, facts: Facts, images: Sequence[Any] | None, labels: Sequence[str] | None
+) -> dict[str, bytes]:
     from .. import pictures  # matplotlib takes a second to import, and rendering alone does not need it
 
     made: dict[str, bytes] = {}
@@ -116,36 +131,27 @@ def _pictures(folder: Path, facts: Facts, images: Sequence[Any] | None) -> dict[
         made[CONFUSION_MATRIX] = pictures.confusion_matrix(facts.results["confusion_matrix"], facts.labels)
     if images is not None and len(images):
         model = FlaxViTClsForImageClassification.from_pretrained(folder)
-        made[ATTENTION] = pictures.attention_maps(model, images)
+        made[ATTENTION] = pictures.attention_maps(model, images, labels)
     return made
 
 
 def _circumstances(facts: Facts) -> list[str]:
-    """Under what conditions the numbers were measured, a line each."""
+    """Under what conditions the numbers were measured, a line of Markdown each."""
     speed, machine = facts.results.get("throughput") or {}, facts.results.get("hardware") or {}
     lines: list[str] = []
     if "images_per_second" in speed:
         how = [f"batches of {speed['batch_size']}"] if "batch_size" in speed else []
-        how += [str(speed["dtype"])] if "dtype" in speed else []
-        how += [f"with {speed['includes']}"] if "includes" in speed else []
+        how += [markdown(speed["dtype"])] if "dtype" in speed else []
+        how += [f"with {markdown(speed['includes'])}"] if "includes" in speed else []
         lines.append(", ".join([f"Speed: {speed['images_per_second']:,.0f} images per second", *how]))
-    parts = [machine["processor"]] if machine.get("processor") else []
+    parts = [markdown(machine["processor"])] if machine.get("processor") else []
     parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
-    parts += [f"{count} x {name}" for name, count in Counter(machine.get("accelerators") or []).items()]
+    parts += [f"{count} x {markdown(name)}" for name, count in Counter(machine.get("accelerators") or []).items()]
     if parts:
         lines.append(f"Hardware: {', '.join(parts)}")
     if versions := facts.results.get("versions"):
-        lines.append(f"Software: {', '.join(f'{name} {number}' for name, number in versions.items())}")
+        lines.append(f"Software: {', '.join(markdown(f'{name} {number}') for name, number in versions.items())}")
     return lines
-
-
-def _training(facts: Facts) -> str:
-    """One sentence from the trainer's state; empty where there is none."""
-    parts = [f"{facts.state['global_step']:,} steps"] if facts.state.get("global_step") else []
-    parts += [f"{facts.state['epoch']:g} epochs"] if facts.state.get("epoch") else []
-    losses = [entry["loss"] for entry in facts.state.get("log_history") or [] if "loss" in entry]
-    parts += [f"a training loss of {losses[-1]:.4f} at the end"] if losses else []
-    return f"Trained for {', '.join(parts)}." if parts else ""
 
 
 def _commands(facts: Facts) -> list[str]:
@@ -158,16 +164,26 @@ def _commands(facts: Facts) -> list[str]:
     return commands
 
 
-def _standard_error(facts: Facts) -> float | None:
-    """Of the accuracy, as of a share of independent trials."""
-    share, count = facts.metrics.get("accuracy"), facts.dataset.get("examples")
-    return math.sqrt(share * (1 - share) / count) if share is not None and count and 0 <= share <= 1 else None
+def _own_data(facts: Facts) -> str:
+    """A sentence on the images that the recipe needs, where they are not known to be on the Hub; else empty."""
+    data = facts.training.get("dataset") or facts.dataset
+    name = str(data.get("name") or facts.recipe.get("dataset_name") or "")
+    if not facts.recipe or not name or name == "digits" or hub_id(data):
+        return ""
+    shown, give = markdown(last_name(name)), "give yours by `--dataset_name FOLDER`"
+    if data.get("source") == "folder" or not is_hub_id(name):
+        return f"The images ({shown}) are a folder of the author's own and are not published: {give}."
+    return f"It was not recorded whether the images ({shown}) are on the Hub; if not, {give}."
 
 
-def _markdown(text: Any) -> str:
-    """Any text as one line of Markdown that reads as it is written, in a table too."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
-    return re.sub(r"([\\`*_\[\]<>|#~&$!{}])", r"\\\1", line)
+def _interval(share: float | None, count: int | None) -> tuple[float, float] | None:
+    """Wilson's 95 % interval of a share of `count` independent trials, which is not empty where all were right."""
+    if share is None or not count or not 0 <= share <= 1:
+        return None
+    from scipy.stats import binomtest  # half a second that what only renders no accuracy need not wait
+
+    interval = binomtest(round(share * count), count).proportion_ci(0.95, "wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _digest(text: str) -> str:

@@ -1,6 +1,5 @@
 """What a trained folder says of itself: config and weights, results.json, trainer_state.json, recipe.yaml."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from ..checkpoints.changes import RECIPE, RESULTS, STATE
 from ..checkpoints.load import has_head, open_checkpoint, read_json
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+from ..provenance import hub_id, last_name
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,25 @@ class Facts:
 
     @property
     def dataset_id(self) -> str | None:
-        """The dataset's id, if it is one of the Hub."""
-        return hub_id(self.dataset.get("name"))
+        """The dataset's id, if it was recorded to come from the Hub."""
+        return hub_id(self.dataset)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What was recorded when training ended: dataset, split, examples, images left out, the model fine-tuned."""
+        found = self.results.get("training")
+        return found if isinstance(found, dict) else {}
 
     @property
     def base_model(self) -> str | None:
-        """Id of the model that was fine-tuned, if it is one of the Hub."""
-        return hub_id(self.recipe.get("model_name_or_path"))
+        """Id of the model that was fine-tuned, if it was recorded to come from the Hub."""
+        return hub_id(self.training.get("base_model"))
+
+    @property
+    def local_base_model(self) -> str | None:
+        """The last name of the model that was fine-tuned, if it was a folder or nobody recorded where it came from."""
+        name = (self.training.get("base_model") or {}).get("name") or self.recipe.get("model_name_or_path")
+        return last_name(str(name)) if name and not self.base_model else None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -70,11 +80,6 @@ def read_facts(folder: Path, repo_id: str | None) -> Facts:
         _read_json(folder / STATE),
         _read_recipe(folder / RECIPE),
     )
-
-
-def hub_id(name: Any) -> str | None:
-    """A name if it is an id on the Hub, user/name, and no folder here."""
-    return name if isinstance(name, str) and _HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

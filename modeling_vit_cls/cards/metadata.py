@@ -6,6 +6,8 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..errors import one_line
+from ..provenance import last_name
 from .facts import Facts
 
 _TASK = "image-classification"
@@ -15,7 +17,7 @@ def card_metadata(facts: Facts) -> str:
     """YAML for the head of a card; what nobody measured or said is not in it."""
     fields: dict[str, Any] = {}
     if facts.recipe.get("license"):
-        fields["license"] = str(facts.recipe["license"])
+        fields["license"] = one_line(facts.recipe["license"])
     if facts.base_model:
         fields |= {"base_model": facts.base_model, "base_model_relation": "finetune"}
     if facts.dataset_id:
@@ -23,7 +25,7 @@ def card_metadata(facts: Facts) -> str:
     results = _eval_results(facts)
     if results:
         fields |= {"metrics": [result.metric_type for result in results], "eval_results": results}
-        fields["model_name"] = facts.name  # of the model-index, which the results become
+        fields["model_name"] = one_line(facts.name)  # of the model-index, which the results become
     data = ModelCardData(library_name="vit-cls", pipeline_tag=_TASK, tags=["jax", "flax", "vision"], **fields)
     return data.to_yaml(line_break="\n").strip()
 
@@ -39,13 +41,13 @@ def eval_results_yaml(facts: Facts) -> str | None:
     name = "accuracy" if "accuracy" in finite else next(iter(finite))
     dataset = {"id": facts.dataset_id, "task_id": "default"}
     if facts.dataset.get("revision"):
-        dataset["revision"] = str(facts.dataset["revision"])
+        dataset["revision"] = one_line(facts.dataset["revision"])
     entry: dict[str, Any] = {"dataset": dataset, "value": finite[name]}
     if facts.results.get("date"):
-        entry["date"] = str(facts.results["date"])
-    notes = [name]
+        entry["date"] = one_line(facts.results["date"])
+    notes = [one_line(name)]
     if facts.dataset.get("split"):
-        notes.append(f"split {facts.dataset['split']}")
+        notes.append(f"split {one_line(facts.dataset['split'])}")
     if facts.dataset.get("examples"):
         notes.append(f"{facts.dataset['examples']} examples")
     entry["notes"] = ", ".join(notes)
@@ -54,8 +56,8 @@ def eval_results_yaml(facts: Facts) -> str | None:
 
 def dataset_title(facts: Facts) -> str:
     """A dataset's name for readers: an id, or the last part of a path, which is nobody else's business."""
-    name = str(facts.dataset.get("name", ""))
-    return name if facts.dataset_id else name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    name = str(facts.dataset.get("name") or "")
+    return facts.dataset_id or (last_name(name) if name.strip("/") else "")
 
 
 def _eval_results(facts: Facts) -> list[EvalResult]:
@@ -67,14 +69,18 @@ def _eval_results(facts: Facts) -> list[EvalResult]:
             task_type=_TASK,
             dataset_type=kind,
             dataset_name=title,
-            dataset_split=facts.dataset.get("split"),
-            dataset_revision=facts.dataset.get("revision"),
-            metric_type=name,
+            dataset_split=_text(facts.dataset.get("split")),
+            dataset_revision=_text(facts.dataset.get("revision")),
+            metric_type=one_line(name),
             metric_value=value,
         )
         for name, value in _finite(facts).items()
         if title
     ]
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else one_line(value)
 
 
 def _finite(facts: Facts) -> dict[str, float]:

@@ -1,15 +1,19 @@
 """What a push changes: the files of ours in a folder, compared with those in a repository."""
 
 import hashlib
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import yaml
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import CheckpointError
+from ..provenance import public_recipe, public_results, public_state
+from .json_file import read_json
 from .load import open_checkpoint
 from .weights import is_checkpoint_file, is_weight_file
 
@@ -27,9 +31,12 @@ _TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
 @dataclass(frozen=True)
 class Change:
-    """What a push does to one file; `size` in bytes is that of the new content, of a deleted file that of the old."""
+    """What a push does to one file; `size` in bytes is that of the new content, of a deleted file that of the old.
 
-    action: Literal["add", "replace", "delete", "unchanged"]
+    "push" where the Hub was not asked what it holds.
+    """
+
+    action: Literal["add", "replace", "delete", "unchanged", "push"]
     path: str
     size: int
 
@@ -37,7 +44,8 @@ class Change:
 def files_to_push(folder: Path, with_results: bool, card: str | None = None) -> dict[str, Content]:
     """The checkpoint in a folder, by path in the repository; with the results also what training and benchmark left.
 
-    `card` is pushed instead of the folder's README.md. Whatever else lies there stays there. Raises CheckpointError
+    `card` is pushed instead of the folder's README.md. Whatever else lies there stays there. Paths of this machine, in
+    results, recipe and state that were written elsewhere, are pushed as the last name alone. Raises CheckpointError
     for a folder without a whole checkpoint, and for a text that holds a token of the Hub.
     """
     if not folder.is_dir():
@@ -49,10 +57,40 @@ def files_to_push(folder: Path, with_results: bool, card: str | None = None) -> 
     if with_results:
         found |= {name: folder / name for name in sorted(_REPLACED | {CARD}) if (folder / name).is_file()}
         found |= {} if card is None else {CARD: card.encode()}
+        found |= _without_paths(folder, found)
     for name, content in found.items():
         if not is_weight_file(name) and _TOKEN.search(_read(content)):
             raise CheckpointError(f"{folder / name}: holds a token of the Hub; remove it there, and revoke the token")
     return found
+
+
+def _without_paths(folder: Path, files: Mapping[str, Content]) -> dict[str, bytes]:
+    """Those of results, recipe and state that hold paths of this machine, without them; in the folder they stay."""
+    changed: dict[str, bytes] = {}
+    results = read_json(folder / RESULTS)
+    records = {"dataset_name": results.get("dataset"), "model_name_or_path": _training(results).get("base_model")}
+    local = [name for name, fields in records.items() if isinstance(fields, dict) and fields.get("source") == "folder"]
+    public: dict[str, Callable[[dict[str, Any]], Any]] = {
+        RESULTS: lambda fields: public_results(fields, local),
+        STATE: public_state,
+    }
+    for name, rule in public.items():
+        fields = read_json(folder / name) if name in files else {}
+        if (shown := rule(fields)) != fields:
+            changed[name] = (json.dumps(shown, indent=2) + "\n").encode()
+    if RECIPE in files:
+        try:
+            recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise CheckpointError(f"{folder / RECIPE}: cannot be read as YAML; mend it, or remove it") from error
+        if isinstance(recipe, dict) and (shown := public_recipe(recipe, local)) != recipe:
+            changed[RECIPE] = yaml.safe_dump(shown, sort_keys=False).encode()
+    return changed
+
+
+def _training(results: Mapping[str, Any]) -> dict[str, Any]:
+    training = results.get("training")
+    return training if isinstance(training, dict) else {}
 
 
 def compare(files: Mapping[str, Content], remote: Iterable[RepoFile], with_results: bool) -> list[Change]:
@@ -69,6 +107,11 @@ def compare(files: Mapping[str, Content], remote: Iterable[RepoFile], with_resul
         if ours and name not in files:
             changes.append(Change("delete", name, file.size))
     return sorted(changes, key=lambda change: change.path)
+
+
+def unasked(files: Mapping[str, Content]) -> list[Change]:
+    """What a push would send to a Hub that holds none of it."""
+    return [Change("push", name, _size(content)) for name, content in sorted(files.items())]
 
 
 def _is_same(content: Content, file: RepoFile) -> bool:

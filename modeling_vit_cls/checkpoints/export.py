@@ -1,6 +1,7 @@
 """Checkpoints that other libraries load: their names, layouts, config and image processor, or a refusal by field."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ TARGETS = ("transformers", "timm")
 # What acts in training alone, or at another image size alone: where the target has it otherwise, that is said.
 _ELSEWHERE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range")
 _ELSEWHERE += ("position_interpolation",)
+_CONSEQUENCES = {
+    "position_interpolation": "scores are the same at {size}; at another image size positions are resampled in another "
+    "way there, and scores differ a little",
+    "crop_rounding": "the central crop can begin one pixel further, and scores differ a little",
+    "initializer_range": "it acts where new parameters are drawn, and in no prediction",
+}
 # The field that a parameter comes from, by its name or what that begins with.
 _FIELD_OF = {
     "classifier": "num_labels",
@@ -77,6 +84,13 @@ def write_foreign(
     return other + [f"{name}={getattr(config, name)!r}" for name in _differences(folder, family, config, has_head)]
 
 
+def consequence(difference: str, config: ViTClsConfig) -> str:
+    """What follows from a "field=value" of `write_foreign` for those who use the exported model."""
+    height, width = config.image_hw
+    follows = _CONSEQUENCES.get(difference.partition("=")[0], "it acts in training alone, and in no prediction")
+    return follows.format(size=f"{width} x {height} pixels")
+
+
 def family_for(target: str, config: ViTClsConfig) -> Family:
     """The family of a target that a config belongs to, by what only that one has."""
     gated, rope = config.mlp == "swiglu", config.position_embedding == "rope"
@@ -102,7 +116,8 @@ def _differences(folder: Path, family: Family, config: ViTClsConfig, has_head: b
     try:
         source = open_checkpoint(folder)
     except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(f"{family.name} cannot express this config ({error})") from error
+        reason = str(error).replace(f"{folder}{os.sep}", "")  # a folder that nobody has seen, and that is removed
+        raise CheckpointError(f"{family.name} cannot express this config ({reason})") from error
     back = source.config
     unread = () if has_head else ("use_distillation_head",)
     for name in FIELD_NAMES:

@@ -18,8 +18,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import CheckpointError
-from .changes import Change, Content, compare, files_to_push
-from .push_errors import in_one_line, is_temporary, retry_after, unwrapped
+from .changes import Change, Content, compare, files_to_push, unasked
+from .push_errors import in_one_line, is_temporary, is_unreachable, retry_after, unwrapped
 
 WAITS = (1.0, 2.0, 4.0)  # seconds before each further attempt
 _LONGEST_WAIT = 60.0  # more than this is not waited for, whatever the Hub asks
@@ -27,12 +27,16 @@ _LONGEST_WAIT = 60.0  # more than this is not waited for, whatever the Hub asks
 
 @dataclass(frozen=True)
 class Push:
-    """What a push changes, or has changed; `url` is that of the newest commit, or where there will be one."""
+    """What a push changes, or has changed; `url` is that of the newest commit, or where there will be one.
+
+    A plan that was made without the Hub says why in `not_asked`; whether the repository is there is not known then.
+    """
 
     repo_id: str
     url: str
-    creates_repository: bool
+    creates_repository: bool | None
     changes: tuple[Change, ...]
+    not_asked: str | None = None
 
     @property
     def is_needed(self) -> bool:
@@ -60,10 +64,23 @@ def plan_push(
     with_results: bool = False,
     card: str | None = None,
 ) -> Push:
-    """What `push_folder` would change; the Hub is only read."""
+    """What `push_folder` would change; the Hub is only read. Where it cannot be reached: what would be sent to it."""
     files = files_to_push(folder, with_results, card)
     pusher = _Pusher(HfApi(token=token), repo_id, revision, files, with_results, private)
-    return pusher.persist(pusher.plan)
+
+    def plan() -> Push:
+        try:
+            return pusher.plan()
+        except CheckpointError:
+            raise
+        except (HTTPError, OSError, ValueError, LookupError, RuntimeError) as error:
+            if not is_unreachable(error):
+                raise
+            line = in_one_line(error, repo_id, revision, pusher.api.token, unsure=False)
+            url = f"{pusher.api.endpoint}/{repo_id}"
+            return Push(repo_id, url, None, tuple(unasked(files)), line)
+
+    return pusher.persist(plan)
 
 
 def push_folder(

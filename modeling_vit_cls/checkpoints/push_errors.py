@@ -26,6 +26,11 @@ def is_temporary(error: Exception) -> bool:
     return not isinstance(error, _FINAL)
 
 
+def is_unreachable(error: Exception) -> bool:
+    """Whether the Hub was not asked, or gave no answer at all."""
+    return isinstance(error, OfflineModeIsEnabled) or (is_temporary(error) and _status(error) is None)
+
+
 def retry_after(error: Exception) -> float:
     """Seconds that the Hub asks to wait; 0 where it does not say."""
     asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")

@@ -17,6 +17,9 @@ import jax
 
 from .. import __version__
 from ..checkpoints.folder import replace_file
+from ..checkpoints.json_file import read_json
+from ..errors import CheckpointError, one_line
+from ..provenance import dataset_record, public_recipe, record
 
 Results = dict[str, Any]
 _FIRST, _LAST = ["model", "dataset", "split"], ["images_per_second", "date", "versions"]
@@ -31,20 +34,21 @@ def results(
     split: str,
     revision: str | None = None,
     recipe: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> Results:
-    """What `benchmark` returned for a model -> the content of results.json.
+    """What `benchmark` returned for a model -> the content of results.json, which holds no path of this machine.
 
     Args:
-        model_name, dataset_name: folders or ids on the Hub; `revision` is the dataset's.
-        recipe: of the training, if it is known.
+        model_name, dataset_name: folders or ids on the Hub, and which of the two is recorded; `revision` is the
+            dataset's.
+        recipe, training: of the model's training, if they are known: how, and what of.
     """
-    data = {"name": dataset_name, "split": split, "examples": found["examples"]}
+    data = {**dataset_record(dataset_name, revision), "split": split, "examples": found["examples"]}
     data |= {"skipped": found["skipped"]} if "skipped" in found else {}
-    data |= {"revision": revision} if revision else {}
     matrix = {"confusion_matrix": found["confusion_matrix"]} if "confusion_matrix" in found else {}
     return {
         "model": {
-            "name": model_name,
+            "name": record(model_name)["name"],
             "class": type(model).__name__,
             "readout": model.config.readout,
             "parameters": model.num_parameters(),
@@ -53,11 +57,28 @@ def results(
         "metrics": dict(found["metrics"]),
         **matrix,
         "throughput": dict(found["throughput"]),
-        "recipe": None if recipe is None else dict(recipe),
+        "recipe": None if recipe is None else public_recipe(recipe, _local_fields(recipe)),
+        **({} if training is None else {"training": dict(training)}),
         "versions": _versions(),
         "hardware": _hardware(),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def known_of_training(folder: Path) -> Results:
+    """Recipe and training as the results.json in a model's folder has them; empty where there is none that is ours."""
+    try:
+        before = read_json(folder / "results.json")
+    except CheckpointError:
+        return {}
+    return {name: before[name] for name in ("recipe", "training") if isinstance(before.get(name), dict)}
+
+
+def _local_fields(recipe: Mapping[str, Any]) -> list[str]:
+    """The fields of a recipe that name folders of this machine, while they are there."""
+    records = {"dataset_name": dataset_record, "model_name_or_path": record}
+    given = {name: of(recipe[name]) for name, of in records.items() if isinstance(recipe.get(name), str)}
+    return [name for name, fields in given.items() if fields["source"] == "folder"]
 
 
 def write_results(file: str | os.PathLike[str], results: Results) -> None:
@@ -84,11 +105,12 @@ def append_row(file: str | os.PathLike[str], results: Results) -> None:
         fcntl.flock(folder, fcntl.LOCK_EX)
         columns, rows = _read_rows(path)
         others = [name for name in columns if name not in _FIRST + _LAST]
-        others += [name for name in results["metrics"] if name not in others]
+        row = {_inert(name): _inert(value) for name, value in _row(results).items()}
+        others += [name for name in map(_inert, results["metrics"]) if name not in others]
         text = io.StringIO()
         table = csv.DictWriter(text, _FIRST + others + _LAST, lineterminator="\n")
         table.writeheader()
-        table.writerows([*rows, _row(results)])
+        table.writerows([*rows, row])
         replace_file(path, text.getvalue().encode())
     finally:
         os.close(folder)
@@ -107,6 +129,12 @@ def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             f"{path}: is not a table of results with columns {', '.join(_FIRST + _LAST)}; give another file"
         )
     return columns, rows
+
+
+def _inert(cell: Any) -> Any:
+    """A text that a spreadsheet takes for a text, whatever it begins with; numbers as they are."""
+    text = one_line(cell) if isinstance(cell, str) else cell
+    return f"'{text}" if isinstance(text, str) and text.startswith(("=", "+", "-", "@")) else text
 
 
 def _row(results: Results) -> dict[str, Any]:

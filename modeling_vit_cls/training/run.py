@@ -1,6 +1,5 @@
 """From a recipe to a folder: train, benchmark, and write the model, its results, its recipe and its card."""
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +7,17 @@ import numpy as np
 import yaml
 
 from ..cards import write_card
+from ..cards.examples import example_images
 from ..checkpoints.folder import replace_file
 from ..configuration_vit_cls import ViTClsConfig
-from ..data.sources import class_names, load_images, open_image
+from ..data.sources import class_names, load_images
 from ..errors import ConfigError
 from ..evaluation.benchmark import DEFAULT_METRICS, benchmark
 from ..evaluation.results import Results, results, write_results
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
+from ..provenance import dataset_record, record
 from .recipe import DataArguments, ModelArguments, Recipe
 from .trainer import FlaxTrainer
-
-_DRAWN = 8  # images of the test split whose attention the card shows
 
 
 def run_recipe(recipe: Recipe) -> Results:
@@ -45,17 +44,26 @@ def run_recipe(recipe: Recipe) -> Results:
     whole = results(
         found,
         model,
-        model_name=folder.name,
+        model_name=str(folder),
         dataset_name=name,
         split=test_split,
         revision=revision,
         recipe=recipe.to_dict(),
+        training=_training_record(recipe, len(train), len(trainer.bad_images)),
     )
     write_results(folder / "results.json", whole)
-    replace_file(folder / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
-    readable = (row["image"] for row in test if str(row["image"]["path"]) not in trainer.bad_images)
-    write_card(folder, [open_image(image) for image in islice(readable, _DRAWN)])
+    replace_file(folder / "recipe.yaml", yaml.safe_dump(whole["recipe"], sort_keys=False).encode())
+    images, classes = example_images(test, seed=arguments.seed)
+    write_card(folder, images, labels=classes)
     return whole
+
+
+def _training_record(recipe: Recipe, examples: int, left_out: int) -> dict[str, Any]:
+    """What the card says of the training: of what, from what, and without which images."""
+    data, base = recipe.data, recipe.model.model_name_or_path
+    dataset = {**dataset_record(data.dataset_name, data.dataset_revision), "split": data.train_split}
+    found: dict[str, Any] = {"dataset": {**dataset, "examples": examples}, "left_out": left_out}
+    return found | ({} if base is None else {"base_model": record(base, recipe.model.model_revision)})
 
 
 def build_model(arguments: ModelArguments, labels: list[str], seed: int) -> FlaxViTClsForImageClassification:

@@ -1,0 +1,72 @@
+"""How a model was trained, in sentences of Markdown: what came in, which step is saved, what shapes the loss."""
+
+from typing import Any
+
+from ..provenance import hub_id, last_name
+from .escape import markdown
+from .facts import Facts
+
+_SHAPES_THE_LOSS = {
+    "label_smoothing_factor": "smoothed labels ({})",
+    "mixup_alpha": "images mixed by mixup ({})",
+    "cutmix_alpha": "images mixed by CutMix ({})",
+}
+
+
+def training_sentences(facts: Facts) -> list[str]:
+    """Sentences from trainer_state.json, the recipe and what was recorded; none where nothing is known."""
+    sentences = [_length(facts), _data(facts), _left_out(facts), _weights(facts), *_method(facts)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _length(facts: Facts) -> str:
+    parts = [f"{facts.state['global_step']:,} steps"] if facts.state.get("global_step") else []
+    parts += [f"{facts.state['epoch']:g} epochs"] if facts.state.get("epoch") else []
+    losses = [entry["loss"] for entry in facts.state.get("log_history") or [] if "loss" in entry]
+    means = [entry["train_loss"] for entry in facts.state.get("log_history") or [] if "train_loss" in entry]
+    if losses:
+        parts.append(f"a training loss of {losses[-1]:.4f} at the end")
+    elif means:
+        parts.append(f"a mean training loss of {means[-1]:.4f}")
+    return f"Trained for {', '.join(parts)}." if parts else ""
+
+
+def _data(facts: Facts) -> str:
+    dataset: dict[str, Any] = facts.training.get("dataset") or {}
+    if not dataset.get("name"):
+        return ""
+    name = hub_id(dataset) or last_name(str(dataset["name"]))
+    parts = [markdown(name) + (", a folder of the author's own" if dataset.get("source") == "folder" else "")]
+    parts += [f"split {markdown(dataset['split'])}"] if dataset.get("split") else []
+    parts += [f"revision {markdown(dataset['revision'])}"] if dataset.get("revision") else []
+    parts += [f"{dataset['examples']:,} images"] if dataset.get("examples") else []
+    return f"Trained on {', '.join(parts)}."
+
+
+def _left_out(facts: Facts) -> str:
+    count = facts.training.get("left_out")
+    return f"Images that could not be read, and were left out: {count:,}." if count else ""
+
+
+def _weights(facts: Facts) -> str:
+    """Which step is saved, where it need not be the last."""
+    step, value = facts.state.get("best_global_step"), facts.state.get("best_metric")
+    if not facts.recipe.get("load_best_model_at_end") or not step:
+        return ""
+    name = "eval_" + str(facts.recipe.get("metric_for_best_model", "loss")).removeprefix("eval_")
+    how = f" ({value:.4f})" if isinstance(value, float) else ""
+    return f"The weights are those of step {step:,}, the best of the run by {markdown(name)}{how}."
+
+
+def _method(facts: Facts) -> list[str]:
+    recipe, sentences = facts.recipe, []
+    shaped = [text.format(markdown(recipe[name])) for name, text in _SHAPES_THE_LOSS.items() if recipe.get(name)]
+    if shaped:
+        how = f"with {' and '.join(shaped)}, which evaluation does without"
+        sentences.append(f"The training loss is computed {how}: it can lie above the loss of evaluation.")
+    if recipe.get("ema_decay"):
+        decay = markdown(recipe["ema_decay"])
+        sentences.append(f"What was evaluated and saved is a moving average of the parameters (decay {decay}).")
+    if recipe.get("freeze_backbone"):
+        sentences.append("The classifier alone was trained; the rest is that of the model it was fine-tuned from.")
+    return sentences

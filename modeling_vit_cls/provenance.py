@@ -1,0 +1,104 @@
+"""Where a name comes from, as files that are shared say it: the Hub, a folder of this machine, or this package.
+
+What is local is decided while it is used, and written down then. Files that go to other people hold the last name of a
+local folder and no other part of its path, so that a card is the same wherever it is rendered.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import one_line
+
+Source = Literal["hub", "folder", "built-in"]
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
+_BUILT_IN = ("digits",)
+_NAMED = ("dataset_name", "model_name_or_path")  # fields of a recipe that may be an id on the Hub
+_PATHS = ("output_dir", "logging_dir", "resume_from_checkpoint")
+
+
+def record(name: str, revision: str | None = None, built_in: Collection[str] = ()) -> dict[str, str]:
+    """A name that was just loaded -> {"name", "source"} and its revision on the Hub; a folder by its last name."""
+    source: Source = "hub"
+    if name in built_in:
+        source = "built-in"
+    elif Path(name).expanduser().exists() or not is_hub_id(name):
+        source = "folder"
+    at = {"revision": revision} if revision and source != "folder" else {}
+    return {"name": last_name(name) if source == "folder" else name, "source": source, **at}
+
+
+def dataset_record(name: str, revision: str | None = None) -> dict[str, str]:
+    """The record of a dataset, which may be one of this package."""
+    return record(name, revision, _BUILT_IN)
+
+
+def hub_id(fields: Mapping[str, Any] | None) -> str | None:
+    """The id of what a record says came from the Hub; None for all else, and where nothing was recorded."""
+    name = (fields or {}).get("name")
+    from_hub = (fields or {}).get("source") == "hub"
+    return name if from_hub and isinstance(name, str) and is_hub_id(name) else None
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be an id on the Hub: `user/name`, or `name` alone."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def last_name(path: str) -> str:
+    """The last part of a path, of `.` and the like the name of the folder that they stand for."""
+    last = re.split(r"[/\\]", str(path).rstrip("/\\"))[-1]
+    if last in ("", ".", "..", "~"):
+        last = Path(path).expanduser().resolve().name
+    return one_line(last) or "unnamed"
+
+
+def public_recipe(fields: Mapping[str, Any], local: Collection[str] = ()) -> dict[str, Any]:
+    """A recipe without the paths of this machine: `./photos` for a folder that lies anywhere.
+
+    `local` names the fields, of dataset and checkpoint, that are known to be folders; one that cannot be an id on the
+    Hub is a folder in any case.
+    """
+    paths = {fields.get(name) for name in _PATHS}
+
+    def public(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [public(name, item) for item in value]
+        if not isinstance(value, str):
+            return value
+        if name in _NAMED:
+            is_path = name in local or not is_hub_id(value)
+        else:
+            is_path = _is_machines(value) or (value in paths and last_name(value) != value)
+        return f"./{last_name(value)}" if is_path else value
+
+    return {name: public(name, value) for name, value in fields.items()}
+
+
+def public_results(fields: Mapping[str, Any], local: Collection[str] = ()) -> dict[str, Any]:
+    """The content of results.json without the paths of this machine; `local` as `public_recipe` has it."""
+    public = dict(public_state(dict(fields)))
+    for part in ("model", "dataset"):
+        named = fields.get(part)
+        name = named.get("name") if isinstance(named, dict) else None
+        if isinstance(name, str) and not is_hub_id(name):
+            public[part] = {**public[part], "name": last_name(name)}
+    recipe = fields.get("recipe")
+    return public | ({"recipe": public_recipe(recipe, local)} if isinstance(recipe, dict) else {})
+
+
+def public_state(value: Any) -> Any:
+    """The content of trainer_state.json, or of any JSON, in which no path of this machine is left."""
+    if isinstance(value, dict):
+        checkpoint = value.get("best_model_checkpoint")
+        names = {} if not isinstance(checkpoint, str) else {"best_model_checkpoint": last_name(checkpoint)}
+        return {name: public_state(item) for name, item in value.items()} | names
+    if isinstance(value, list):
+        return [public_state(item) for item in value]
+    return last_name(value) if isinstance(value, str) and _is_machines(value) else value
+
+
+def _is_machines(text: str) -> bool:
+    """Whether a text is a path from the root, from home or from where a process stands, of any system."""
+    return re.match(r"/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:", text) is not None and "\n" not in text

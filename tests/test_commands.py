@@ -1,0 +1,168 @@
+"""The command line as people type it: spelling, versions, pipes, Ctrl-C, and one line for whatever goes wrong."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+import hub_scripts.command
+from hub_scripts import benchmark, exchange, predict, push, train, variants, verify
+from hub_scripts.__main__ import main
+from modeling_vit_cls import __version__, list_variants
+
+VERBS = {
+    "benchmark": ["m", "--dataset_name", "digits"],
+    "predict": ["m", "x.jpg"],
+    "push": ["f", "user/name"],
+    "import": ["a", "b"],
+    "export": ["a", "b", "--to", "timm"],
+    "variants": [],
+    "verify": ["m"],
+}
+
+
+def stopped(arguments: list[str], capsys) -> tuple[int, str, str]:
+    """Exit status and output of a command that ends while it reads its arguments."""
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    return int(exit.value.code or 0), shown.out, shown.err
+
+
+def options(verb: str, capsys) -> list[str]:
+    """The long options of a verb, by its help."""
+    status, out, _ = stopped([verb, "--help"], capsys)
+    assert status == 0
+    return sorted(set(re.findall(r"--[a-z_]+", out.partition("example:")[0])) - {"--help"})
+
+
+def test_versions_are_one_line(capsys):
+    status, out, err = stopped(["--version"], capsys)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"vit-cls {__version__} (jax ")
+    assert "transformers " in out
+    assert out.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_dashes_are_as_good_as_underscores(verb, capsys):
+    """The missing value of the option is what is said, not that there is no such option."""
+    for option in options(verb, capsys):
+        for spelt in (option, option.replace("_", "-")):
+            status, _, err = stopped([verb, *VERBS[verb], spelt, "--no_such_option"], capsys)
+            assert status == 2
+            assert "there is no option --no_such_option" in err
+            assert f"there is no option {spelt}" not in err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_typing_error_is_answered_by_the_verb_with_the_nearest_option(verb, capsys, tally):
+    for option in options(verb, capsys):
+        name = option.removeprefix("--")
+        typos = {name[:-2] + name[-1] + name[-2], name[1:], name + "s", name.replace("_", "")} - {name}
+        for typo in typos:
+            status, out, err = stopped([verb, *VERBS[verb], f"--{typo}"], capsys)
+            assert (status, out) == (2, "")
+            assert err.startswith(f"usage: vit-cls {verb} ")
+            if f"did you mean {option}?" in err:
+                tally.note("the option that was meant is named")
+            else:  # an abbreviation, or nearer to another option
+                assert re.search(r"did you mean --\w+\?|expected (one|at least one) argument|there is no option", err)
+                tally.note("another one, or none, is named")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("predct", "predict"), ("bench_mark", "benchmark"), ("variant", "variants"), ("zzz", None)]
+)
+def test_a_verb_that_is_not_there(typed, meant, capsys):
+    status, _, err = stopped([typed, "x"], capsys)
+    assert status == 2
+    assert f"there is no verb {typed!r}" + (f"; did you mean {meant}?" if meant else "") in err
+
+
+def test_values_are_no_options(monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(predict, "run", given.append)
+    assert main(["predict", "m", "--top-k=3", "--", "--top-k", "-1"]) == 0
+    assert (given[0].images, given[0].top_k) == (["--top-k", "-1"], 3)
+    assert "unexpected 'c'" in stopped(["import", "a", "b", "c"], capsys)[2]
+
+
+def test_a_part_of_a_name_finds_variants(capsys):
+    assert main(["variants", "tiny", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list_variants("*tiny*")
+    assert main(["variants", "vit_cls_tiny_patch16_224", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["gflops_per_image"], row["gmacs_per_image"]) == (2.51, 1.254)
+    assert main(["variants", "tiny?"]) == 1
+    assert "no variant matches 'tiny?'" in capsys.readouterr().err
+    assert main(["variants", "base_patch16_224"]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert "GFLOPs (2 per multiply-add)" in head
+    assert "GMACs (papers: GFLOPs)" in head
+    assert line.split()[2:4] == ["35.1", "17.6"], "the papers' 17.6 for a ViT-B/16"
+
+
+def test_a_closed_pipe_is_no_error():
+    command = [sys.executable, "-m", "hub_scripts", "variants"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()  # as `| head -0` does
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), said) == (141, "")
+
+
+@pytest.mark.parametrize("module", [benchmark, exchange, predict, push, train, variants, verify])
+def test_ctrl_c_is_one_line(module, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    name, arguments = module.__name__.rpartition(".")[2], VERBS.get(module.__name__.rpartition(".")[2], [])
+    if module is exchange:
+        name, arguments = "import", VERBS["import"]
+    if module is train:
+        arguments = ["recipe.yaml", "--learning_rate", "1"]
+    monkeypatch.setattr(module, "run_import" if module is exchange else "run", interrupted)
+    assert main([name, *arguments]) == 130
+    assert capsys.readouterr().err == "vit-cls: interrupted\n"
+
+
+def test_ctrl_c_before_a_verb_is_read_is_one_line_too(monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt("stopped at step 3; go on with ...")
+
+    monkeypatch.setattr(hub_scripts.command, "run_command", interrupted)
+    assert main(["variants"]) == 130
+    assert capsys.readouterr().err == "vit-cls: stopped at step 3; go on with ...\n"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out\nof memory"), KeyError("x"), MemoryError("x"), ZeroDivisionError("no")]
+)
+def test_an_error_that_nobody_expects_is_one_line(error, monkeypatch, capsys):
+    def fails(_):
+        raise error
+
+    monkeypatch.setattr(variants, "run", fails)
+    assert main(["variants"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"vit-cls: {type(error).__name__}: ")
+    assert said.endswith("; `vit-cls --debug ...` shows where\n")
+    assert said.count("\n") == 1
+    for debug in (["--debug", "variants"], ["variants", "--debug"]):
+        with pytest.raises(type(error)):
+            main(debug)
+
+
+def test_a_broken_pipe_that_is_not_the_output_is_an_error(monkeypatch, capsys):
+    def fails(_):
+        raise BrokenPipeError("of a worker")
+
+    monkeypatch.setattr(variants, "run", fails)
+    assert main(["variants"]) == 1
+    assert capsys.readouterr().err == "vit-cls: of a worker\n"
