@@ -35,7 +35,7 @@ from safetensors.numpy import load_file, save_file
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 
 # Programs that another test, process or world has compiled are not compiled again. With a limit of size, JAX locks the
-# folder: nobody reads what is half written. Not by the environment: a process that a test kills might leave half of one.
+# folder: nobody reads half of one. Not by the environment: a process that a test kills could leave half of one behind.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / "build" / "compiled"))
 jax.config.update("jax_compilation_cache_max_size", 2**31)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
