@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import BadImageError, ConfigError
 from ..processing import ViTClsImageProcessor
-from .sources import open_image
+from .sources import named, open_image
 
 try:
     import grain
@@ -92,9 +92,9 @@ class _Examples(grain.sources.RandomAccessDataSource):
         example = self._dataset[row]
         try:
             return self._processor.resized(open_image(example["image"])), example["label"], row, True
-        except BadImageError:
+        except BadImageError as error:
             if not self._skip:
-                raise
+                raise named(error, example["image"], row) from error
             return self._blank, example["label"], row, False
 
 

@@ -35,11 +35,12 @@ def results(
     """What `benchmark` returned for a model -> the content of results.json.
 
     Args:
+        found: also "duplicates", how many of the images are in the training data too, where that was counted.
         model_name, dataset_name: folders or ids on the Hub; `revision` is the dataset's.
         recipe: of the training, if it is known.
     """
     data = {"name": dataset_name, "split": split, "examples": found["examples"]}
-    data |= {"skipped": found["skipped"]} if "skipped" in found else {}
+    data |= {name: found[name] for name in ("skipped", "duplicates") if name in found}
     data |= {"revision": revision} if revision else {}
     matrix = {"confusion_matrix": found["confusion_matrix"]} if "confusion_matrix" in found else {}
     return {

@@ -14,14 +14,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput
 
 from ..data.batches import Batch, batches_per_epoch, evaluation_batches, training_batches
-from ..data.sources import class_names, labelled
+from ..data.classes import renumbered
+from ..data.sources import labelled
 from ..errors import ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
 from ..stacking import stack_params
 from .arguments import TrainingArguments
 from .callbacks import export_callbacks, make_handler, restore_callbacks
-from .evaluation import check_finite, evaluate_batches, note_bad_images
+from .evaluation import BadImages, check_finite, evaluate_batches
 from .optimizer import make_optimizer, make_schedule
 from .state import TRAINER_STATE, checkpoints_of, read_training_state, remove_outdated, write_training_state
 from .step import TrainState, initial_state, make_eval_step, make_train_step
@@ -58,13 +59,18 @@ class FlaxTrainer:
             )
             raise ConfigError("processing_class", self.processing_class, rule)
         model.image_processor = self.processing_class
-        self.train_dataset = None if train_dataset is None else self._fitting(train_dataset)
-        self.eval_dataset = None if eval_dataset is None else self._fitting(eval_dataset)
-        self.bad_images: list[str] = []
+        self.train_dataset = None if train_dataset is None else self._fitting(train_dataset, "train_dataset")
+        self.eval_dataset = None if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
+        self._bad_images = BadImages(args.max_bad_images)
         self.state, self.control = TrainerState(), TrainerControl()
         self.callback_handler = make_handler(args, callbacks or [], model, self.processing_class)
         self._eval_step = make_eval_step(self._module(training=False), self.processing_class)
         self._call("on_init_end")
+
+    @property
+    def bad_images(self) -> list[str]:
+        """Paths of the images that could not be read, or the numbers of their rows, in the order of their finding."""
+        return self._bad_images.names
 
     def add_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
         """Add a callback."""
@@ -123,7 +129,7 @@ class FlaxTrainer:
 
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Loss, accuracy and the metrics of `compute_metrics` over a dataset (default: `eval_dataset`)."""
-        dataset = self.eval_dataset if eval_dataset is None else self._fitting(eval_dataset)
+        dataset = self.eval_dataset if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
         if dataset is None:
             raise ConfigError("eval_dataset", None, "is needed to evaluate")
         metrics = self._evaluate(dataset, self.model.params, metric_key_prefix).metrics or {}
@@ -132,7 +138,7 @@ class FlaxTrainer:
 
     def predict(self, test_dataset: Any, metric_key_prefix: str = "test") -> PredictionOutput:
         """Logits (N, K), labels (N,) and metrics of a dataset."""
-        output = self._evaluate(self._fitting(test_dataset), self.model.params, metric_key_prefix)
+        output = self._evaluate(self._fitting(test_dataset, "test_dataset"), self.model.params, metric_key_prefix)
         self._call("on_predict", metrics=output.metrics)
         return output
 
@@ -155,7 +161,7 @@ class FlaxTrainer:
                 self._call("on_epoch_begin")
             self._call("on_step_begin")
             state, metrics = step(state, batch)
-            note_bad_images(self.bad_images, self.train_dataset, batch, self.args.max_bad_images)
+            self._bad_images.note(self.train_dataset, batch, "train")
             if last is not None:
                 check_finite(*last)  # of the step before: this one is being computed meanwhile
             self.state.global_step += 1
@@ -231,7 +237,7 @@ class FlaxTrainer:
         vars(self.callback_handler)["eval_dataloader"] = steps  # the progress bar asks for its length
 
         def after(batch: Batch) -> None:
-            note_bad_images(self.bad_images, dataset, batch, args.max_bad_images)
+            self._bad_images.note(dataset, batch, prefix)
             self._call("on_prediction_step")
 
         reading = {"num_workers": args.dataloader_num_workers, "on_bad_image": args.on_bad_image}
@@ -260,13 +266,10 @@ class FlaxTrainer:
         )
         return islice(batches, self.state.max_steps - self.state.global_step)
 
-    def _fitting(self, dataset: Any) -> Any:
-        """A dataset's images and labels. Raises ConfigError where the model has not as many classes as it."""
-        dataset = labelled(dataset)
-        classes, own = len(class_names(dataset)), self.model.config.num_classes
-        if classes != own:
-            raise ConfigError("num_labels", own, f"the dataset has {classes} classes")
-        return dataset
+    def _fitting(self, dataset: Any, field: str) -> Any:
+        """A dataset's images and labels, in the model's numbering. Raises ConfigError where it has other classes."""
+        id2label: Any = self.model.config.id2label
+        return renumbered(labelled(dataset, id2label=id2label, field=field), id2label)
 
     def _module(self, training: bool) -> Any:
         """The model's module as it is run: in bfloat16 if asked for, and in training recomputed."""
