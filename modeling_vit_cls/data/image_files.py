@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # What cameras, phones and data sets hold. A HEIC that Pillow cannot open is still somebody's image: it is reported.
-IMAGE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpx", ".jpf", ".ico", ".tga", ".avif", ".avifs", ".heic", ".heif"]
-)
+_SUFFIXES = """
+jpg jpeg jpe jfif mpo png apng webp gif bmp dib tif tiff ppm pgm pbm pnm jp2 j2k j2c jpx jpf ico tga avif avifs heic
+heif
+"""
+IMAGE_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 _OF_SYSTEMS = {"thumbs.db", "desktop.ini", "icon\r"}
 _FOLDERS_OF_SYSTEMS = {"__macosx", "@eadir", "$recycle.bin"}
 

@@ -28,13 +28,13 @@ def read_metadata(file: Path, label_column_name: str | None = None) -> dict[Path
     for number, row in enumerate(_rows(file), 1):
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
-            raise ConfigError("dataset_name", str(file), f"row {number} has no text in a column file_name")
+            raise _problem(file, f"row {number} has no text in a column file_name")
         inside = os.path.normpath(name)
         if os.path.isabs(inside) or inside.split(os.sep)[0] == "..":
-            raise ConfigError("dataset_name", str(file), f"row {number}: {name} is not in this folder")
+            raise _problem(file, f"row {number}: {name} is not in this folder")
         labels[file.parent / inside] = _label(file, number, row, label_column_name)
     if not labels:
-        raise ConfigError("dataset_name", str(file), "has no rows")
+        raise _problem(file, "has no rows")
     return labels
 
 
@@ -46,8 +46,7 @@ def _label(file: Path, number: int, row: Mapping[str, Any], column: str | None) 
     if value is None or value == "":
         return None
     if not isinstance(value, str | int):
-        rule = f"row {number}: a label must be a text or a whole number, got {type(value).__name__}"
-        raise ConfigError("dataset_name", str(file), rule)
+        raise _problem(file, f"row {number}: a label must be a text or a whole number, got {type(value).__name__}")
     return str(value)
 
 
@@ -69,4 +68,8 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
     except ConfigError:
         raise
     except (OSError, ValueError, csv.Error, RecursionError) as error:
-        raise ConfigError("dataset_name", str(file), f"cannot be read ({error})") from error
+        raise _problem(file, f"cannot be read ({error})") from error
+
+
+def _problem(file: Path, rule: str) -> ConfigError:
+    return ConfigError("dataset_name", str(file.parent), f"{file}: {rule}")
