@@ -14,7 +14,7 @@ NAMES += ["val.1", "test_1", "data", "0", "10", "default", "train-00000-of-00001
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_name_of_a_class_selects_no_files(tmp_path, name):
+def test_the_name_of_a_class_selects_no_files(tmp_path, name, tally):
     files = [
         f"{split}/{kind}/{number}.png" for split in ("train", "test") for kind in (name, "zebra") for number in "ab"
     ]
@@ -25,10 +25,11 @@ def test_the_name_of_a_class_selects_no_files(tmp_path, name):
         assert sorted(names_of(dataset, root)) == sorted(file for file in files if file.startswith(split))
         named = [class_names(dataset)[label] for label in dataset["label"]]
         assert named == [file.split("/")[1] for file in names_of(dataset, root)]
+        tally.note("the images of its own split, by their classes")
 
 
 SPELLINGS = {"Training": "train", "TEST": "test", "testing": "test", "eval": "test", "evaluation": "test"}
-SPELLINGS |= {name: "validation" for name in ("val", "Valid", "dev", "Validation")}
+SPELLINGS |= dict.fromkeys(("val", "Valid", "dev", "Validation"), "validation")
 
 
 @pytest.mark.parametrize(("spelling", "split"), SPELLINGS.items())
@@ -87,8 +88,9 @@ def test_what_is_no_image_is_left_out_and_named_once(tmp_path, caplog):
         (["cat/notes.txt"], "train", "holds no images"),
     ],
 )
-def test_folders_that_cannot_be_understood_are_refused_with_the_reason(tmp_path, files, split, message):
+def test_folders_that_cannot_be_understood_are_refused_with_the_reason(tmp_path, files, split, message, tally):
     root = write_images(tmp_path, *files)
+    tally.note("refused with the reason")
     with pytest.raises(ConfigError, match=message):
         load_images(str(root), split)
 

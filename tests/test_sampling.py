@@ -118,9 +118,9 @@ def test_duplicates_are_counted_by_content(folder):
 
 def test_images_to_show_are_of_different_classes_and_can_be_read(folder):
     test = load_images(str(folder), "test")
-    for number in range(7):
+    for number in range(4):
         (folder / "test" / "cat" / f"{number}.png").write_bytes(b"broken")
     shown = readable_images(test, 8, seed=0)
-    assert sorted(label for _, label in shown)[:2] == [0, 1]
+    assert {label for _, label in shown} == {0, 1, 2}
     assert len(shown) == 8
-    assert len(readable_images(test, 100, seed=0)) == 17
+    assert len(readable_images(test, 100, seed=0)) == 20

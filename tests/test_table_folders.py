@@ -6,8 +6,8 @@ import datasets
 import huggingface_hub
 import pyarrow.parquet
 import pytest
-from PIL import Image
 from photos import write_images
+from PIL import Image
 
 from modeling_vit_cls import ConfigError
 from modeling_vit_cls.data.sources import class_names, labelled, load_images, splits_of

@@ -94,7 +94,7 @@ def _dataset(listing: Listing, names: list[str]) -> "datasets.Dataset":
         try:
             path.encode()
         except UnicodeEncodeError as error:
-            rule = f"{ascii(path)}: the name of this file is not UTF-8: rename it"
+            rule = f"{path!a}: the name of this file is not UTF-8: rename it"
             raise ConfigError("dataset_name", ascii(os.path.dirname(path)), rule) from error
     numbers = {name: number for number, name in enumerate(names)}
     labels = pa.array([numbers[str(label)] for label in listing.labels], pa.int64())
