@@ -170,6 +170,12 @@ def test_kinds_of_datasets_that_are_not_taken_are_named(tmp_path, kind, tally):
         tally.note("refused by its kind, with the remedy")
 
 
+def test_no_examples_are_an_error_before_training(tmp_path):
+    for field, given in (("train_dataset", [ROWS.select([])]), ("eval_dataset", [ROWS, ROWS.select([])])):
+        with pytest.raises(ConfigError, match=f"{field}=.*has no examples"):
+            trainer(tmp_path, classifier(NAMES), *given)
+
+
 def test_formats_are_no_transforms(tmp_path):
     for form in ("numpy", "jax", "arrow"):
         assert list(trainer(tmp_path, classifier(NAMES), ROWS.with_format(form)).train_dataset["label"])[:3] == [

@@ -10,6 +10,7 @@ from photos import write_images
 from PIL import Image
 
 from modeling_vit_cls import ConfigError
+from modeling_vit_cls.data.hub_dataset import check_disjoint
 from modeling_vit_cls.data.sources import class_names, labelled, load_images, splits_of
 
 
@@ -127,6 +128,20 @@ def test_texts_and_whole_numbers_become_classes_of_all_splits(tmp_path, train, t
 def test_columns_that_are_no_classes_are_refused(labels, feature, message):
     with pytest.raises(ConfigError, match=message):
         labelled(rows(labels, feature))
+
+
+def test_a_repository_whose_splits_share_a_file_is_refused(tmp_path):
+    files = [f"{split}/{kind}/1.png" for split in ("train", "test") for kind in ("bullet train", "dog")]
+    root = write_images(tmp_path, *files)
+    with pytest.raises(ConfigError, match=r"one image is in its splits train and test .*/bullet train/1\.png"):
+        check_disjoint("me/trains", datasets.load_dataset("imagefolder", data_dir=str(root)))
+
+
+def test_a_folder_has_no_revision_and_images_no_configuration(tmp_path):
+    root = write_images(tmp_path, "cat/1.png", "dog/1.png")
+    for given in ({"revision": "main"}, {"dataset_config_name": "fine"}):
+        with pytest.raises(ConfigError, match="is a folder"):
+            load_images(str(root), "train", **given)
 
 
 def test_a_typo_asks_the_hub_once(tmp_path, monkeypatch, caplog):

@@ -78,7 +78,7 @@ class _Examples(grain.sources.RandomAccessDataSource):
         if on_bad_image not in ("raise", "skip"):
             raise ConfigError("on_bad_image", on_bad_image, "must be 'raise' or 'skip'")
         if len(dataset) == 0:
-            raise ConfigError("dataset", dataset, "has no examples")
+            raise ConfigError("dataset", "Dataset", "has no examples")
         if processor.output_hw is None:
             raise ConfigError("processor", processor, "must resize or crop to one size, so that images fill a batch")
         self._dataset, self._processor, self._skip = dataset, processor, on_bad_image == "skip"

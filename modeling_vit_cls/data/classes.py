@@ -1,5 +1,6 @@
 """Classes by name: what a dataset calls them, what a model calls them, and the model's number of each."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -63,7 +64,7 @@ def renumbered(dataset: "datasets.Dataset", id2label: Mapping[int, str]) -> "dat
 def in_order(names: Iterable[str]) -> list[str]:
     """Names sorted; by value where all of them are whole numbers."""
     names = list(names)
-    whole = all(name.lstrip("-").isdecimal() and name.isascii() for name in names)
+    whole = all(re.fullmatch(r"-?[0-9]+", name) for name in names)
     return sorted(names, key=int) if whole else sorted(names)
 
 

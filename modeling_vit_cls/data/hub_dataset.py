@@ -1,7 +1,7 @@
 """A dataset of the Hub by its id: the Hub is asked once whether it is there, so that a typo costs no retries."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..errors import ConfigError, shorten
 
 try:
     import datasets
+    from datasets import config as datasets_config
 except ImportError as error:
     raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
 
@@ -35,16 +36,42 @@ def load_hub_dataset(name: str, config_name: str | None, revision: str | None) -
     if reason := _no_answer(name, revision):
         try:
             with _offline():
-                return dict(datasets.load_dataset(name, config_name, revision=revision))  # pyright: ignore[reportArgumentType]
+                return _load(name, config_name, revision)
         except (OSError, ValueError, RuntimeError) as error:
             rule = f"there is no such folder{_near(name)}, no such dataset in the cache, and the Hub does not answer"
             raise ConfigError("dataset_name", name, f"{rule} ({reason})") from error
     try:
-        return dict(datasets.load_dataset(name, config_name, revision=revision))  # pyright: ignore[reportArgumentType]
+        return _load(name, config_name, revision)
+    except ConfigError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:  # what datasets raises for whatever it cannot find or read
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         rule = f"is neither 'digits', a folder here{_near(name)}, nor a dataset that the Hub gives"
         raise ConfigError("dataset_name", name, f"{rule} ({shorten(reason, 200)[1:-1]})") from error
+
+
+def _load(name: str, config_name: str | None, revision: str | None) -> dict[str, Any]:
+    found: Any = datasets.load_dataset(name, config_name, revision=revision)
+    check_disjoint(name, found)
+    return dict(found)
+
+
+def check_disjoint(name: str, found: Mapping[str, Any]) -> None:
+    """Raise ConfigError where datasets took one file of a repository of images for two splits.
+
+    It goes by words in the paths, such as "train" in the name of a class.
+    """
+    owners: dict[str, str] = {}
+    for split, dataset in found.items():
+        if dataset.info.builder_name != "imagefolder":
+            continue
+        for image in dataset.cast_column("image", datasets.Image(decode=False))["image"]:
+            if owners.setdefault(image["path"], split) != split:
+                rule = (
+                    f"one image is in its splits {owners[image['path']]} and {split} ({image['path']}), for datasets "
+                )
+                rule += "takes words in paths for splits: `hf download` the repository, and give the folder"
+                raise ConfigError("dataset_name", name, rule)
 
 
 def _no_answer(name: str, revision: str | None) -> str | None:
@@ -64,7 +91,7 @@ def _no_answer(name: str, revision: str | None) -> str | None:
 @contextmanager
 def _offline() -> Iterator[None]:
     """Let datasets look into its cache alone."""
-    places = [(datasets.config, "HF_HUB_OFFLINE"), (huggingface_hub.constants, "HF_HUB_OFFLINE")]
+    places = [(datasets_config, "HF_HUB_OFFLINE"), (huggingface_hub.constants, "HF_HUB_OFFLINE")]
     before = [getattr(module, name) for module, name in places]
     try:
         for module, name in places:

@@ -29,7 +29,7 @@ class Listing(NamedTuple):
 
 def folder_splits(folder: Path) -> dict[str, Path]:
     """The folder of each split. Raises ConfigError where one split has two folders, or splits and classes are mixed."""
-    folders, _ = visible_entries(folder)
+    folders, files = visible_entries(folder)
     splits: dict[str, Path] = {}
     others: list[Path] = []
     for inner in folders:
@@ -47,11 +47,13 @@ def folder_splits(folder: Path) -> dict[str, Path]:
     if others:
         beside = ", ".join(inner.name for inner in others[:5])
         for inner in splits.values():
-            inside, files = visible_entries(inner)
-            if any(is_image_name(file.name) for file in files) and not inside and metadata_file(files) is None:
+            inside, within = visible_entries(inner)
+            if any(is_image_name(file.name) for file in within) and not inside and metadata_file(within) is None:
                 rule = f"{inner.name} may be a split or a class beside {beside}: put all classes into a folder train"
                 raise ConfigError("dataset_name", str(folder), rule)
         _log.warning("%s: left out, for they are no splits: %s", folder, beside)
+    if loose := [file.name for file in files if is_image_name(file.name)]:
+        _log.warning("%s: %d images beside the splits are left out: %s", folder, len(loose), ", ".join(loose[:5]))
     return splits
 
 

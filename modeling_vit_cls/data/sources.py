@@ -81,6 +81,8 @@ def labelled(
     there, for examples without a class and labels that are out of range.
     """
     dataset = check_dataset(dataset, field)
+    if len(dataset) == 0:
+        raise ConfigError(field, "Dataset", "has no examples")
     image = image_column_name or _only_image_column(dataset)
     if not _is_image_column(dataset.features.get(image)):
         rule = f"must be a column of type Image; there are {dataset.features}"
@@ -130,6 +132,8 @@ def _open(name: str, config_name: str | None, revision: str | None) -> Path | di
     """A folder of images, or the splits of another dataset."""
     folder = Path(name).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise ConfigError("dataset_revision", revision, f"{name} is a folder here, which has no revisions")
         try:
             if is_saved_to_disk(folder):
                 return load_saved(folder)
@@ -137,6 +141,8 @@ def _open(name: str, config_name: str | None, revision: str | None) -> Path | di
                 return load_tables(folder, files, config_name)
         except OSError as error:
             raise ConfigError("dataset_name", name, f"cannot be listed ({error})") from error
+        if config_name is not None:
+            raise ConfigError("dataset_config_name", config_name, f"{name} is a folder of images, which has none")
         return folder
     if folder.exists():
         raise ConfigError("dataset_name", name, "is a file: give a folder of images, or unpack it first")

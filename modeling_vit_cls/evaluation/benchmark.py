@@ -56,8 +56,6 @@ def benchmark(
     _check(model, batch_size, on_bad_image)
     id2label: Any = model.config.id2label
     dataset = labelled(dataset, id2label=id2label)
-    if len(dataset) == 0:
-        raise ConfigError("dataset", dataset, "has no examples")
     classes = match_classes(class_names(dataset), id2label)
     labels = classes[np.asarray(dataset["label"])]
     if tuple(metrics) == DEFAULT_METRICS and len(classes) <= 5:

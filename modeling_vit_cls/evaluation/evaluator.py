@@ -29,7 +29,9 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
     """
 
     def prepare_data(self, data: Any, input_column: str, label_column: str, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate's own, and the names of the data's classes are kept."""
+        """References and images; these are read by us, who name a broken one."""
+        if isinstance(data.features.get(input_column), datasets.Image):
+            data = data.cast_column(input_column, datasets.Image(decode=False))
         prepared = super().prepare_data(data, input_column, label_column, *args, **kwargs)
         feature = data.features[label_column]
         self._names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None

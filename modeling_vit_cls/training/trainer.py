@@ -32,7 +32,8 @@ class FlaxTrainer:
     """Train, evaluate and predict with an image classifier, as transformers' Trainer does for PyTorch.
 
     Args:
-        train_dataset, eval_dataset: each a `datasets.Dataset` with a column of images and one of classes.
+        train_dataset, eval_dataset: each a `datasets.Dataset` with a column of images and one of classes, which are
+            matched with the model's by name; numbers without names are the model's.
         processing_class: the image processor; default the model's. It is saved with the model.
         compute_metrics: EvalPrediction (logits, labels) -> more metrics than the loss and the accuracy.
         callbacks: more `TrainerCallback`s; `on_step_end` is also given `rows`, the examples of the step.
