@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +33,17 @@ def load_hub_dataset(name: str, config_name: str | None, revision: str | None) -
         validate_repo_id(name)
     except HFValidationError as error:
         raise ConfigError("dataset_name", name, f"there is no such folder{_near(name)}") from error
-    if reason := _no_answer(name, revision):
-        try:
-            with _offline():
-                return _load(name, config_name, revision)
-        except (OSError, ValueError, RuntimeError) as error:
-            rule = f"there is no such folder{_near(name)}, no such dataset in the cache, and the Hub does not answer"
-            raise ConfigError("dataset_name", name, f"{rule} ({reason})") from error
+    silent = _no_answer(name, revision)
     try:
-        return _load(name, config_name, revision)
-    except ConfigError:
-        raise
+        with _offline() if silent else nullcontext():
+            found: Any = datasets.load_dataset(name, config_name, revision=revision)
     except (OSError, ValueError, RuntimeError) as error:  # what datasets raises for whatever it cannot find or read
+        if silent:
+            rule = f"there is no such folder{_near(name)}, no such dataset in the cache, and the Hub does not answer"
+            raise ConfigError("dataset_name", name, f"{rule} ({silent})") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         rule = f"is neither 'digits', a folder here{_near(name)}, nor a dataset that the Hub gives"
         raise ConfigError("dataset_name", name, f"{rule} ({shorten(reason, 200)[1:-1]})") from error
-
-
-def _load(name: str, config_name: str | None, revision: str | None) -> dict[str, Any]:
-    found: Any = datasets.load_dataset(name, config_name, revision=revision)
     check_disjoint(name, found)
     return dict(found)
 
