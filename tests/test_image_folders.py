@@ -67,7 +67,7 @@ def test_what_is_no_image_is_left_out_and_named_once(tmp_path, caplog):
     write_images(root, "__MACOSX/cat/1.png", "train/__MACOSX/1.png")
     assert names_of(load_images(str(root), "train"), root) == ["train/cat/1.png", "train/dog/1.png", "train/dog/2.heic"]
     assert [record.message.split(": ", 1)[1] for record in caplog.records] == [
-        "3 files are no images by their names, and are left out: readme.md, cat/letter.pdf, dog/notes.txt"
+        "left out, for their names are not those of images (3): readme.md, cat/letter.pdf, dog/notes.txt"
     ]
 
 

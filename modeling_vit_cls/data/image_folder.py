@@ -53,7 +53,7 @@ def folder_splits(folder: Path) -> dict[str, Path]:
                 raise ConfigError("dataset_name", str(folder), rule)
         _log.warning("%s: left out, for they are no splits: %s", folder, beside)
     if loose := [file.name for file in files if is_image_name(file.name)]:
-        _log.warning("%s: %d images beside the splits are left out: %s", folder, len(loose), ", ".join(loose[:5]))
+        _log.warning("%s: left out, for they are images in no split (%d): %s", folder, len(loose), ", ".join(loose[:5]))
     return splits
 
 
@@ -143,7 +143,7 @@ def _list(folder: Path, table: dict[Path, str | None], report: bool = False) -> 
         listing.labels.extend([class_name(inner.name)] * len(found))
     if report and others:
         names = ", ".join(str(file.relative_to(folder)) for file in others[:5])
-        _log.warning("%s: %d files are no images by their names, and are left out: %s", folder, len(others), names)
+        _log.warning("%s: left out, for their names are not those of images (%d): %s", folder, len(others), names)
     return listing
 
 
@@ -159,7 +159,7 @@ def _report_unlisted(folder: Path, listed: dict[Path, str | None]) -> None:
     known = {os.path.normpath(path) for path in listed}
     unlisted = [image for image in images_below(folder) if os.path.normpath(image) not in known]
     if unlisted:
-        _log.warning("%s: %d images are not in its metadata, and are left out: %s", folder, len(unlisted), unlisted[0])
+        _log.warning("%s: left out, for its metadata does not name them (%d): %s", folder, len(unlisted), unlisted[0])
 
 
 def _too_deep(folder: Path, inner: Path, deeper: Path, image: Path) -> str:
