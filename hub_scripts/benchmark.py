@@ -38,6 +38,12 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=32, help="(default: %(default)s)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument(
+        "--on_bad_image",
+        choices=["raise", "skip"],
+        default="raise",
+        help="at a broken image: stop, or go on without it and count it (default: %(default)s)",
+    )
     parser.add_argument("--output", metavar="FILE", help="where to write the results as JSON")
     parser.add_argument("--csv", metavar="FILE", help="a table to add the results to, one row")
 
@@ -64,6 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         dataset,
         metrics=arguments.metrics or DEFAULT_METRICS,
         batch_size=arguments.batch_size,
+        on_bad_image=arguments.on_bad_image,
         disable_tqdm=None,
     )
     whole = results(
@@ -93,6 +100,7 @@ def _table(whole: dict[str, Any]) -> str:
             f"{model['parameters']:,} parameters)",
         ),
         ("dataset", f"{one_line(dataset['name'])}, split {dataset['split']}, {dataset['examples']:,} examples"),
+        *([("left out", f"{dataset['skipped']:,} images that cannot be read")] if "skipped" in dataset else []),
         *((one_line(name), f"{number:.4f}") for name, number in whole["metrics"].items()),
         ("images/second", f"{speed['images_per_second']:.1f} ({conditions})"),
     ]

@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from tqdm.auto import tqdm
 
 from modeling_vit_cls import BadImageError, FlaxViTClsForImageClassification, ImageClassificationPipeline
+from modeling_vit_cls.data.image_files import images_below
 
 from .verbs import add_verb
 
@@ -20,37 +23,85 @@ def add_parser(verbs: Any) -> None:
         "predict",
         run,
         help="the most probable classes of images",
-        description="Classify images: for each the most probable classes and their probabilities.",
+        description="Classify images: for each the most probable classes and their probabilities. Exit status 1 where "
+        "a path is not there, or no image can be read.",
         example="predict my-vit cat.jpg photos/ --top_k 3",
     )
     parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder of them")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder, with all below it")
     parser.add_argument("--top_k", type=int, default=5, help="classes for each image (default: %(default)s)")
+    parser.add_argument(
+        "--on_bad_image",
+        choices=["skip", "raise"],
+        default="skip",
+        help="at a broken image: go on without it and name it, or stop (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Classify all, then print. Raises BadImageError, naming the file, for the first that is broken."""
-    paths = [path for name in arguments.images for path in _expand(Path(name))]
+    """Classify all that can be read, then print.
+
+    Raises BadImageError, naming them, for paths that are not there, and where not one image can be read; with
+    `--on_bad_image raise` for the first broken one, before anything is printed.
+    """
     pipeline = ImageClassificationPipeline(FlaxViTClsForImageClassification.from_pretrained(arguments.model))
+    paths, problems = _expand(arguments.images)
+    if not paths:
+        raise BadImageError("; ".join(problems))
     found: list[dict[str, Any]] = []
     with tqdm(total=len(paths), unit="image", disable=None) as bar:  # None: not where there is no terminal
         for start in range(0, len(paths), pipeline.batch_size):
             batch = paths[start : start + pipeline.batch_size]
-            predictions = pipeline(batch, top_k=arguments.top_k)
-            found += [{"image": str(path), "predictions": rows} for path, rows in zip(batch, predictions)]
+            found += _classify(pipeline, batch, arguments.top_k, skip=arguments.on_bad_image == "skip")
             bar.update(len(batch))
-    print(json.dumps(found, indent=2) if arguments.json else "\n".join(map(_lines, found)))
+    if found:
+        print(json.dumps(found, indent=2) if arguments.json else "\n".join(map(_lines, found)))
+    else:
+        problems.append(f"none of the {len(paths)} images can be read")
+    if problems:
+        raise BadImageError("; ".join(problems))
 
 
-def _expand(path: Path) -> list[Path]:
-    """A file, or the image files of a folder by name."""
-    if not path.is_dir():
-        return [path]
-    known = Image.registered_extensions()
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
-    if not found:
-        raise BadImageError(f"{path}: there are no image files in this folder")
-    return found
+def _classify(
+    pipeline: ImageClassificationPipeline, paths: Sequence[Path], top_k: int, skip: bool
+) -> list[dict[str, Any]]:
+    """Predictions for a batch of files; those that are broken are named on stderr and left out."""
+    try:
+        predictions = pipeline(paths, top_k=top_k)
+    except BadImageError:
+        if not skip:
+            raise
+        paths = [path for path in paths if _is_readable(pipeline, path)]
+        predictions = pipeline(paths, top_k=top_k) if paths else []
+    return [{"image": str(path), "predictions": rows} for path, rows in zip(paths, predictions)]
+
+
+def _is_readable(pipeline: ImageClassificationPipeline, path: Path) -> bool:
+    try:
+        pipeline.processor([path])
+    except BadImageError as error:
+        tqdm.write(f"vit-cls: left out: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _expand(names: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Files, and for folders the image files in and below them; and what is wrong with the other names."""
+    paths: list[Path] = []
+    problems: list[str] = []
+    for name in names:
+        path = Path(name)
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name):
+            problems.append(f"{name}: is an address; images are read from files: download it first")
+        elif path.is_dir():
+            inside = list(images_below(path))
+            paths += inside
+            problems += [] if inside else [f"{name}: there are no image files in this folder, or below it"]
+        elif path.exists():
+            paths.append(path)
+        else:
+            problems.append(f"{name}: there is no such file")
+    return paths, problems
 
 
 def _lines(found: dict[str, Any]) -> str:

@@ -10,8 +10,6 @@ from conftest import tiny_model
 from matplotlib.figure import Figure
 from PIL import Image
 
-from modeling_vit_cls.cards.examples import example_images, turns
-from modeling_vit_cls.data.sources import load_images
 from modeling_vit_cls.pictures import attention_maps, confusion_matrix, has_curve, training_curve
 
 LOG = [
@@ -128,22 +126,6 @@ def test_the_map_lies_over_its_image(model, monkeypatch):
     overlaid = figures[0].axes[1].images[0].get_array()
     assert overlaid.shape == (8, 8, 3)
     assert (overlaid[:, ::2].mean(axis=-1) > overlaid[:, 1::2].mean(axis=-1)).all()
-
-
-def test_examples_are_of_different_classes_the_same_for_a_seed_and_can_be_read(tmp_path):
-    for number, kind in enumerate("aaaaaaaaaabcd"):
-        (tmp_path / "test" / kind).mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / "test" / kind / f"{number}.png")
-    (tmp_path / "test" / "b" / "10.png").write_bytes(b"broken")
-    data = load_images(str(tmp_path), "test")
-    images, labels = example_images(data, 4, seed=0)
-    assert sorted(labels) == ["a", "a", "c", "d"], "each class that can be read, before a second one of any"
-    assert labels[:3] != ["a", "a", "a"]
-    again, same = example_images(data, 4, seed=0)
-    assert same == labels
-    assert [image.tobytes() for image in again] == [image.tobytes() for image in images]
-    assert len(example_images(data, 99)[1]) == 12
-    assert len({tuple(turns([0] * 20 + [1] * 20, seed)) for seed in range(5)}) == 5
 
 
 @pytest.mark.parametrize("classes", [1, 10, 21, 41, 100])

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import BadImageError, ConfigError
 from ..processing import ViTClsImageProcessor
 from .batch import Batch
-from .sources import open_image
+from .sources import named, open_image
 
 try:
     import grain
@@ -69,7 +69,7 @@ class _Examples(grain.sources.RandomAccessDataSource):
         if on_bad_image not in ("raise", "skip"):
             raise ConfigError("on_bad_image", on_bad_image, "must be 'raise' or 'skip'")
         if len(dataset) == 0:
-            raise ConfigError("dataset", dataset, "has no examples")
+            raise ConfigError("dataset", "Dataset", "has no examples")
         if processor.output_hw is None:
             raise ConfigError("processor", processor, "must resize or crop to one size, so that images fill a batch")
         self._dataset, self._processor, self._skip = dataset, processor, on_bad_image == "skip"
@@ -83,9 +83,9 @@ class _Examples(grain.sources.RandomAccessDataSource):
         example = self._dataset[row]
         try:
             return self._processor.resized(open_image(example["image"])), example["label"], row, True
-        except BadImageError:
+        except BadImageError as error:
             if not self._skip:
-                raise
+                raise named(error, example["image"], row) from error
             return self._blank, example["label"], row, False
 
 

@@ -1,22 +1,29 @@
-"""A labelled image dataset by name: one of the Hub, a folder of images, or the built-in digits."""
+"""A labelled image dataset by name: one of the Hub, a folder of images or of tables, or the built-in digits."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from ..errors import ConfigError, shorten
+from ..errors import BadImageError, ConfigError
 from ..images import load_image
+from .classes import as_classes, by_number, check_labels, class_names, is_label_column, names_in
+from .digits import load_digits
+from .hub_dataset import load_hub_dataset
+from .image_files import images_below
+from .image_folder import folder_splits, load_image_folder
+from .kinds import check_dataset
+from .metadata import LABEL_COLUMNS
+from .splits import find_split
+from .table_folder import is_saved_to_disk, load_saved, load_tables, table_files
 
 try:
     import datasets
 except ImportError as error:
     raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
 
-_HELD_OUT = 360  # of the 1,797 digits: a fifth
+__all__ = ["class_names", "labelled", "load_images", "named", "open_image", "row_name", "splits_of"]
 
 
 def load_images(
@@ -31,41 +38,60 @@ def load_images(
     """One split of a dataset as rows {"image": {"bytes", "path"}, "label": int}, the label a `ClassLabel`.
 
     Args:
-        dataset_name: an id on the Hub, a folder of images (`split/class/image.jpg`, or `class/image.jpg`, which is all
-            "train"), or "digits": scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, a fifth of them "test".
-        image_column_name, label_column_name: default: the only column of images, the only one of classes.
+        dataset_name: an id on the Hub; "digits", scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, a fifth of
+            them "test"; or a folder: of images (`split/class/image.jpg`, or `class/image.jpg`, which is all "train";
+            `metadata.csv` or `.jsonl` may name the labels), of parquet files, or of `save_to_disk`.
+        split: a folder's split may be spelled in the usual ways: "val" is "validation".
+        image_column_name: default: the only column of images.
+        label_column_name: default: the only column of classes, or one of texts or whole numbers that is called label,
+            labels or class; these become classes, over all splits together.
 
-    Raises ConfigError for a dataset, split or column that is not there.
+    Raises ConfigError for a dataset, split or column that is not there, and for examples without a class.
     """
     if dataset_name == "digits":
-        return _digits(split)
-    found = _load(dataset_name, dataset_config_name, revision)
-    if split not in found:
-        raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(map(str, found))}")
-    return labelled(found[split], image_column_name, label_column_name)
+        return load_digits(split)
+    found = _open(dataset_name, dataset_config_name, revision)
+    if isinstance(found, Path):
+        if image_column_name not in (None, "image"):
+            raise ConfigError("image_column_name", image_column_name, "must be left out for a folder of images")
+        return load_image_folder(found, split, label_column_name)
+    chosen = find_split(split, list(found)) if Path(dataset_name).expanduser().is_dir() else split
+    if chosen not in found:
+        raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(found)}")
+    dataset = check_dataset(found[chosen])
+    label = _label_column(dataset, label_column_name)
+    dataset = as_classes(dataset, label, names_in(found.values(), label))
+    return labelled(dataset, image_column_name, label)
 
 
 def labelled(
-    dataset: "datasets.Dataset", image_column_name: str | None = None, label_column_name: str | None = None
+    dataset: "datasets.Dataset",
+    image_column_name: str | None = None,
+    label_column_name: str | None = None,
+    *,
+    id2label: Mapping[int, str] | None = None,
+    field: str = "dataset",
 ) -> "datasets.Dataset":
     """Any dataset with a column of images and one of classes as rows {"image": {"bytes", "path"}, "label": int}.
 
-    Raises ConfigError where a column is not there, and for examples without a class.
+    A column of texts or whole numbers becomes classes: those of the model with `id2label`, where it is given.
+
+    Raises ConfigError, with the name of the argument in `field`, for another kind of dataset, where a column is not
+    there, for examples without a class and labels that are out of range.
     """
-    image = image_column_name or _only_column(dataset, datasets.Image, "image_column_name")
-    label = label_column_name or _only_column(dataset, datasets.ClassLabel, "label_column_name")
-    for field, column, kind in (
-        ("image_column_name", image, datasets.Image),
-        ("label_column_name", label, datasets.ClassLabel),
-    ):
-        if not isinstance(dataset.features.get(column), kind):
-            raise ConfigError(field, column, f"must be a column of type {kind.__name__}; there are {dataset.features}")
-    dataset = dataset.select_columns([image, label]).rename_columns({image: "image", label: "label"})
-    without = [row for row, number in enumerate(dataset["label"]) if number is None or number < 0]
-    if without:
-        raise ConfigError(
-            "label_column_name", label, f"{len(without)} examples have no class, the first is {without[0]}"
-        )
+    dataset = check_dataset(dataset, field)
+    if len(dataset) == 0:
+        raise ConfigError(field, "Dataset", "has no examples")
+    image = image_column_name or _only_image_column(dataset)
+    if not _is_image_column(dataset.features.get(image)):
+        rule = f"must be a column of type Image; there are {dataset.features}"
+        raise ConfigError("image_column_name", image, rule)
+    label = _label_column(dataset, label_column_name)
+    dataset = dataset.select_columns([image, label])
+    dataset = as_classes(dataset, label) if id2label is None else by_number(dataset, label, id2label)
+    check_labels(dataset, label)
+    if (image, label) != ("image", "label"):
+        dataset = dataset.rename_columns({image: "image", label: "label"})
     return dataset.cast_column("image", datasets.Image(decode=False))  # broken images are ours to name
 
 
@@ -73,61 +99,81 @@ def splits_of(dataset_name: str, dataset_config_name: str | None = None, revisio
     """Names of a dataset's splits."""
     if dataset_name == "digits":
         return ["train", "test"]
-    return [str(name) for name in _load(dataset_name, dataset_config_name, revision)]
+    found = _open(dataset_name, dataset_config_name, revision)
+    return list(folder_splits(found)) if isinstance(found, Path) else list(found)
 
 
-def open_image(image: Mapping[str, Any]) -> Image.Image:
+def open_image(image: Mapping[str, Any] | None) -> Image.Image:
     """The image of a row, {"bytes", "path"}, as upright RGB. Raises BadImageError that names its path."""
+    if image is None or (image["bytes"] is None and image["path"] is None):
+        raise BadImageError("there is no image in it")
     if image["bytes"] is None:
         return load_image(image["path"])
     return load_image(image["bytes"], name=image["path"] or "an image without a path")
 
 
-def class_names(dataset: "datasets.Dataset") -> list[str]:
-    """Names of the classes, by their numbers."""
-    return list(dataset.features["label"].names)
+def row_name(image: Mapping[str, Any] | None, row: int) -> str:
+    """What a row's image is called where it is reported: its path, or else the number of the row."""
+    path = None if image is None else image["path"]
+    return f"row {row}" if path is None else str(path)
 
 
-def _load(name: str, config_name: str | None, revision: str | None) -> Any:
-    try:
-        if Path(name).is_dir():
-            return datasets.load_dataset("imagefolder", data_dir=name)
-        return datasets.load_dataset(name, config_name, revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:  # what datasets raises for whatever it cannot find or read
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        rule = (
-            f"is neither 'digits', a folder of images, nor a dataset that the Hub gives ({shorten(reason, 200)[1:-1]})"
-        )
-        raise ConfigError("dataset_name", name, rule) from error
+def named(error: BadImageError, image: Mapping[str, Any] | None, row: int) -> BadImageError:
+    """The error of a row's image, with the row's number where the image has no path."""
+    name = row_name(image, row)
+    return error if name in str(error) else BadImageError(f"{name}: {error}")
 
 
-def _only_column(dataset: "datasets.Dataset", kind: type, field: str) -> str:
-    names = [name for name, feature in dataset.features.items() if isinstance(feature, kind)]
+def _open(name: str, config_name: str | None, revision: str | None) -> Path | dict[str, Any]:
+    """A folder of images, or the splits of another dataset."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ConfigError("dataset_revision", revision, f"{name} is a folder here, which has no revisions")
+        try:
+            if is_saved_to_disk(folder):
+                return load_saved(folder)
+            if (files := table_files(folder)) and next(images_below(folder), None) is None:
+                return load_tables(folder, files, config_name)
+        except OSError as error:
+            raise ConfigError("dataset_name", name, f"cannot be listed ({error})") from error
+        if config_name is not None:
+            raise ConfigError("dataset_config_name", config_name, f"{name} is a folder of images, which has none")
+        return folder
+    if folder.exists():
+        raise ConfigError("dataset_name", name, "is a file: give a folder of images, or unpack it first")
+    return load_hub_dataset(name, config_name, revision)
+
+
+def _is_image_column(feature: Any) -> bool:
+    if isinstance(feature, dict):  # a parquet file that datasets did not write
+        return set(feature) == {"bytes", "path"}
+    return isinstance(feature, datasets.Image) or (
+        isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary")
+    )
+
+
+def _only_image_column(dataset: "datasets.Dataset") -> str:
+    names = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    names = names or [name for name, feature in dataset.features.items() if _is_image_column(feature)]
     if len(names) != 1:
-        rule = f"must be given: the dataset has {len(names)} columns of type {kind.__name__}, of {dataset.column_names}"
-        raise ConfigError(field, None, rule)
+        rule = f"must be given: the dataset has {len(names)} columns of type Image, of {dataset.column_names}"
+        remedy = "or keep one alone with dataset.select_columns"
+        raise ConfigError("image_column_name", None, f"{rule}; {remedy}")
     return names[0]
 
 
-def _digits(split: str) -> "datasets.Dataset":
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError("scikit-learn holds the digits: pip install 'vit-cls[train]'") from error
-    pixels, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(labels))
-    if split not in ("train", "test"):
-        raise ConfigError("split", split, "must be one of digits: train, test")
-    chosen = np.sort(order[:_HELD_OUT] if split == "test" else order[_HELD_OUT:])
-    images = [{"bytes": _png(pixels[i].reshape(8, 8)), "path": f"digits/{i:04d}.png"} for i in chosen]
-    features = datasets.Features(
-        {"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=[str(i) for i in range(10)])}
-    )
-    return datasets.Dataset.from_dict({"image": images, "label": labels[chosen].tolist()}, features=features)
-
-
-def _png(digit: np.ndarray) -> bytes:
-    """A digit of 0..16 as a PNG of 0..255."""
-    file = io.BytesIO()
-    Image.fromarray(np.rint(digit * (255 / 16)).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+def _label_column(dataset: "datasets.Dataset", wanted: str | None) -> str:
+    features = dataset.features
+    if wanted is not None:
+        if not is_label_column(features.get(wanted)):
+            rule = f"must be a column of type ClassLabel, of texts or of whole numbers; there are {features}"
+            raise ConfigError("label_column_name", wanted, rule)
+        return wanted
+    names = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    names = names or [name for name in LABEL_COLUMNS if is_label_column(features.get(name))]
+    if len(names) != 1:
+        rule = f"must be given: the dataset has {len(names)} columns of type ClassLabel, of {dataset.column_names}"
+        remedy = "or rename the column of classes to label and remove the others"
+        raise ConfigError("label_column_name", None, f"{rule}; {remedy}")
+    return names[0]

@@ -4,15 +4,16 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data.sources import class_names, open_image
-from ..errors import BadImageError, ConfigError, shorten
+from ..data.classes import match_classes
+from ..data.sources import class_names, labelled, named, open_image
+from ..errors import BadImageError, ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
 from .metrics import compute_metrics, load_metric
@@ -37,7 +38,7 @@ def benchmark(
     on_bad_image: Literal["raise", "skip"] = "raise",
     disable_tqdm: bool | None = False,
 ) -> dict[str, Any]:
-    """A dataset of rows {"image": {"bytes", "path"}, "label"} -> metrics, confusion matrix and throughput.
+    """A dataset with a column of images and one of classes -> metrics, confusion matrix and throughput.
 
     Every example counts once. `confusion_matrix[i][j]` counts images of class i that were taken for j, in the model's
     numbering, and is there for up to 100 classes. Throughput is from the first decoded image to the last logits; the
@@ -49,13 +50,14 @@ def benchmark(
         on_bad_image: "skip" leaves broken images out, logs each, and counts them as "skipped".
         disable_tqdm: no progress bar; None for none where there is no terminal.
 
-    Raises ConfigError for a dataset that has other classes than the model, BadImageError for a broken image, ValueError
-    for logits that are not finite.
+    Raises ConfigError for a dataset that has other classes than the model, or examples without one, BadImageError for
+    a broken image, ValueError for logits that are not finite.
     """
-    _check(model, dataset, batch_size, on_bad_image)
+    _check(model, batch_size, on_bad_image)
     id2label: Any = model.config.id2label
+    dataset = labelled(dataset, id2label=id2label)
     classes = match_classes(class_names(dataset), id2label)
-    labels = _labels(dataset, classes)
+    labels = classes[np.asarray(dataset["label"])]
     if tuple(metrics) == DEFAULT_METRICS and len(classes) <= 5:
         metrics = [name for name in metrics if name != "top_5_accuracy"]
     loaded = {name: load_metric(name) for name in metrics}  # before the long work: a name may be wrong
@@ -84,49 +86,18 @@ def benchmark(
     return {**found, "throughput": {**speed, "includes": "decode, preprocess, forward"}}
 
 
-def match_classes(names: Sequence[str], id2label: Mapping[int, str]) -> np.ndarray:
-    """Names of a dataset's classes, names of a model's -> the model's number of each class of the dataset, (K,).
-
-    The names are the same, in any order; a model whose classes were never named ("LABEL_0") is taken by number.
-    Raises ConfigError, saying what both are, where they do not fit.
-    """
-    known = [str(id2label[number]) for number in range(len(id2label))]
-    if len(names) != len(known):
-        rule = f"the dataset has {len(names)} classes, the model {len(known)}: {shorten(known, 200)}"
-        raise ConfigError("classes", list(names), rule)
-    if list(names) == known or known == [f"LABEL_{number}" for number in range(len(known))]:
-        return np.arange(len(known))
-    if sorted(names) != sorted(known) or len(set(known)) < len(known):
-        rule = "the dataset's classes are not the model's by name, and those may not be numbered alike"
-        remedy = "pass the model an id2label with the dataset's names, or rename those"
-        raise ConfigError("classes", list(names), f"{rule}: {shorten(known, 200)}; {remedy}")
-    numbers = {name: number for number, name in enumerate(known)}
-    return np.asarray([numbers[name] for name in names])
-
-
 def confusion_matrix(predictions: np.ndarray, references: np.ndarray, classes: int) -> np.ndarray:
     """Predicted and true classes (N,) -> counts (K, K), a row for each true class."""
     return np.bincount(references * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
-def _check(model: Any, dataset: Any, batch_size: Any, on_bad_image: Any) -> None:
+def _check(model: Any, batch_size: Any, on_bad_image: Any) -> None:
     if not isinstance(model, FlaxViTClsForImageClassification):
         raise ConfigError("model", type(model).__name__, "must be a FlaxViTClsForImageClassification")
-    if len(dataset) == 0:
-        raise ConfigError("dataset", dataset, "has no examples")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError("batch_size", batch_size, "must be a positive integer")
     if on_bad_image not in ("raise", "skip"):
         raise ConfigError("on_bad_image", on_bad_image, "must be 'raise' or 'skip'")
-
-
-def _labels(dataset: Any, classes: np.ndarray) -> np.ndarray:
-    """Labels in the model's numbering, (N,)."""
-    found = [-1 if label is None else label for label in dataset["label"]]
-    if min(found) < 0:
-        rule = f"{sum(label < 0 for label in found)} of its {len(found)} examples have no label: take another split"
-        raise ConfigError("dataset", dataset, rule)
-    return classes[np.asarray(found)]
 
 
 def _shape(model: FlaxViTClsForImageClassification, processor: ViTClsImageProcessor) -> tuple[int, int, int]:
@@ -143,7 +114,7 @@ def _batches(
     All are of one size, unless that depends on the image: then B is 1.
     """
 
-    def prepare(image: Mapping[str, Any]) -> np.ndarray | None:
+    def prepare(image: Any, row: int) -> np.ndarray | None:
         try:
             pixels = processor(open_image(image))["pixel_values"][0]
             if processor.output_hw is not None and pixels.shape != shape:
@@ -151,14 +122,15 @@ def _batches(
                 raise BadImageError(f"{image['path']}: {rule}")
             return pixels
         except BadImageError as error:
+            problem = named(error, image, row)
             if not skip:
-                raise
-            _log.warning("left out: %s", error)
+                raise problem from error
+            _log.warning("left out: %s", problem)
             return None
 
     with ThreadPoolExecutor() as threads:
         for start in range(0, len(dataset), batch_size):
-            found = list(threads.map(prepare, dataset[start : start + batch_size]["image"]))
+            found = list(threads.map(prepare, dataset[start : start + batch_size]["image"], count(start)))
             good = [number for number, pixels in enumerate(found) if pixels is not None]
             own = next((pixels.shape for pixels in found if pixels is not None), shape)
             batch = np.zeros((batch_size, *own), np.float32)

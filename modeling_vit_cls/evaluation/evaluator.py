@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
+from ..data.classes import match_classes
 from ..data.sources import open_image
 from ..errors import ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
@@ -11,6 +12,7 @@ from ..pipeline import ImageClassificationPipeline
 from .metrics import load_metric
 
 try:
+    import datasets
     from evaluate.evaluator.image_classification import ImageClassificationEvaluator
 except ImportError as error:
     raise ImportError("evaluate and scipy are needed to evaluate: pip install 'vit-cls[train]'") from error
@@ -21,17 +23,37 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
 
     `model_or_pipeline` is a model of ours or its ImageClassificationPipeline, `data` a dataset as `load_images` gives
     it or with decoded images, `metric` one that takes classes, as `load_metric` finds it, by default the accuracy.
-    evaluate's class looks for transformers' PyTorch and TensorFlow models, which transformers 5 does not have.
+    Where the data's classes have the model's names, these decide, whatever numbers a `label_mapping` gives; without a
+    mapping they must. evaluate's class looks for transformers' PyTorch and TensorFlow models, which transformers 5
+    does not have.
     """
+
+    def prepare_data(self, data: Any, input_column: str, label_column: str, *args: Any, **kwargs: Any) -> Any:
+        """References and images; these are read by us, who name a broken one."""
+        if isinstance(data.features.get(input_column), datasets.Image):
+            data = data.cast_column(input_column, datasets.Image(decode=False))
+        prepared = super().prepare_data(data, input_column, label_column, *args, **kwargs)
+        feature = data.features[label_column]
+        self._names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+        return prepared
 
     def prepare_pipeline(self, model_or_pipeline: Any, *_: Any, **__: Any) -> ImageClassificationPipeline:
         """The pipeline, or one of the model. Raises ConfigError for anything else."""
         if isinstance(model_or_pipeline, FlaxViTClsForImageClassification):
-            return ImageClassificationPipeline(model_or_pipeline)
+            model_or_pipeline = ImageClassificationPipeline(model_or_pipeline)
         if not isinstance(model_or_pipeline, ImageClassificationPipeline):
             rule = "must be a FlaxViTClsForImageClassification or its ImageClassificationPipeline"
             raise ConfigError("model_or_pipeline", model_or_pipeline, rule)
+        self._id2label: Any = model_or_pipeline.model.config.id2label
         return model_or_pipeline
+
+    def predictions_processor(self, predictions: Any, label_mapping: Any) -> dict[str, Any]:
+        """The data's number of the best class of each image. Raises ConfigError where names and mapping do not tell."""
+        names = self._names
+        if names is not None and (label_mapping is None or set(label_mapping) == set(names)):
+            own = match_classes(names, self._id2label)
+            label_mapping = {self._id2label[int(number)]: place for place, number in enumerate(own)}
+        return super().predictions_processor(predictions, label_mapping)
 
     def prepare_metric(self, metric: Any) -> Any:
         """The metric by name, ours before those of the Hub."""

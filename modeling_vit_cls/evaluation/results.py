@@ -39,12 +39,13 @@ def results(
     """What `benchmark` returned for a model -> the content of results.json, which holds no path of this machine.
 
     Args:
+        found: also "duplicates", how many of the images are in the training data too, where that was counted.
         model_name, dataset_name: folders or ids on the Hub, and which of the two is recorded; `revision` is the
             dataset's.
         recipe, training: of the model's training, if they are known: how, and what of.
     """
     data = {**dataset_record(dataset_name, revision), "split": split, "examples": found["examples"]}
-    data |= {"skipped": found["skipped"]} if "skipped" in found else {}
+    data |= {name: found[name] for name in ("skipped", "duplicates") if name in found}
     matrix = {"confusion_matrix": found["confusion_matrix"]} if "confusion_matrix" in found else {}
     return {
         "model": {

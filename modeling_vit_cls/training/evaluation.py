@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..data.batches import Batch
+from ..data.sources import row_name
 from ..errors import BadImageError
 from ..stacking import unstack
 
@@ -50,15 +51,25 @@ def check_finite(step: int, metrics: dict[str, Any]) -> None:
     raise FloatingPointError(f"step {step}: the loss is {float(metrics['loss'])}{at}: {remedy}")
 
 
-def note_bad_images(known: list[str], dataset: Any, batch: Batch, limit: int) -> None:
-    """Add the paths of a batch's broken images to those that are known, and log each once.
+class BadImages:
+    """The rows whose images cannot be read: each counts once, is logged, and is an error at more than `limit`."""
 
-    Raises BadImageError at more than `limit`.
-    """
-    for row in batch.rows[(batch.rows >= 0) & ~batch.valid]:
-        path = str(dataset[int(row)]["image"]["path"])
-        if path not in known:
-            known.append(path)
-            _log.warning("%s: cannot be read as an image, and is left out (%d)", path, len(known))
-    if len(known) > limit:
-        raise BadImageError(f"more than max_bad_images={limit} images cannot be read, the last is {known[-1]}")
+    def __init__(self, limit: int):
+        self.names: list[str] = []  # paths, or numbers of rows that have none
+        self._limit, self._rows = limit, set[tuple[str, int, str]]()
+
+    def note(self, dataset: Any, batch: Batch, role: str) -> None:
+        """Take down a batch's broken images; `role` is what the dataset is for, as "train".
+
+        Raises BadImageError where a dataset has too many.
+        """
+        for row in batch.rows[(batch.rows >= 0) & ~batch.valid].tolist():
+            name = row_name(dataset[row]["image"], row)
+            if (role, row, name) in self._rows:
+                continue
+            self._rows.add((role, row, name))
+            self.names.append(name)
+            _log.warning("%s: cannot be read as an image, and is left out of %s (%d)", name, role, len(self.names))
+        if sum(place == role for place, _, _ in self._rows) > self._limit:
+            rule = f"more than max_bad_images={self._limit} images of {role} cannot be read, the last is"
+            raise BadImageError(f"{rule} {self.names[-1]}")

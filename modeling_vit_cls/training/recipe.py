@@ -59,9 +59,9 @@ class DataArguments:
     label_column_name: str | None = argument("Column of classes; default: the only one.", None)
     train_split: str = argument("Split to train on.", "train")
     eval_split: str | None = argument("Split to evaluate on; default: a share of the training split.", None)
-    train_val_split: float = argument("That share.", 0.15)
-    max_train_samples: int | None = argument("Train on the first of these only.", None)
-    max_eval_samples: int | None = argument("Evaluate and benchmark on the first of these only.", None)
+    train_val_split: float = argument("That share, of each class, drawn by the seed.", 0.15)
+    max_train_samples: int | None = argument("Train on this many only, of all classes, drawn by the seed.", None)
+    max_eval_samples: int | None = argument("Evaluate and benchmark on this many only, drawn in the same way.", None)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -71,6 +71,9 @@ class DataArguments:
                 raise ConfigError(name, count, "must be positive")
         if not 0 < self.train_val_split < 1:
             raise ConfigError("train_val_split", self.train_val_split, "must lie between 0 and 1")
+        for name in ("max_train_samples", "max_eval_samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(name, getattr(self, name), "must be positive; leave it out for all")
 
 
 @dataclass

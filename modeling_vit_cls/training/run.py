@@ -1,16 +1,22 @@
 """From a recipe to a folder: train, benchmark, and write the model, its results, its recipe and its card."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from ..cards import write_card
-from ..cards.examples import example_images
 from ..checkpoints.folder import replace_file
+from ..checkpoints.hub import checkpoint_path
+from ..checkpoints.load import has_head, open_checkpoint
 from ..configuration_vit_cls import ViTClsConfig
+from ..data.classes import class_name, match_classes, model_names
+from ..data.duplicates import count_duplicates
+from ..data.sampling import hold_out, sample_rows
+from ..data.shown import readable_images
 from ..data.sources import class_names, load_images
+from ..data.splits import split_name
 from ..errors import ConfigError
 from ..evaluation.benchmark import DEFAULT_METRICS, benchmark
 from ..evaluation.results import Results, results, write_results
@@ -19,15 +25,33 @@ from ..provenance import dataset_record, record
 from .recipe import DataArguments, ModelArguments, Recipe
 from .trainer import FlaxTrainer
 
+_DRAWN = 8  # images of the test split whose attention the card shows
+_log = logging.getLogger(__name__)
+
 
 def run_recipe(recipe: Recipe) -> Results:
     """Train and benchmark as a recipe says; `output_dir` then holds all of it, and the results are returned too."""
     data, arguments, measured = recipe.data, recipe.training, recipe.evaluation
-    train, evaluation = load_splits(data)
-    test, test_split = evaluation, data.eval_split or f"{data.train_val_split:.0%} of {data.train_split}"
+    _check_splits(recipe)
+    train, evaluation = load_splits(data, arguments.seed)
+    if len(class_names(train)) < 2:
+        rule = f"has one class, {class_names(train)[0]!r}: a classifier needs two to tell apart"
+        raise ConfigError("dataset_name", data.dataset_name, rule)
+    test, test_split, seen = evaluation, data.eval_split or f"{data.train_val_split:.0%} of {data.train_split}", [train]
     if measured.test_split is not None:
-        test, test_split = _first(load(data, measured.test_split), data.max_eval_samples), measured.test_split
+        test, test_split = load(data, measured.test_split), measured.test_split
+        test, seen = _first(test, data.max_eval_samples, arguments.seed), [train, evaluation]
     model = build_model(recipe.model, class_names(train), arguments.seed)
+    id2label: Any = model.config.id2label
+    match_classes(class_names(test), id2label)  # before the long work, not after it
+    duplicates = count_duplicates(test, seen)
+    if duplicates:
+        _log.warning(
+            "%d of the %d images of %s are in the training data too, byte for byte: its numbers are too good",
+            duplicates,
+            len(test),
+            test_split,
+        )
     trainer = FlaxTrainer(model, arguments, train, evaluation)
     trainer.train()
     trainer.save_model()
@@ -42,7 +66,7 @@ def run_recipe(recipe: Recipe) -> Results:
     folder = Path(arguments.output_dir)
     name, revision = data.dataset_name, data.dataset_revision
     whole = results(
-        found,
+        {**found, "duplicates": duplicates},
         model,
         model_name=str(folder),
         dataset_name=name,
@@ -53,8 +77,8 @@ def run_recipe(recipe: Recipe) -> Results:
     )
     write_results(folder / "results.json", whole)
     replace_file(folder / "recipe.yaml", yaml.safe_dump(whole["recipe"], sort_keys=False).encode())
-    images, classes = example_images(test, seed=arguments.seed)
-    write_card(folder, images, labels=classes)
+    shown, names = readable_images(test, _DRAWN, arguments.seed), class_names(test)
+    write_card(folder, [image for image, _ in shown], labels=[names[label] for _, label in shown])
     return whole
 
 
@@ -67,7 +91,16 @@ def _training_record(recipe: Recipe, examples: int, left_out: int) -> dict[str, 
 
 
 def build_model(arguments: ModelArguments, labels: list[str], seed: int) -> FlaxViTClsForImageClassification:
-    """The model of a recipe for these classes, from random parameters or from a checkpoint with a head for them."""
+    """The model of a recipe for these classes, from random parameters or from a checkpoint with a head for them.
+
+    A checkpoint of the same classes keeps its own numbers for them, and so its head its meaning.
+    """
+    if arguments.model_name_or_path is not None:
+        source = open_checkpoint(checkpoint_path(arguments.model_name_or_path, revision=arguments.model_revision))
+        own: Any = source.config.id2label
+        known = model_names(own) if has_head(source) else []
+        if sorted(map(class_name, known)) == sorted(map(class_name, labels)):
+            labels = known
     fields: dict[str, Any] = {"id2label": dict(enumerate(labels)), **arguments.overrides}
     if arguments.model_name_or_path is None:
         named = arguments.variant
@@ -82,20 +115,22 @@ def build_model(arguments: ModelArguments, labels: list[str], seed: int) -> Flax
     )
 
 
-def load_splits(data: DataArguments) -> tuple[Any, Any]:
+def load_splits(data: DataArguments, seed: int = 0) -> tuple[Any, Any]:
     """What to train on and what to evaluate on while training; the two have no example in common.
 
-    Without an `eval_split` it is a share of the training split, the same one whatever the seed.
+    Without an `eval_split` it is a share of each class of the training split, drawn by the seed, as is what
+    `max_train_samples` and `max_eval_samples` take.
     """
     train = load(data, data.train_split)
     if data.eval_split is not None:
-        return _first(train, data.max_train_samples), _first(load(data, data.eval_split), data.max_eval_samples)
-    order, held_out = np.random.default_rng(0).permutation(len(train)), round(len(train) * data.train_val_split)
-    if not 0 < held_out < len(train):
-        rule = f"leaves nothing to train on or nothing to evaluate on, of {len(train)} examples"
-        raise ConfigError("train_val_split", data.train_val_split, rule)
-    evaluation, train = train.select(np.sort(order[:held_out])), train.select(np.sort(order[held_out:]))
-    return _first(train, data.max_train_samples), _first(evaluation, data.max_eval_samples)
+        evaluation = load(data, data.eval_split)
+    else:
+        kept, held_out = hold_out(train["label"], data.train_val_split, seed)
+        if not len(held_out):
+            rule = f"leaves nothing to evaluate on, of {len(train)} examples: no class has two"
+            raise ConfigError("train_val_split", data.train_val_split, rule)
+        train, evaluation = train.select(kept), train.select(held_out)
+    return _first(train, data.max_train_samples, seed), _first(evaluation, data.max_eval_samples, seed)
 
 
 def load(data: DataArguments, split: str) -> Any:
@@ -110,5 +145,24 @@ def load(data: DataArguments, split: str) -> Any:
     )
 
 
-def _first(dataset: Any, count: int | None) -> Any:
-    return dataset if count is None else dataset.select(range(min(count, len(dataset))))
+def _first(dataset: Any, count: int | None, seed: int = 0) -> Any:
+    """At most `count` examples, of all classes in their shares, drawn by the seed; all of them for None."""
+    if count is None or count >= len(dataset):
+        return dataset
+    return dataset.select(sample_rows(dataset["label"], count, seed))
+
+
+def _check_splits(recipe: Recipe) -> None:
+    """Raise ConfigError where a model would be measured, or chosen, on images that are not for that."""
+    data, test = recipe.data, recipe.evaluation.test_split
+    names = {
+        field: None if split is None else split_name(split) or split
+        for field, split in (("train_split", data.train_split), ("eval_split", data.eval_split), ("test_split", test))
+    }
+    for field in ("eval_split", "test_split"):
+        if names[field] == names["train_split"]:
+            rule = "is what the model is trained on: give another split, or leave it out for a share that is held out"
+            raise ConfigError(field, data.eval_split if field == "eval_split" else test, rule)
+    if test is not None and names["test_split"] == names["eval_split"] and recipe.training.load_best_model_at_end:
+        rule = "would choose the best model by the images of the test: give another split, or leave it out for a share "
+        raise ConfigError("eval_split", data.eval_split, rule + "of the training split")

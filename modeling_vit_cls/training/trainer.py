@@ -14,7 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput, speed_metrics
 
 from ..data.batches import Batch, batches_per_epoch, evaluation_batches, training_batches
-from ..data.sources import class_names, labelled
+from ..data.classes import renumbered
+from ..data.sources import labelled
 from ..errors import ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
@@ -22,7 +23,7 @@ from ..stacking import stack_params
 from .arguments import TrainingArguments
 from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .checks import check_parts, check_run
-from .evaluation import check_finite, evaluate_batches, note_bad_images
+from .evaluation import BadImages, check_finite, evaluate_batches
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
 from .reports import TrainerReports, loss_at, mean_loss, write_state
@@ -35,7 +36,8 @@ class FlaxTrainer(TrainerReports):
 
     Args:
         args: default: `TrainingArguments("tmp_trainer")`.
-        train_dataset, eval_dataset: each a `datasets.Dataset` with a column of images and one of classes.
+        train_dataset, eval_dataset: each a `datasets.Dataset` with a column of images and one of classes, which are
+            matched with the model's by name; numbers without names are the model's.
         processing_class: the image processor; default the model's. It is saved with the model.
         compute_metrics: EvalPrediction (logits, labels) -> more metrics than the loss and the accuracy.
         callbacks: more `TrainerCallback`s; `on_step_end` is also given `rows`, the examples of the step.
@@ -65,13 +67,18 @@ class FlaxTrainer(TrainerReports):
             )
             raise ConfigError("processing_class", self.processing_class, rule)
         model.image_processor = self.processing_class
-        self.train_dataset = None if train_dataset is None else self._fitting(train_dataset)
-        self.eval_dataset = None if eval_dataset is None else self._fitting(eval_dataset)
-        self.bad_images: list[str] = []
+        self.train_dataset = None if train_dataset is None else self._fitting(train_dataset, "train_dataset")
+        self.eval_dataset = None if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
+        self._bad_images = BadImages(args.max_bad_images)
         self.state, self.control = TrainerState(), TrainerControl()
         self.callback_handler = make_handler(args, callbacks or [], model, self.processing_class)
         self._eval_step = make_eval_step(self._module(training=False), self.processing_class)
         self._call("on_init_end")
+
+    @property
+    def bad_images(self) -> list[str]:
+        """Paths of the images that could not be read, or the numbers of their rows, in the order of their finding."""
+        return self._bad_images.names
 
     def add_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
         """Add a callback."""
@@ -128,7 +135,7 @@ class FlaxTrainer(TrainerReports):
 
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Loss, accuracy and the metrics of `compute_metrics` over a dataset (default: `eval_dataset`)."""
-        dataset = self.eval_dataset if eval_dataset is None else self._fitting(eval_dataset)
+        dataset = self.eval_dataset if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
         if dataset is None:
             raise ConfigError("eval_dataset", None, "is needed to evaluate")
         metrics = self._evaluate(dataset, self.model.params, metric_key_prefix).metrics or {}
@@ -137,7 +144,7 @@ class FlaxTrainer(TrainerReports):
 
     def predict(self, test_dataset: Any, metric_key_prefix: str = "test") -> PredictionOutput:
         """Logits (N, K), labels (N,) and metrics of a dataset."""
-        output = self._evaluate(self._fitting(test_dataset), self.model.params, metric_key_prefix)
+        output = self._evaluate(self._fitting(test_dataset, "test_dataset"), self.model.params, metric_key_prefix)
         self._call("on_predict", metrics=output.metrics)
         return output
 
@@ -160,7 +167,7 @@ class FlaxTrainer(TrainerReports):
                 self._call("on_epoch_begin")
             self._call("on_step_begin")
             state, metrics = step(state, batch)
-            note_bad_images(self.bad_images, self.train_dataset, batch, self.args.max_bad_images)
+            self._bad_images.note(self.train_dataset, batch, "train")
             if last is not None:
                 check_finite(*last)  # of the step before: this one is being computed meanwhile
             self.state.global_step += 1
@@ -236,7 +243,7 @@ class FlaxTrainer(TrainerReports):
         vars(self.callback_handler)["eval_dataloader"] = steps  # the progress bar asks for its length
 
         def after(batch: Batch) -> None:
-            note_bad_images(self.bad_images, dataset, batch, args.max_bad_images)
+            self._bad_images.note(dataset, batch, prefix)
             self._call("on_prediction_step")
 
         reading = {"num_workers": args.dataloader_num_workers, "on_bad_image": args.on_bad_image}
@@ -266,13 +273,10 @@ class FlaxTrainer(TrainerReports):
         )
         return islice(batches, self.state.max_steps - self.state.global_step)
 
-    def _fitting(self, dataset: Any) -> Any:
-        """A dataset's images and labels. Raises ConfigError where the model has not as many classes as it."""
-        dataset = labelled(dataset)
-        classes, own = len(class_names(dataset)), self.model.config.num_classes
-        if classes != own:
-            raise ConfigError("num_labels", own, f"the dataset has {classes} classes")
-        return dataset
+    def _fitting(self, dataset: Any, field: str) -> Any:
+        """A dataset's images and labels, in the model's numbering. Raises ConfigError where it has other classes."""
+        id2label: Any = self.model.config.id2label
+        return renumbered(labelled(dataset, id2label=id2label, field=field), id2label)
 
     def _module(self, training: bool) -> Any:
         """The model's module as it is run: in bfloat16 if asked for, and in training recomputed."""

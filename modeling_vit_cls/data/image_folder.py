@@ -1,0 +1,174 @@
+"""A folder of images as a dataset: `SPLIT/CLASS/image.jpg`, or `CLASS/image.jpg`, which is all "train".
+
+Splits are folders at the top that are called train, validation or test (see `splits`); all other names are classes.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import pyarrow as pa
+
+from ..errors import ConfigError, shorten
+from .classes import class_name, in_order
+from .image_files import images_below, is_image_name, visible_entries
+from .metadata import metadata_file, read_metadata
+from .splits import find_split, split_name
+
+_log = logging.getLogger(__name__)
+
+
+class Listing(NamedTuple):
+    """Image files and the name of the class of each, None for those without one."""
+
+    images: list[Path]
+    labels: list[str | None]
+
+
+def folder_splits(folder: Path) -> dict[str, Path]:
+    """The folder of each split. Raises ConfigError where one split has two folders, or splits and classes are mixed."""
+    folders, files = visible_entries(folder)
+    splits: dict[str, Path] = {}
+    others: list[Path] = []
+    for inner in folders:
+        name = split_name(inner.name)
+        if name is None:
+            others.append(inner)
+        elif name in splits:
+            rule = f"two folders are its split {name}: {splits[name].name} and {inner.name}; keep one of them"
+            raise ConfigError("dataset_name", str(folder), rule)
+        else:
+            splits[name] = inner
+    if not splits:
+        return {"train": folder}
+    others = [inner for inner in others if next(images_below(inner), None) is not None]
+    if others:
+        beside = ", ".join(inner.name for inner in others[:5])
+        for inner in splits.values():
+            inside, within = visible_entries(inner)
+            if any(is_image_name(file.name) for file in within) and not inside and metadata_file(within) is None:
+                rule = f"{inner.name} may be a split or a class beside {beside}: put all classes into a folder train"
+                raise ConfigError("dataset_name", str(folder), rule)
+        _log.warning("%s: left out, for they are no splits: %s", folder, beside)
+    if loose := [file.name for file in files if is_image_name(file.name)]:
+        _log.warning("%s: left out, for they are images in no split (%d): %s", folder, len(loose), ", ".join(loose[:5]))
+    return splits
+
+
+def load_image_folder(folder: Path, split: str, label_column_name: str | None = None) -> "datasets.Dataset":
+    """One split of a folder as rows {"image": {"bytes": None, "path"}, "label": int}; the classes are those of all
+    splits, sorted by name.
+
+    Raises ConfigError, naming the file or folder, for a split that is not there, images without a class, images that
+    lie deeper than in a class's folder, and names that are not UTF-8.
+    """
+    try:
+        splits = folder_splits(folder)
+        chosen = find_split(split, list(splits))
+        if chosen is None:
+            raise ConfigError("split", split, f"must be one of {folder}: {', '.join(splits)}")
+        tables = {name: _metadata(inner, folder, label_column_name) for name, inner in splits.items()}
+        listing = _list(splits[chosen], tables[chosen], report=True)
+        if not listing.images:
+            raise ConfigError("dataset_name", str(folder), _nothing(splits[chosen]))
+        without = [image for image, label in zip(*listing) if label is None]
+        if without:
+            rule = f"{len(without)} of its {len(listing.images)} images are in no folder of a class and have no label, "
+            rule += f"the first is {without[0]}: it can be predicted (`vit-cls predict`), not trained on or measured"
+            raise ConfigError("split", split, rule)
+        names = {label for label in listing.labels if label is not None}
+        for name, other in splits.items():
+            if name != chosen:
+                names |= _class_names(other, tables[name])
+    except OSError as error:
+        raise ConfigError("dataset_name", str(folder), f"cannot be listed ({error})") from error
+    if label_column_name not in (None, "label") and not tables[chosen]:
+        rule = "must be a column of a metadata file in the folder, or left out: the folders' names are the classes"
+        raise ConfigError("label_column_name", label_column_name, rule)
+    return _dataset(listing, in_order(names) if tables[chosen] else sorted(names))
+
+
+def _dataset(listing: Listing, names: list[str]) -> "datasets.Dataset":
+    paths = [os.path.abspath(image) for image in listing.images]
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            rule = f"{path!a}: the name of this file is not UTF-8: rename it"
+            raise ConfigError("dataset_name", ascii(os.path.dirname(path)), rule) from error
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = pa.array([numbers[str(label)] for label in listing.labels], pa.int64())
+    images = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), pa.array(paths)], ["bytes", "path"])
+    features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=names)})
+    return datasets.Dataset(pa.table({"image": images, "label": labels}, schema=features.arrow_schema))
+
+
+def _metadata(folder: Path, root: Path, label_column_name: str | None) -> dict[Path, str | None]:
+    """Paths and labels of a split by its own metadata file or that of the whole folder; empty without labels."""
+    for place in dict.fromkeys((folder, root)):
+        file = metadata_file(visible_entries(place)[1])
+        if file is not None:
+            rows = read_metadata(file, label_column_name).items()
+            labels = {path: label and class_name(label) for path, label in rows if path.is_relative_to(folder)}
+            return labels if any(labels.values()) else {}
+    return {}
+
+
+def _list(folder: Path, table: dict[Path, str | None], report: bool = False) -> Listing:
+    """The images of a split's folder and their classes; `report` logs once which other files are left out."""
+    if table:
+        if report:
+            _report_unlisted(folder, table)
+        return Listing(list(table), list(table.values()))
+    folders, files = visible_entries(folder)
+    images = [file for file in files if is_image_name(file.name)]
+    others = [file for file in files if not is_image_name(file.name) and file != metadata_file(files)]
+    listing = Listing(list(images), [None] * len(images))
+    for inner in folders:
+        deeper, files = visible_entries(inner)
+        found = [file for file in files if is_image_name(file.name)]
+        others += [file for file in files if not is_image_name(file.name)]
+        for each in deeper:
+            image = next(images_below(each), None)
+            if image is not None:
+                raise ConfigError("dataset_name", str(folder), _too_deep(folder, inner, each, image))
+        if images and found:
+            rule = f"{images[0]} is in no folder of a class, and beside it there are folders of classes ({inner.name})"
+            raise ConfigError("dataset_name", str(folder), rule)
+        if report and not found:
+            _log.warning("%s: holds no images, and is no class", inner)
+        listing.images.extend(found)
+        listing.labels.extend([class_name(inner.name)] * len(found))
+    if report and others:
+        names = ", ".join(str(file.relative_to(folder)) for file in others[:5])
+        _log.warning("%s: left out, for their names are not those of images (%d): %s", folder, len(others), names)
+    return listing
+
+
+def _class_names(folder: Path, table: dict[Path, str | None]) -> set[str]:
+    """The classes of another split; one that cannot be read as a split has none."""
+    try:
+        return {label for label in _list(folder, table).labels if label is not None}
+    except ConfigError:
+        return set()
+
+
+def _report_unlisted(folder: Path, listed: dict[Path, str | None]) -> None:
+    known = {os.path.normpath(path) for path in listed}
+    unlisted = [image for image in images_below(folder) if os.path.normpath(image) not in known]
+    if unlisted:
+        _log.warning("%s: left out, for its metadata does not name them (%d): %s", folder, len(unlisted), unlisted[0])
+
+
+def _too_deep(folder: Path, inner: Path, deeper: Path, image: Path) -> str:
+    if split_name(deeper.name):
+        return f"its splits are one folder down: give {shorten(str(inner), 500)[1:-1]}"
+    return f"{image} is deeper than SPLIT/CLASS/image: the class may be {inner.name} or {image.parent.name}; move it up"
+
+
+def _nothing(folder: Path) -> str:
+    _, files = visible_entries(folder)
+    seen = ", ".join(file.name for file in files[:5])
+    return f"{folder} holds no images" + (f", but {seen}" if seen else "")

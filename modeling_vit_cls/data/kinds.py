@@ -1,0 +1,41 @@
+"""What a dataset must be to be trained on or measured, and what to do with every other kind of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigError
+
+try:
+    import datasets
+except ImportError as error:
+    raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
+
+_EXPECTED = "must be a map-style datasets.Dataset with a column of images and one of classes, and no transform"
+
+
+def check_dataset(dataset: Any, field: str = "dataset") -> "datasets.Dataset":
+    """The dataset itself, in its plain format. Raises ConfigError, naming what came and the remedy, for other kinds."""
+    if not isinstance(dataset, datasets.Dataset):
+        raise ConfigError(field, type(dataset).__name__, f"{_EXPECTED}; {_remedy(dataset)}")
+    if dataset.format["type"] == "custom":
+        remedy = "images are read, resized and normalised here, and TrainingArguments crop and flip: pass the dataset "
+        remedy += "without with_transform and set_transform (dataset.with_format(None))"
+        raise ConfigError(field, "Dataset with a transform", f"{_EXPECTED}; {remedy}")
+    return dataset.with_format(None)
+
+
+def _remedy(dataset: Any) -> str:
+    if isinstance(dataset, datasets.IterableDataset | datasets.IterableDatasetDict):
+        return "a streaming dataset has no rows to draw at random: load it without streaming=True"
+    if isinstance(dataset, Mapping):
+        names = [str(name) for name in dataset]
+        first = "train" if "train" in names or not names else names[0]
+        return f"pass one split, as dataset[{first!r}]; there are {', '.join(names) or 'none'}"
+    if isinstance(dataset, str):
+        return f"load it: modeling_vit_cls.data.sources.load_images({dataset!r}, 'train')"
+    if isinstance(dataset, list | tuple):
+        return (
+            "make one of rows, datasets.Dataset.from_list(rows), and cast its columns to datasets.Image() and "
+            "datasets.ClassLabel(names=...)"
+        )
+    return "make one with datasets.Dataset.from_generator, or from a folder with load_images(folder, 'train')"

@@ -1,0 +1,75 @@
+"""`metadata.csv`, `.jsonl` or `.parquet` beside images: which file has which label."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+
+_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+LABEL_COLUMNS = ("label", "labels", "class")
+
+
+def metadata_file(files: Sequence[Path]) -> Path | None:
+    """The metadata among the files of a folder."""
+    return next((file for file in files if file.name.lower() in _NAMES), None)
+
+
+def read_metadata(file: Path, label_column_name: str | None = None) -> dict[Path, str | None]:
+    """Paths of images and their labels as texts, in the file's order; all None where it has no column of labels.
+
+    The column is `label_column_name`, or else one called label, labels or class. Raises ConfigError, naming the file
+    and the row, for a table that cannot be read and a path that leaves the folder.
+    """
+    labels: dict[Path, str | None] = {}
+    for number, row in enumerate(_rows(file), 1):
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise _problem(file, f"row {number} has no text in a column file_name")
+        inside = os.path.normpath(name)
+        if os.path.isabs(inside) or inside.split(os.sep)[0] == "..":
+            raise _problem(file, f"row {number}: {name} is not in this folder")
+        labels[file.parent / inside] = _label(file, number, row, label_column_name)
+    if not labels:
+        raise _problem(file, "has no rows")
+    return labels
+
+
+def _label(file: Path, number: int, row: Mapping[str, Any], column: str | None) -> str | None:
+    known = (column,) if column else LABEL_COLUMNS
+    value = next((row[name] for name in known if name in row), None)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | int):
+        raise _problem(file, f"row {number}: a label must be a text or a whole number, got {type(value).__name__}")
+    return str(value)
+
+
+def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        if file.suffix.lower() == ".csv":
+            with file.open(newline="", encoding="utf-8-sig") as opened:
+                yield from csv.DictReader(opened)
+        elif file.suffix.lower() == ".jsonl":
+            with file.open(encoding="utf-8-sig") as opened:
+                for row in (json.loads(line) for line in opened if line.strip()):
+                    if not isinstance(row, dict):
+                        raise ValueError(f"expected an object in each line, got {type(row).__name__}")
+                    yield row
+        else:
+            import pyarrow.parquet
+
+            yield from pyarrow.parquet.read_table(file).to_pylist()
+    except ConfigError:
+        raise
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        raise _problem(file, f"cannot be read ({error})") from error
+
+
+def _problem(file: Path, rule: str) -> ConfigError:
+    return ConfigError("dataset_name", str(file.parent), f"{file}: {rule}")

@@ -1,0 +1,200 @@
+"""Classes by name: wherever a model meets a dataset, an order is mapped and other names are refused."""
+
+from collections import UserList
+from itertools import permutations
+
+import datasets
+import numpy as np
+import pytest
+from conftest import tiny_config, tiny_model
+
+from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification
+from modeling_vit_cls.data.classes import match_classes
+from modeling_vit_cls.data.sources import labelled, load_images
+from modeling_vit_cls.evaluation.benchmark import benchmark
+from modeling_vit_cls.evaluation.evaluator import ViTClsEvaluator
+from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
+from modeling_vit_cls.training.recipe import read_recipe
+from modeling_vit_cls.training.run import build_model
+
+NAMES = ["cat", "dog", "emu"]
+DIGITS = load_images("digits", "test").select(range(24))
+
+
+def classifier(names: list[str]) -> FlaxViTClsForImageClassification:
+    return tiny_model(num_labels=len(names), id2label=dict(enumerate(names)), num_channels=1)
+
+
+def pictures(names: list[str], labels=None, feature=None) -> datasets.Dataset:
+    """Digits under other labels: row i is of the class names[i % K]."""
+    labels = [row % len(names) for row in range(len(DIGITS))] if labels is None else labels
+    features = datasets.Features({"image": datasets.Image(), "label": feature or datasets.ClassLabel(names=names)})
+    return datasets.Dataset.from_dict(
+        {"image": list(DIGITS["image"])[: len(labels)], "label": labels}, features=features
+    )
+
+
+def trainer(folder, model, train=None, evaluation=None) -> FlaxTrainer:
+    arguments = TrainingArguments(str(folder), max_steps=1, save_strategy="no", disable_tqdm=True)
+    return FlaxTrainer(model, arguments, train, evaluation)
+
+
+def test_an_order_is_mapped_in_training_evaluation_benchmark_and_evaluator(tmp_path, tally):
+    model = classifier(NAMES)
+    run = trainer(tmp_path, model)
+    accuracy = benchmark(model, pictures(NAMES), disable_tqdm=True)["metrics"]["accuracy"]
+    for order in permutations(NAMES):
+        other = pictures(list(order), [order.index(NAMES[row % 3]) for row in range(24)])
+        trained = trainer(tmp_path, model, other).train_dataset
+        assert [NAMES[label] for label in trained["label"]] == [NAMES[row % 3] for row in range(24)]
+        assert run.evaluate(other.select(range(23, -1, -1)))["eval_accuracy"] == pytest.approx(accuracy)
+        assert run.predict(other).label_ids.tolist() == [row % 3 for row in range(24)]
+        assert benchmark(model, other, disable_tqdm=True)["metrics"]["accuracy"] == pytest.approx(accuracy)
+        for mapping in (None, model.config.label2id):
+            evaluated = ViTClsEvaluator().compute(model, other, metric="accuracy", label_mapping=mapping)
+            assert evaluated["accuracy"] == pytest.approx(accuracy)
+        tally.note("mapped by name")
+
+
+@pytest.mark.parametrize(
+    "names", [["cat", "dog", "fox"], ["Cat", "dog", "emu"], ["cat", "dog"], [*NAMES, "fox"], ["0", "1", "2"]]
+)
+def test_other_names_are_refused_before_anything_is_computed(tmp_path, names, tally):
+    model, data = classifier(NAMES), pictures(names)
+    run = trainer(tmp_path, model)
+    for meet in (
+        lambda: trainer(tmp_path, model, data),
+        lambda: trainer(tmp_path, model, pictures(NAMES), data),
+        lambda: run.evaluate(data),
+        lambda: run.predict(data),
+        lambda: benchmark(model, data, disable_tqdm=True),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            meet()
+        assert all(repr(name) in str(refused.value) for name in [*names, *NAMES])
+        tally.note("refused with both names")
+
+
+def test_which_number_of_the_model_a_class_has():
+    assert match_classes(["a", "b"], {0: "b", 1: "a"}).tolist() == [1, 0]
+    assert match_classes(["a", "b"], {0: "LABEL_0", 1: "LABEL_1"}).tolist() == [0, 1]
+    assert match_classes(["a", "a"], {0: "a", 1: "a"}).tolist() == [0, 1]  # ImageNet's cranes
+    assert match_classes(["\u00e9", "b"], {0: "b", 1: "e\u0301"}).tolist() == [1, 0]  # one letter, written twice
+    with pytest.raises(ConfigError, match=r"'a', 'b'.*not the model's by name.*'b', 'c'"):
+        match_classes(["a", "b"], {0: "b", 1: "c"})
+    with pytest.raises(ConfigError, match="not the model's by name"):
+        match_classes(["a", "b", "a"], {0: "a", 1: "a", 2: "b"})
+    with pytest.raises(ConfigError, match="the dataset has 10 classes, the model 2: .*'cat', 'dog'"):
+        benchmark(classifier(["cat", "dog"]), DIGITS, disable_tqdm=True)
+
+
+def test_columns_without_names_are_the_model_s_by_number_and_by_text(tmp_path):
+    model = classifier(NAMES)
+    for feature, labels in (
+        (datasets.Value("int64"), [2, 0, 0]),
+        (datasets.Value("uint8"), [2, 0, 0]),
+        (datasets.Value("string"), ["emu", "cat", "cat"]),
+    ):
+        data = pictures(NAMES, labels, feature)
+        assert list(trainer(tmp_path, model, data).train_dataset["label"]) == [2, 0, 0]
+        assert np.sum(benchmark(model, data, disable_tqdm=True)["confusion_matrix"], axis=1).tolist() == [2, 0, 1]
+    unnamed = tiny_model(num_labels=3, num_channels=1)
+    assert list(trainer(tmp_path, unnamed, pictures(["x", "y", "z"])).train_dataset["label"])[:3] == [0, 1, 2]
+    with pytest.raises(ConfigError, match=r"classes=\['cow'\]: the dataset has 1 classes, the model 3"):
+        trainer(tmp_path, model, pictures(NAMES, ["cow"], datasets.Value("string")))
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "message"),
+    [
+        ([0, -1, -1], None, "2 of 3 examples have no class, the first is 1"),
+        ([0, None], None, "1 of 2 examples have no class, the first is 1"),
+        ([0, 3], datasets.Value("int64"), "label=3: row 1: out of range, the model has 3 classes"),
+        ([0, -1], datasets.Value("int64"), "1 of 2 examples have no class"),
+    ],
+)
+def test_labels_out_of_range_are_an_error_before_training(tmp_path, labels, feature, message, tally):
+    for meet in (
+        lambda data: trainer(tmp_path, classifier(NAMES), data),
+        lambda data: benchmark(classifier(NAMES), data, disable_tqdm=True),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            meet(pictures(NAMES, labels, feature))
+        tally.note("refused by its row")
+
+
+def test_numbers_beyond_the_classes_of_a_file_are_refused():
+    beyond = pictures(NAMES, [0, 7], datasets.Value("int64"))
+    table, features = (
+        beyond.data.table,
+        datasets.Features({**beyond.features, "label": datasets.ClassLabel(names=NAMES)}),
+    )
+    unchecked = datasets.Dataset(table.replace_schema_metadata({}), info=datasets.DatasetInfo(features=features))
+    with pytest.raises(ConfigError, match="1 labels are out of range, the first is 7 in row 1: there are 3 classes"):
+        labelled(unchecked)
+
+
+ROWS = pictures(NAMES)
+KINDS = {
+    "streaming": (ROWS.to_iterable_dataset(), "without streaming=True"),
+    "splits": (
+        datasets.DatasetDict(train=ROWS, test=ROWS),
+        r"pass one split, as dataset\['train'\]; there are train, test",
+    ),
+    "streaming splits": (datasets.IterableDatasetDict(train=ROWS.to_iterable_dataset()), "without streaming=True"),
+    "a dict of sets": ({"easy": ROWS, "hard": ROWS}, r"pass one split, as dataset\['easy'\]; there are easy, hard"),
+    "a list": ([{"image": None, "label": 0}], "datasets.Dataset.from_list"),
+    "a tuple": ((ROWS, ROWS), "datasets.Dataset.from_list"),
+    "a name": ("digits", r"load it: .*load_images\('digits', 'train'\)"),
+    "torch's": (UserList([(None, 0)]), "from_generator"),
+    "a transform": (ROWS.with_transform(lambda batch: batch), r"without with_transform and set_transform"),
+    "an array": (np.zeros((2, 8, 8, 3)), "from_generator"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_datasets_that_are_not_taken_are_named(tmp_path, kind, tally):
+    data, remedy = KINDS[kind]
+    model = classifier(NAMES)
+    run = trainer(tmp_path, model)
+    for field, meet in (
+        ("train_dataset", lambda: trainer(tmp_path, model, data)),
+        ("eval_dataset", lambda: trainer(tmp_path, model, None, data)),
+        ("eval_dataset", lambda: run.evaluate(data)),
+        ("test_dataset", lambda: run.predict(data)),
+        ("dataset", lambda: benchmark(model, data, disable_tqdm=True)),
+    ):
+        with pytest.raises(ConfigError, match=f"must be a map-style datasets.Dataset.*{remedy}") as refused:
+            meet()
+        assert refused.value.field == field
+        tally.note("refused by its kind, with the remedy")
+
+
+def test_no_examples_are_an_error_before_training(tmp_path):
+    for field, given in (("train_dataset", [ROWS.select([])]), ("eval_dataset", [ROWS, ROWS.select([])])):
+        with pytest.raises(ConfigError, match=f"{field}=.*has no examples"):
+            trainer(tmp_path, classifier(NAMES), *given)
+
+
+def test_formats_are_no_transforms(tmp_path):
+    for form in ("numpy", "jax", "arrow"):
+        assert list(trainer(tmp_path, classifier(NAMES), ROWS.with_format(form)).train_dataset["label"])[:3] == [
+            0,
+            1,
+            2,
+        ]
+
+
+def test_a_checkpoint_of_the_same_classes_keeps_its_head(tmp_path):
+    model = classifier(["emu", "dog", "cat"])
+    model.save_pretrained(tmp_path)
+    recipe = read_recipe("configuration/fine_tune.yaml", ["--model_name_or_path", str(tmp_path)])
+    again = build_model(recipe.model, NAMES, seed=1)
+    assert dict(again.config.id2label) == {0: "emu", 1: "dog", 2: "cat"}
+    assert np.array_equal(again.params["classifier"]["kernel"], model.params["classifier"]["kernel"])
+    assert dict(build_model(recipe.model, ["cat", "cow", "dog"], seed=1).config.id2label) == {
+        0: "cat",
+        1: "cow",
+        2: "dog",
+    }
+    assert tiny_config(num_labels=3).id2label[0] == "LABEL_0"

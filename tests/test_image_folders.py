@@ -1,0 +1,161 @@
+"""Folders of images: which files are in which split, of which class, and what is refused."""
+
+import os
+
+import pytest
+from photos import names_of, write_images
+
+from modeling_vit_cls import ConfigError
+from modeling_vit_cls.data.sources import class_names, load_images, splits_of
+
+# Names that mean something to a pattern, to a split or to a system, and are names of classes all the same.
+NAMES = ["bullet train", "test tube", "validation", "Train", "dev-board", "eval", "a [b]", "x*y?", "{c}", "Käfer", "犬"]
+NAMES += ["val.1", "test_1", "data", "0", "10", "default", "train-00000-of-00001", "~", "%20", "a,b", "'q'", "-x"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_of_a_class_selects_no_files(tmp_path, name, tally):
+    files = [
+        f"{split}/{kind}/{number}.png" for split in ("train", "test") for kind in (name, "zebra") for number in "ab"
+    ]
+    root = write_images(tmp_path / f"my {name} images", *files)
+    assert splits_of(str(root)) == ["test", "train"]
+    for split in ("train", "test"):
+        dataset = load_images(str(root), split)
+        assert sorted(names_of(dataset, root)) == sorted(file for file in files if file.startswith(split))
+        named = [class_names(dataset)[label] for label in dataset["label"]]
+        assert named == [file.split("/")[1] for file in names_of(dataset, root)]
+        tally.note("the images of its own split, by their classes")
+
+
+SPELLINGS = {"Training": "train", "TEST": "test", "testing": "test", "eval": "test", "evaluation": "test"}
+SPELLINGS |= dict.fromkeys(("val", "Valid", "dev", "Validation"), "validation")
+
+
+@pytest.mark.parametrize(("spelling", "split"), SPELLINGS.items())
+def test_splits_are_folders_at_the_top_in_the_usual_spellings(tmp_path, spelling, split):
+    root = write_images(tmp_path, f"{spelling}/cat/1.jpg", f"{spelling}/dog/1.jpg")
+    assert splits_of(str(root)) == [split]
+    for wanted in (split, spelling):
+        assert len(load_images(str(root), wanted)) == 2
+    with pytest.raises(ConfigError, match=f"split='extra': must be one of .*: {split}$"):
+        load_images(str(root), "extra")
+
+
+def test_a_folder_without_splits_is_all_to_train_on(tmp_path):
+    root = write_images(tmp_path, "bullet train/1.png", "dog/1.PNG", "dog/2.jpeg")
+    assert splits_of(str(root)) == ["train"]
+    assert len(load_images(str(root), "train")) == 3
+    with pytest.raises(ConfigError, match="split='test': must be one of .*: train"):
+        load_images(str(root), "test")
+
+
+def test_classes_are_those_of_all_splits(tmp_path):
+    root = write_images(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/dog/1.png")
+    (root / "train" / "empty").mkdir()
+    test = load_images(str(root), "test")
+    assert (class_names(test), list(test["label"])) == (["cat", "dog"], [1])
+    composed, decomposed = "\u00e9t\u00e9", "e\u0301te\u0301"  # as Linux and as macOS write it
+    root = write_images(tmp_path / "other", f"train/{composed}/1.png", "train/hiver/1.png", f"test/{decomposed}/1.png")
+    assert class_names(load_images(str(root), "test")) == ["hiver", composed]
+
+
+def test_what_is_no_image_is_left_out_and_named_once(tmp_path, caplog):
+    root = write_images(tmp_path, "train/cat/1.png", "train/dog/1.png", "train/dog/2.heic", "train/.hidden/1.png")
+    for other in ("cat/._1.png", "cat/.DS_Store", "dog/Thumbs.db", "cat/letter.pdf", "dog/notes.txt", "readme.md"):
+        (root / "train" / other).write_bytes(b"no image")
+    write_images(root, "__MACOSX/cat/1.png", "train/__MACOSX/1.png")
+    assert names_of(load_images(str(root), "train"), root) == ["train/cat/1.png", "train/dog/1.png", "train/dog/2.heic"]
+    assert [record.message.split(": ", 1)[1] for record in caplog.records] == [
+        "left out, for their names are not those of images (3): readme.md, cat/letter.pdf, dog/notes.txt"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "message"),
+    [
+        (
+            ["train/cat/1.png", "test/1.png"],
+            "test",
+            r"1 of its 1 images are in no folder of a class.*1\.png.*predicted",
+        ),
+        (["1.png", "2.png"], "train", "2 of its 2 images are in no folder of a class"),
+        (["train/a/b/1.png"], "train", r"train/a/b/1\.png is deeper than SPLIT/CLASS/image: the class may be a or b"),
+        (["photos/train/cat/1.png"], "train", "its splits are one folder down: give .*photos$"),
+        (["train/cat/1.png", "train/all.png"], "train", r"all\.png is in no folder of a class, and beside it"),
+        (["train/cat/1.png", "Training/cat/1.png"], "train", "two folders are its split train: Training and train"),
+        (["test/1.png", "cat/1.png"], "train", "test may be a split or a class beside cat: put all"),
+        (["cat/notes.txt"], "train", "holds no images"),
+    ],
+)
+def test_folders_that_cannot_be_understood_are_refused_with_the_reason(tmp_path, files, split, message, tally):
+    root = write_images(tmp_path, *files)
+    tally.note("refused with the reason")
+    with pytest.raises(ConfigError, match=message):
+        load_images(str(root), split)
+
+
+def test_other_folders_beside_splits_are_left_out_and_named(tmp_path, caplog):
+    root = write_images(tmp_path, "train/cat/1.png", "test/1.png", "test/2.png", "old/cat/1.png")
+    with pytest.raises(ConfigError, match="test may be a split or a class beside old"):
+        load_images(str(root), "train")
+    (root / "test" / "cat").mkdir()
+    for number in "12":
+        os.rename(root / "test" / f"{number}.png", root / "test" / "cat" / f"{number}.png")
+    assert len(load_images(str(root), "train")) == 1
+    assert "left out, for they are no splits: old" in caplog.text
+
+
+def test_names_that_are_no_text_and_loops_are_no_surprise(tmp_path):
+    root = write_images(tmp_path, "train/cat/1.png", "train/dog/1.png")
+    (root / "train" / "cat" / "loop").symlink_to(root)
+    with pytest.raises(ConfigError, match="deeper than"):
+        load_images(str(root), "train")
+    (root / "train" / "cat" / "loop").unlink()
+    os.rename(root / "train" / "cat" / "1.png", os.fsencode(root / "train" / "cat") + b"/\xff.png")
+    with pytest.raises(ConfigError, match="the name of this file is not UTF-8"):
+        load_images(str(root), "train")
+
+
+def labels_of(dataset) -> list[str]:
+    return [class_names(dataset)[label] for label in dataset["label"]]
+
+
+def test_metadata_names_the_labels(tmp_path):
+    root = write_images(tmp_path, *(f"{split}/{number}.png" for split in ("train", "test") for number in range(3)))
+    (root / "train" / "metadata.csv").write_text("file_name,label\n0.png,10\n1.png,9\n2.png,10\n")
+    (root / "test" / "metadata.jsonl").write_text(
+        '{"file_name": "0.png", "class": 9}\n\n{"file_name": "1.png", "class": 9}\n'
+    )
+    train, test = (load_images(str(root), split) for split in ("train", "test"))
+    assert (class_names(train), labels_of(train)) == (["9", "10"], ["10", "9", "10"])
+    assert (class_names(test), labels_of(test)) == (["9", "10"], ["9", "9"])
+    (root / "train" / "metadata.csv").write_text("\ufefffile_name,kind,label\n0.png,cat,x\n1.png,dog,x\n")
+    assert labels_of(load_images(str(root), "train", label_column_name="kind")) == ["cat", "dog"]
+
+
+def test_metadata_of_the_whole_folder_and_without_labels(tmp_path):
+    root = write_images(tmp_path, "train/1.png", "test/2.png")
+    (root / "metadata.csv").write_text("file_name,label\ntrain/1.png,cat\ntest/2.png,dog\n")
+    assert labels_of(load_images(str(root), "train")) == ["cat"]
+    assert class_names(load_images(str(root), "test")) == ["cat", "dog"]
+    other = write_images(tmp_path / "captions", "train/cat/1.png", "train/dog/1.png")
+    (other / "train" / "metadata.csv").write_text("file_name,text\ncat/1.png,a cat\ndog/1.png,a dog\n")
+    assert labels_of(load_images(str(other), "train")) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file_name,label\n0.png,\n1.png,cat\n", "1 of its 2 images are in no folder of a class"),
+        ("name,label\n0.png,cat\n", "metadata.csv.*row 1 has no text in a column file_name"),
+        ("file_name,label\n../0.png,cat\n", r"metadata.csv.*row 1: \.\./0\.png is not in this folder"),
+        ("file_name,label\n", "metadata.csv.*has no rows"),
+        ('file_name,label\n"0.png,cat\n', "row 1 has no text|are in no folder"),
+    ],
+)
+def test_metadata_that_cannot_be_used_is_named_by_its_row(tmp_path, table, message):
+    root = write_images(tmp_path, "train/0.png", "train/1.png")
+    (root / "train" / "metadata.csv").write_text(table)
+    with pytest.raises(ConfigError, match=message):
+        load_images(str(root), "train")

@@ -1,0 +1,163 @@
+"""Datasets that are no folders of images: parquet as the Hub has it, save_to_disk, columns of texts and numbers."""
+
+import io
+
+import datasets
+import huggingface_hub
+import pyarrow.parquet
+import pytest
+from photos import write_images
+from PIL import Image
+
+from modeling_vit_cls import ConfigError
+from modeling_vit_cls.data.hub_dataset import check_disjoint
+from modeling_vit_cls.data.sources import class_names, labelled, load_images, splits_of
+
+
+def png(level: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), (level, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def rows(labels, feature=None, **others) -> datasets.Dataset:
+    """Images with these labels, by default of the classes "cat" and "dog"."""
+    feature = feature or datasets.ClassLabel(names=["cat", "dog"])
+    images = [{"bytes": png(number), "path": None} for number in range(len(labels))]
+    features = datasets.Features({"image": datasets.Image(), "label": feature})
+    return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+
+TEXT, WHOLE = datasets.Value("string"), datasets.Value("int64")
+
+
+@pytest.mark.parametrize(
+    ("files", "splits"),
+    [
+        (["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"], {"train": 2, "test": 2}),
+        (["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"], {"train": 4}),
+        (["train-00000-of-00001-0a1b2c3d.parquet", "valid-00000-of-00001.parquet"], {"train": 2, "validation": 2}),
+        (["train.parquet", "test.parquet"], {"train": 2, "test": 2}),
+        (["train/0000.parquet", "test/0000.parquet"], {"train": 2, "test": 2}),
+        (["plain/train-00000-of-00001.parquet"], {"train": 2}),
+        (["data/extra-00000-of-00001.parquet"], {"extra": 2}),
+        (["everything.parquet"], {"train": 2}),
+    ],
+)
+def test_a_folder_of_parquet_has_the_splits_of_its_files(tmp_path, files, splits):
+    root = tmp_path / "test [of] *"
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        rows([0, 1]).to_parquet(str(root / file))
+    (root / "README.md").write_text("# Photos")
+    assert {split: len(load_images(str(root), split)) for split in splits_of(str(root))} == splits
+
+
+def test_one_of_several_configurations_is_chosen(tmp_path):
+    for config, labels in (("coarse", [0]), ("fine", [0, 1, 1])):
+        (tmp_path / config).mkdir()
+        rows(labels).to_parquet(str(tmp_path / config / "train-00000-of-00001.parquet"))
+    assert len(load_images(str(tmp_path), "train", dataset_config_name="fine")) == 3
+    for name in (None, "other"):
+        with pytest.raises(ConfigError, match="dataset_config_name=.*: must be one of .*: coarse, fine"):
+            load_images(str(tmp_path), "train", dataset_config_name=name)
+
+
+def test_parquet_of_another_program(tmp_path):
+    table = {"image": [{"bytes": png(), "path": "a.png"}] * 2, "label": ["dog", "cat"]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "train.parquet")
+    dataset = load_images(str(tmp_path), "train")
+    assert (class_names(dataset), list(dataset["label"]), dataset[0]["image"]["path"]) == (
+        ["cat", "dog"],
+        [1, 0],
+        "a.png",
+    )
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(ConfigError, match="its tables cannot be read"):
+        load_images(str(tmp_path), "train")
+
+
+def test_parquet_beside_images_is_left_to_its_owner(tmp_path):
+    root = write_images(tmp_path, "train/cat/1.png", "train/dog/1.png")
+    pyarrow.parquet.write_table(pyarrow.table({"feature": [1.0]}), root / "embeddings.parquet")
+    assert len(load_images(str(root), "train")) == 2
+
+
+def test_folders_of_save_to_disk(tmp_path):
+    both = datasets.DatasetDict(train=rows([0, 1, 1]), test=rows([0]))
+    both.save_to_disk(str(tmp_path / "both [1]"))
+    rows([1]).save_to_disk(str(tmp_path / "one"))
+    assert sorted(splits_of(str(tmp_path / "both [1]"))) == ["test", "train"]
+    assert list(load_images(str(tmp_path / "both [1]"), "train")["label"]) == [0, 1, 1]
+    assert list(load_images(str(tmp_path / "one"), "train")["label"]) == [1]
+    (tmp_path / "one" / "state.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is no whole folder of save_to_disk"):
+        load_images(str(tmp_path / "one"), "train")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "feature", "names", "numbers"),
+    [
+        (["b", "a", "c"], ["c"], TEXT, ["a", "b", "c"], [2]),
+        ([10, 9, 3], [9, 3], WHOLE, ["3", "9", "10"], [1, 0]),
+        ([0, 1], [-1, 1], WHOLE, ["0", "1"], None),
+        ([True, False], [True], datasets.Value("bool"), ["False", "True"], [1]),
+        ([0.0, 1.0], [1.0], datasets.Value("float64"), ["0", "1"], [1]),
+    ],
+)
+def test_texts_and_whole_numbers_become_classes_of_all_splits(tmp_path, train, test, feature, names, numbers):
+    datasets.DatasetDict(train=rows(train, feature), test=rows(test, feature)).save_to_disk(str(tmp_path))
+    assert class_names(load_images(str(tmp_path), "train")) == names
+    if numbers is None:
+        with pytest.raises(ConfigError, match="1 of 2 examples have no class, the first is 0"):
+            load_images(str(tmp_path), "test")
+    else:
+        dataset = load_images(str(tmp_path), "test")
+        assert (class_names(dataset), list(dataset["label"])) == (names, numbers)
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "message"),
+    [
+        ([0.5, 1.0], datasets.Value("float64"), "label=0.5: must be a whole number or a text"),
+        ([[0], [1]], datasets.List(WHOLE), "label_column_name=None: must be given"),
+        (["a", None], TEXT, "1 of 2 examples have no class, the first is 1"),
+        (["a", ""], TEXT, "1 of 2 examples have no class, the first is 1"),
+    ],
+)
+def test_columns_that_are_no_classes_are_refused(labels, feature, message):
+    with pytest.raises(ConfigError, match=message):
+        labelled(rows(labels, feature))
+
+
+def test_a_repository_whose_splits_share_a_file_is_refused(tmp_path):
+    files = [f"{split}/{kind}/1.png" for split in ("train", "test") for kind in ("bullet train", "dog")]
+    root = write_images(tmp_path, *files)
+    with pytest.raises(ConfigError, match=r"one image is in its splits train and test .*/bullet train/1\.png"):
+        check_disjoint("me/trains", datasets.load_dataset("imagefolder", data_dir=str(root)))
+
+
+def test_a_folder_has_no_revision_and_images_no_configuration(tmp_path):
+    root = write_images(tmp_path, "cat/1.png", "dog/1.png")
+    for given in ({"revision": "main"}, {"dataset_config_name": "fine"}):
+        with pytest.raises(ConfigError, match="is a folder"):
+            load_images(str(root), "train", **given)
+
+
+def test_a_typo_asks_the_hub_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name, message in (
+        ("nophotos", r"no such folder \(did you mean 'photos'\?\), no such dataset in the cache, and the Hub does not"),
+        ("me/photos", r"there is no such folder, no such dataset in the cache, and the Hub does not answer"),
+        ("./my photos", r"there is no such folder \(did you mean 'photos'\?\)$"),
+        ("https://huggingface.co/datasets/me/photos", "is an address: give the id on the Hub, user/name"),
+    ):
+        with pytest.raises(ConfigError, match=message) as refused:
+            load_images(name, "train")
+        assert "\n" not in str(refused.value)
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match="is a file: give a folder of images, or unpack it first"):
+        load_images("photos.zip", "train")
+    assert not caplog.records  # no retries
