@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from itertools import cycle
 from typing import Any
 
-import jax
 import numpy as np
 
 from .modeling_vit_cls import FlaxViTClsForImageClassification
+from .scores import function_of, scores_of
 
 try:
     from matplotlib import style
@@ -88,7 +88,7 @@ def attention_maps(model: FlaxViTClsForImageClassification, images: Sequence[Any
     reads_cls = c.readout in ("cls", "cls_mean")
     weights = attention[:, 0] if reads_cls else attention[:, c.num_prefix_tokens :].mean(axis=1)
     maps = weights.reshape(len(weights), pixels.shape[2] // c.patch_size, pixels.shape[3] // c.patch_size)
-    scores = np.asarray(jax.nn.softmax(outputs.logits))
+    scores = scores_of(outputs.logits, function_of(c))
     labels: Any = c.id2label
     shown = np.clip(_without_normalisation(pixels, processor), 0, 1)
 

@@ -13,11 +13,14 @@ class LoadReport(Mapping[str, list[str]]):
     """Tensors by what happened to them; also readable as the dict that transformers returns, `report["missing_keys"]`.
 
     Names are parameter paths joined by dots. `missing_keys` were not in the files and are absent (only with
-    `_do_init=False`), `new_keys` belong to a new head and were drawn at random, `dropped_keys` were in the files and
+    `_do_init=False`), `unexpected_keys` are of no part of the model (a decoder, a loss), by their names in another
+    library's file, and were left out as that library does, `new_keys` belong to a new head and were drawn at random, `dropped_keys` were in the files and
     are not used by this class or readout, `converted_keys` are named or laid out in another library's way in the files,
     `cast_keys` are of another type there (float64, held as float32), `interpolated_keys` were resampled to another
     size. `changed_fields` are those of the config that change what the backbone computes with the same weights.
-    `verified_keys` were compared with the digests of the file; a file of another library has none.
+    `verified_keys` were compared with the digests of the file; a file of another library has none. `nonfinite_keys`
+    hold NaN or infinity, and no digest says that they were saved so. `config_notes` say where the label maps of
+    config.json contradict each other, and what was taken.
     """
 
     missing_keys: list[str] = field(default_factory=list)
@@ -30,6 +33,8 @@ class LoadReport(Mapping[str, list[str]]):
     interpolated_keys: list[str] = field(default_factory=list)
     changed_fields: list[str] = field(default_factory=list)
     verified_keys: list[str] = field(default_factory=list)
+    nonfinite_keys: list[str] = field(default_factory=list)
+    config_notes: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[str]:
         return (item.name for item in fields(self))
@@ -50,7 +55,11 @@ class LoadReport(Mapping[str, list[str]]):
             "interpolated to another image or patch size": self.interpolated_keys,
             "float64 in the file, float32 in the parameters": self.cast_keys,
             "the weights were saved with another value of": self.changed_fields,
+            "in the file and no part of the model, left out": self.unexpected_keys,
+            "NaN or infinite in the file, so the outputs may be: download it again, or do not use it": self.nonfinite_keys,
         }
         for what, names in said.items():
             if names:
                 logger.warning("%s: %s: %s", folder, what, ", ".join(names))
+        for note in self.config_notes:
+            logger.warning("%s: config.json: %s", folder, note)

@@ -29,7 +29,8 @@ def normalise(pixels: jax.Array, processor: ViTClsImageProcessor) -> jax.Array:
     if processor.do_rescale:
         images = images * processor.rescale_factor
     if processor.do_normalize:
-        images = (images - np.asarray(processor.image_mean, np.float32)) / np.asarray(processor.image_std, np.float32)
+        mean, std = np.asarray([processor.image_mean, processor.image_std], np.float32)[:, None, None, None]
+        images = (images - mean) / std
     return images
 
 

@@ -8,6 +8,7 @@ from ..data.sources import open_image
 from ..errors import ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..pipeline import ImageClassificationPipeline
+from ..scores import refuse_unless_single_label
 from .metrics import load_metric
 
 try:
@@ -27,10 +28,11 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
     def prepare_pipeline(self, model_or_pipeline: Any, *_: Any, **__: Any) -> ImageClassificationPipeline:
         """The pipeline, or one of the model. Raises ConfigError for anything else."""
         if isinstance(model_or_pipeline, FlaxViTClsForImageClassification):
-            return ImageClassificationPipeline(model_or_pipeline)
+            model_or_pipeline = ImageClassificationPipeline(model_or_pipeline)
         if not isinstance(model_or_pipeline, ImageClassificationPipeline):
             rule = "must be a FlaxViTClsForImageClassification or its ImageClassificationPipeline"
             raise ConfigError("model_or_pipeline", model_or_pipeline, rule)
+        refuse_unless_single_label(model_or_pipeline.model.config, "evaluate's evaluator of image classification")
         return model_or_pipeline
 
     def prepare_metric(self, metric: Any) -> Any:

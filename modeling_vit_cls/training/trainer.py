@@ -18,6 +18,7 @@ from ..data.sources import class_names, labelled
 from ..errors import ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
+from ..scores import refuse_unless_single_label
 from ..stacking import stack_params
 from .arguments import TrainingArguments
 from .callbacks import export_callbacks, make_handler, restore_callbacks
@@ -50,6 +51,7 @@ class FlaxTrainer:
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ):
+        refuse_unless_single_label(model.config, "FlaxTrainer")
         self.model, self.args, self.compute_metrics = model, args, compute_metrics
         self.processing_class = processing_class or model.image_processor
         if self.processing_class.output_hw is None or not self.processing_class.emits(model.config):
