@@ -1,5 +1,9 @@
 """Vision Transformers with a [CLS] token, for JAX users of Hugging Face: importing this registers them."""
 
+from .quiet_import import import_transformers
+
+import_transformers()  # before anything else does
+
 from transformers import AutoConfig, AutoImageProcessor
 
 from .configuration_vit_cls import ViTClsConfig

@@ -26,4 +26,6 @@ def shorten(value: object, limit: int = 80) -> str:
         text = repr(value)
     except Exception as error:  # a value whose own repr fails, or an integer too long to print
         text = f"<{type(value).__name__}: {type(error).__name__}>"
+    if "\n" in text:  # of an array
+        text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -36,7 +36,8 @@ def _reason(error: Exception, repo_id: str, revision: str | None) -> str:
         return f"could not be downloaded from {constants.ENDPOINT} ({first_line(error)})"
     if isinstance(error, OSError | RuntimeError) or _is_of_the_connection(error):
         remedy = "what has arrived is kept, so try again"
-        return f"could not be downloaded from {constants.ENDPOINT} ({first_line(error)}); {remedy}"
+        folder = "" if "/" in repo_id else f"{_no_folder(repo_id)}, and it "  # one word is a folder's name, as a rule
+        return f"{folder}could not be downloaded from {constants.ENDPOINT} ({first_line(error)}); {remedy}"
     remedy = "is that a Hub, or a page of the network to log in to?"
     return f"{constants.ENDPOINT} does not answer as a Hub does ({first_line(error)}); {remedy}"
 
