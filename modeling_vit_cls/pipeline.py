@@ -39,7 +39,9 @@ class ImageClassificationPipeline:
         if isinstance(model, str | os.PathLike):
             model = FlaxViTClsForImageClassification.from_pretrained(model)
         if not isinstance(model, FlaxViTClsForImageClassification):
-            raise ConfigError("model", type(model).__name__, "must be a FlaxViTClsForImageClassification, a folder or a Hub id")
+            raise ConfigError(
+                "model", type(model).__name__, "must be a FlaxViTClsForImageClassification, a folder or a Hub id"
+            )
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError("batch_size", batch_size, "must be a positive integer")
         self.model, self.processor, self.batch_size = model, processor or model.image_processor, batch_size

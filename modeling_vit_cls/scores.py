@@ -17,7 +17,7 @@ def function_of(config: Any, function_to_apply: str | None = None) -> str:
     """
     if function_to_apply not in (None, "default"):
         if str(function_to_apply).lower() not in FUNCTIONS:
-            rule = f'must be one of {", ".join(map(repr, FUNCTIONS))}, or None for what the problem_type says'
+            rule = f"must be one of {', '.join(map(repr, FUNCTIONS))}, or None for what the problem_type says"
             raise ConfigError("function_to_apply", function_to_apply, rule)
         return str(function_to_apply).lower()
     if config.problem_type == "regression":

@@ -19,8 +19,8 @@ class LoadReport(Mapping[str, list[str]]):
     `cast_keys` are of another type there (float64, held as float32), `interpolated_keys` were resampled to another
     size. `changed_fields` are those of the config that change what the backbone computes with the same weights.
     `verified_keys` were compared with the digests of the file; a file of another library has none. `nonfinite_keys`
-    hold NaN or infinity, and no digest says that they were saved so. `config_notes` say where the label maps of
-    config.json contradict each other, and what was taken.
+    hold NaN or infinity, in `nonfinite_files`, and no digest says that they were saved so. `config_notes` say where the
+    label maps of config.json contradict each other, and what was taken.
     """
 
     missing_keys: list[str] = field(default_factory=list)
@@ -34,6 +34,7 @@ class LoadReport(Mapping[str, list[str]]):
     changed_fields: list[str] = field(default_factory=list)
     verified_keys: list[str] = field(default_factory=list)
     nonfinite_keys: list[str] = field(default_factory=list)
+    nonfinite_files: list[str] = field(default_factory=list)
     config_notes: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[str]:
@@ -47,6 +48,12 @@ class LoadReport(Mapping[str, list[str]]):
             raise KeyError(name)
         return getattr(self, name)
 
+    def note_nonfinite(self, name: str, file: Path) -> None:
+        """Note a tensor that holds NaN or infinity, by its dotted name or that of the parameter, and its file."""
+        self.nonfinite_keys.append(name.removeprefix("vit_cls."))
+        if str(file) not in self.nonfinite_files:
+            self.nonfinite_files.append(str(file))
+
     def log(self, folder: Path) -> None:
         """Warn of what is not simply the file's: missing, newly drawn, interpolated, rounded."""
         said = {
@@ -56,7 +63,7 @@ class LoadReport(Mapping[str, list[str]]):
             "float64 in the file, float32 in the parameters": self.cast_keys,
             "the weights were saved with another value of": self.changed_fields,
             "in the file and no part of the model, left out": self.unexpected_keys,
-            "NaN or infinite in the file, so the outputs may be: download it again, or do not use it": self.nonfinite_keys,
+            f"NaN or infinite in {', '.join(self.nonfinite_files)}, so the outputs may be": self.nonfinite_keys,
         }
         for what, names in said.items():
             if names:

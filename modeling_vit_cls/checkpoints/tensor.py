@@ -64,11 +64,11 @@ class Tensor(NamedTuple):
         return array
 
 
-def to_device(leaves: Mapping[str, Any], nonfinite: list[str]) -> dict[str, jax.Array]:
+def to_device(leaves: Mapping[str, Any], on_nonfinite: Callable[[str, Path], None]) -> dict[str, jax.Array]:
     """Tensors and arrays on JAX's default device, two copied at a time; in the host's memory nothing stays.
 
-    Names of tensors that hold NaN or infinity go into `nonfinite`, but for those whose digest says that it was so when
-    they were saved.
+    `on_nonfinite` is told name and file of each tensor that holds NaN or infinity, but for those whose digest says that
+    it was so when they were saved.
     """
     (device,) = jax.numpy.zeros(()).devices()  # this thread's default; the pool's threads have their own
 
@@ -79,7 +79,7 @@ def to_device(leaves: Mapping[str, Any], nonfinite: list[str]) -> dict[str, jax.
             source = leaf.view()
             source = leaf.read() if source.flags.c_contiguous else source  # else JAX transposes, faster than NumPy
             if leaf.digest is None and not is_finite(source):
-                nonfinite.append(name)
+                on_nonfinite(name, leaf.file)
             return jax.device_put(source)
 
     with ThreadPoolExecutor(_THREADS) as pool:

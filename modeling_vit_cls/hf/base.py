@@ -102,7 +102,7 @@ class FlaxPreTrainedModel(_Upstream):
         given = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(params), sep=".").items()}
         shapes = {name: self._shapes[own[name]] for name in own}
         taken = adapt(given, shapes, source, self.config, ignore_mismatched_sizes, report)
-        flat = to_device({own[name]: leaf for name, leaf in taken.items()}, report.nonfinite_keys)
+        flat = to_device({own[name]: leaf for name, leaf in taken.items()}, report.note_nonfinite)
         report.cast_keys += [name for name in taken if str(taken[name].dtype) != str(flat[own[name]].dtype)]
         drawn = self._draw(self.key, self.input_shape, {own[name] for name in report.new_keys})
         return unflatten_dict({**flat, **drawn}, sep=".")
@@ -169,7 +169,9 @@ class FlaxPreTrainedModel(_Upstream):
         head = f", {c.num_classes} classes" if "classifier.kernel" in self._shapes else ""
         sides = " x ".join(map(str, c.image_hw))
         size = f"{sides} pixels in patches of {c.patch_size}, {c.num_hidden_layers} x {c.hidden_size}"
-        return f"{type(self).__name__}({size}, readout={c.readout!r}{head}, {self.num_parameters():,} parameters, {kind})"
+        return (
+            f"{type(self).__name__}({size}, readout={c.readout!r}{head}, {self.num_parameters():,} parameters, {kind})"
+        )
 
     def num_parameters(self) -> int:
         """Number of parameters."""

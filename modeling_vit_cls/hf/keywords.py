@@ -12,7 +12,14 @@ from ..errors import ConfigError
 _MEAN_NOTHING = {
     *("trust_remote_code", "code_revision", "from_pt", "from_flax", "use_safetensors", "weights_only", "mirror"),
     *("resume_download", "local_dir_use_symlinks", "low_cpu_mem_usage", "max_memory", "offload_folder"),
-    *("offload_state_dict", "offload_buffers", "generation_config", "kernel_config", "use_kernels", "use_flash_attention_2"),
+    *(
+        "offload_state_dict",
+        "offload_buffers",
+        "generation_config",
+        "kernel_config",
+        "use_kernels",
+        "use_flash_attention_2",
+    ),
     *("adapter_kwargs", "_fast_init", "_from_auto", "_from_pipeline", "_commit_hash", "_configuration_file"),
 }
 # transformers' implementations of attention: all compute the same.
@@ -27,19 +34,31 @@ _PARTS = "give parameters to `model.params = ...` or to each call, `model(pixels
 _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "device": (lambda value: _is_default_device(value), _PLACES),
     "device_map": (lambda value: value in (None, *_SPREAD) or _is_default_device(value), _PLACES),
-    "tp_plan": (lambda value: value is None, "a model is not split into tensors' parts by a plan: jax.device_put(params, sharding)"),
-    "tp_size": (lambda value: value is None, "a model is not split into tensors' parts by a plan: jax.device_put(params, sharding)"),
+    "tp_plan": (
+        lambda value: value is None,
+        "a model is not split into tensors' parts by a plan: jax.device_put(params, sharding)",
+    ),
+    "tp_size": (
+        lambda value: value is None,
+        "a model is not split into tensors' parts by a plan: jax.device_put(params, sharding)",
+    ),
     "device_mesh": (lambda value: value is None, _PLACES),
     "distributed_config": (lambda value: value is None, _PLACES),
     "load_in_8bit": (lambda value: not value, _HALF),
     "load_in_4bit": (lambda value: not value, _HALF),
     "quantization_config": (lambda value: value is None, _HALF),
     "state_dict": (lambda value: value is None, _PARTS),
-    "key_mapping": (lambda value: not value, "tensors are known by the names that their library gives them: rename them in the file"),
+    "key_mapping": (
+        lambda value: not value,
+        "tensors are known by the names that their library gives them: rename them in the file",
+    ),
     "gguf_file": (lambda value: value is None, "GGUF is not read: give safetensors"),
     "from_tf": (lambda value: not value, "TensorFlow's files are not read: give safetensors"),
     "proxies": (lambda value: not value, "set the environment variable HTTPS_PROXY"),
-    "adapter_name": (lambda value: value in (None, "default"), "adapters of PEFT are not read: merge_and_unload() first"),
+    "adapter_name": (
+        lambda value: value in (None, "default"),
+        "adapters of PEFT are not read: merge_and_unload() first",
+    ),
 }
 
 
