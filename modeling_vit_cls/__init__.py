@@ -1,9 +1,8 @@
 """Vision Transformers with a [CLS] token, for JAX users of Hugging Face: importing this registers them."""
 
-from .quiet_import import import_transformers
+from . import quiet_import as quiet_import  # before anything else imports transformers
 
-import_transformers()  # before anything else does
-
+# isort: split
 from transformers import AutoConfig, AutoImageProcessor
 
 from .configuration_vit_cls import ViTClsConfig

@@ -5,11 +5,7 @@ import sys
 
 _NAME = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
 
-
-def import_transformers() -> None:
-    """Import transformers, if nobody has yet."""
-    if "transformers" in sys.modules or _NAME in os.environ:
-        return
+if "transformers" not in sys.modules and _NAME not in os.environ:
     os.environ[_NAME] = "1"
     try:
         import transformers  # noqa: F401

@@ -1,4 +1,4 @@
-"""What users of transformers pass to from_pretrained by habit: taken where it means nothing, else what to do instead."""
+"""What users of transformers pass to from_pretrained by habit: taken where it means nothing, or refused."""
 
 import shutil
 
@@ -111,7 +111,7 @@ def test_auto_is_the_type_of_the_file(stored, auto, folder):
 
 
 def test_pytorchs_types_are_known_by_name():
-    class dtype:  # noqa: N801 (as torch's)
+    class dtype:
         __module__ = "torch"
 
         def __str__(self):

@@ -12,8 +12,13 @@ from modeling_vit_cls.data.augmentation import Augmentation, augment, normalise
 EVERYTHING = [
     {"use_distillation_token": True, "drop_path_rate": 0.1, "hidden_dropout_prob": 0.1, "pre_norm": True},
     {
-        **{"readout": "cls_mean", "position_embedding": "rope", "mlp": "swiglu", "layer_scale_init_value": 0.1},
-        **{"num_register_tokens": 2, "representation_size": 8, "hidden_size": 32},
+        "readout": "cls_mean",
+        "position_embedding": "rope",
+        "mlp": "swiglu",
+        "layer_scale_init_value": 0.1,
+        "num_register_tokens": 2,
+        "representation_size": 8,
+        "hidden_size": 32,
     },
     {"readout": "map", "use_cls_token": False, "position_embedding_tokens": "patches"},
 ]

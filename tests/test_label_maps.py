@@ -22,7 +22,7 @@ ODD = {  # fields of config.json -> a word of the warning, None for none
     "shorter": ({"id2label": NAMES, "label2id": {"a": 0}}, "label2id"),
     "never set": ({"id2label": NAMES, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}, "label2id"),
     "permuted": ({"id2label": NAMES, "label2id": {name: 4 - i for name, i in INVERSE.items()}}, "label2id"),
-    "no numbers": ({"id2label": NAMES, "label2id": {name: None for name in INVERSE}}, "label2id"),
+    "no numbers": ({"id2label": NAMES, "label2id": dict.fromkeys(INVERSE)}, "label2id"),
     "another head": ({"id2label": NAMES, "label2id": INVERSE, "num_labels": 2}, "num_labels=2"),
     "from 1": ({"id2label": {str(i + 1): name for name, i in INVERSE.items()}}, "no name for class 0"),
     "a gap": ({"id2label": {"0": "a", "1": "b", "2": "c", "3": "d", "7": "e"}}, "no name for class 4"),

@@ -48,8 +48,8 @@ def _parameter_shapes(module_class: type[nn.Module], config_json: str) -> tuple[
 class Source(NamedTuple):
     """A checkpoint as it lies there: family, our config of it, tensors by canonical name, unread.
 
-    `processor` holds the image processor's fields that the family or the config.json gives, `spare` the names of tensors
-    that are no part of the model, `notes` what the label maps of config.json say otherwise than `config`.
+    `processor` holds the image processor's fields that the family or the config.json gives, `spare` the names of
+    tensors that are no part of the model, `notes` what the label maps of config.json say otherwise than `config`.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Checkpoints that are known here by name and not read: adapters, OpenCLIP's files, quantised weights, later families."""
+"""Checkpoints that are known by name and not read: adapters, OpenCLIP's files, quantised weights, other families."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -14,13 +14,13 @@ class LoadReport(Mapping[str, list[str]]):
 
     Names are parameter paths joined by dots. `missing_keys` were not in the files and are absent (only with
     `_do_init=False`), `unexpected_keys` are of no part of the model (a decoder, a loss), by their names in another
-    library's file, and were left out as that library does, `new_keys` belong to a new head and were drawn at random, `dropped_keys` were in the files and
-    are not used by this class or readout, `converted_keys` are named or laid out in another library's way in the files,
-    `cast_keys` are of another type there (float64, held as float32), `interpolated_keys` were resampled to another
-    size. `changed_fields` are those of the config that change what the backbone computes with the same weights.
-    `verified_keys` were compared with the digests of the file; a file of another library has none. `nonfinite_keys`
-    hold NaN or infinity, in `nonfinite_files`, and no digest says that they were saved so. `config_notes` say where the
-    label maps of config.json contradict each other, and what was taken.
+    library's file, and were left out as that library does, `new_keys` belong to a new head and were drawn at random,
+    `dropped_keys` were in the files and are not used by this class or readout, `converted_keys` are named or laid out
+    in another library's way in the files, `cast_keys` are of another type there (float64, held as float32),
+    `interpolated_keys` were resampled to another size. `changed_fields` are those of the config that change what the
+    backbone computes with the same weights. `verified_keys` were compared with the digests of the file; a file of
+    another library has none. `nonfinite_keys` hold NaN or infinity, in `nonfinite_files`, and no digest says that they
+    were saved so. `config_notes` say where the label maps of config.json contradict each other, and what was taken.
     """
 
     missing_keys: list[str] = field(default_factory=list)

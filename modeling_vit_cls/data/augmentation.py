@@ -49,7 +49,7 @@ def augment(
         flips = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
         images = jnp.where(flips, images[:, :, ::-1], images)
     if how.mixup_alpha or how.cutmix_alpha:
-        share = _shares(mix_key, (images.shape[1], images.shape[2]), how) * jnp.ones((len(images), 1, 1, 1))
+        share = _shares(mix_key, (images.shape[1], images.shape[2]), how)[None] * jnp.ones((len(images), 1, 1, 1))
         share = jnp.where((valid & valid[::-1])[:, None, None, None], share, 1.0)  # (B, H, W, 1) of each own pixel
         images = share * images + (1 - share) * images[::-1]
         own = share.mean((1, 2))

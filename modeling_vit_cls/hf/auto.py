@@ -77,15 +77,17 @@ def _has_upstream(cls: type) -> bool:
     return hasattr(transformers, cls.__name__)
 
 
-class FlaxAutoModel(_FlaxAuto, getattr(transformers, "FlaxAutoModel", object)):
+_UpstreamModel: type = getattr(transformers, "FlaxAutoModel", object)
+_UpstreamClassifier: type = getattr(transformers, "FlaxAutoModelForImageClassification", object)
+
+
+class FlaxAutoModel(_FlaxAuto, _UpstreamModel):
     """The backbone of a checkpoint."""
 
     _models: ClassVar = {}
 
 
-class FlaxAutoModelForImageClassification(
-    _FlaxAuto, getattr(transformers, "FlaxAutoModelForImageClassification", object)
-):
+class FlaxAutoModelForImageClassification(_FlaxAuto, _UpstreamClassifier):
     """The classifier of a checkpoint."""
 
     _models: ClassVar = {}

@@ -67,7 +67,7 @@ def _is_default_device(value: Any) -> bool:
     if isinstance(value, Mapping):
         return set(value) == {""} and _is_default_device(value[""])
     names = _PLATFORMS.get(jax.default_backend(), {jax.default_backend()})
-    return value is None or str(value).partition(":")[0] in names and str(value).partition(":")[2] in ("", "0")
+    return value is None or (str(value).partition(":")[0] in names and str(value).partition(":")[2] in ("", "0"))
 
 
 def without_habits(keywords: Mapping[str, Any]) -> dict[str, Any]:

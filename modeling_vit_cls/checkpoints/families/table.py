@@ -177,7 +177,7 @@ def has(tensors: Mapping[str, Tensor], module: str) -> bool:
 
 
 def has_classifier(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether there is a classifier: by the class that a config.json names, or by the tensors, whatever it is called."""
+    """Whether there is a classifier: by the class that a config.json names, or, whatever that is, by the tensors."""
     named = fields.get("architectures")
     if isinstance(named, list) and named and isinstance(named[0], str) and "ForImageClassification" in named[0]:
         return True

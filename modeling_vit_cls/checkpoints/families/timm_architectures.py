@@ -42,7 +42,7 @@ _OLD_NAMES = (
 
 
 def present_name(architecture: str) -> str:
-    """timm's present name of an architecture, without a tag: "vit_base_patch16_224_in21k" -> "vit_base_patch16_224"."""
+    """Timm's present name of an architecture, without a tag: "vit_base_patch16_224_in21k" -> "vit_base_patch16_224"."""
     name = architecture.partition(".")[0]
     for old, new in _OLD_NAMES:
         name = re.sub(f"^{old}$", new, name)
