@@ -49,7 +49,7 @@ def _no_folder(name: str) -> str:
 
 def _is_offline(error: Exception) -> bool:
     said = str(error)
-    return constants.is_offline_mode() or "local_files_only" in said or "outgoing traffic has been disabled" in said
+    return constants.HF_HUB_OFFLINE or "local_files_only" in said or "outgoing traffic has been disabled" in said
 
 
 def _is_of_the_connection(error: Exception) -> bool:
