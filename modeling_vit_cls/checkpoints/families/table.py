@@ -179,9 +179,10 @@ def has(tensors: Mapping[str, Tensor], module: str) -> bool:
 def has_classifier(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> bool:
     """Whether there is a classifier: by the class that a config.json names, or, whatever that is, by the tensors."""
     named = fields.get("architectures")
-    if isinstance(named, list) and named and isinstance(named[0], str) and "ForImageClassification" in named[0]:
-        return True
-    return has(tensors, "classifier")
+    name = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+    if name == "ViTClsModel":  # our own name, which we wrote, or which timm's num_classes=0 comes to
+        return False
+    return "ForImageClassification" in name or has(tensors, "classifier")
 
 
 def side_of(patch_size: Any) -> Any:
