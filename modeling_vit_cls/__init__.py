@@ -1,5 +1,8 @@
 """Vision Transformers with a [CLS] token, for JAX users of Hugging Face: importing this registers them."""
 
+from . import quiet_import as quiet_import  # before anything else imports transformers
+
+# isort: split
 from transformers import AutoConfig, AutoImageProcessor
 
 from .configuration_vit_cls import ViTClsConfig

@@ -103,6 +103,7 @@ RULES: dict[str, Rule] = {
     "projection_size": _or_none(_integer(1, 65536)),
     "num_labels": _integer(1, MAX_LABELS),
 }
+PROBLEM_TYPE = _or_none(_choice("single_label_classification", "multi_label_classification", "regression"))
 FIELD_NAMES = tuple(name for name in RULES if name != "num_labels")  # num_labels lives in transformers' base class
 
 
@@ -201,6 +202,8 @@ def check_call(fields: Mapping[str, Any], kwargs: dict[str, Any]) -> dict[str, A
             raise ConfigError(str(name), kwargs[name], f"is not a field of ViTClsConfig{hint}")
     if isinstance(kwargs.get("num_labels"), np.integer):
         kwargs = {**kwargs, "num_labels": int(kwargs["num_labels"])}
+    if not PROBLEM_TYPE[0](kwargs.get("problem_type")):
+        raise ConfigError("problem_type", kwargs["problem_type"], PROBLEM_TYPE[1])
     kwargs = _complete_labels(kwargs)
     if fields:
         labels = kwargs.get("id2label")

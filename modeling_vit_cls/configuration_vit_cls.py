@@ -7,7 +7,10 @@ from transformers import PretrainedConfig
 
 from .config_rules import FIELD_NAMES, check_call, check_config
 from .errors import ConfigError
+from .label_maps import LABEL_FIELDS, read_labels
 from .variants import variant_fields
+
+_ALSO = (*LABEL_FIELDS, "problem_type")  # fields of transformers' own class that are checked here
 
 
 class ViTClsConfig(PretrainedConfig):
@@ -42,6 +45,8 @@ class ViTClsConfig(PretrainedConfig):
         representation_size: width of a tanh layer between readout and classifier; None for none.
         projection_size: width of a projection of the readout, as in CLIP (output `image_embeds`); None for none.
         num_labels, id2label, label2id: as everywhere in transformers.
+        problem_type: "single_label_classification" (None means the same), "multi_label_classification" or "regression",
+            as in transformers: how scores come from logits.
 
     Raises:
         ConfigError: on a value that breaks its field's rule, on fields that contradict each other, and on a keyword
@@ -92,7 +97,9 @@ class ViTClsConfig(PretrainedConfig):
         if isinstance(image_size, list):  # a pair comes back from JSON as a list
             fields["image_size"] = tuple(image_size)
         labels = check_call(fields, kwargs)
+        problem_type = labels.pop("problem_type", None)
         super().__init__(**labels)
+        self.problem_type = problem_type  # transformers 5 refuses some that 4.57 takes, both mean the same here
         for name, value in fields.items():
             setattr(self, name, value)
 
@@ -107,12 +114,16 @@ class ViTClsConfig(PretrainedConfig):
         if not isinstance(config_dict, dict):
             raise ConfigError("config.json", config_dict, "must hold one JSON object of fields")
         return_unused = kwargs.pop("return_unused_kwargs", False)
-        labels = ("id2label", "label2id", "num_labels")
-        if any(kwargs.get(name) is not None for name in labels):  # a new head: none of the old labels stays
-            config_dict = {name: value for name, value in config_dict.items() if name not in labels}
-        overrides = {name: kwargs.pop(name) for name in [*kwargs] if name in (*cls.field_names(), *labels)}
+        labels: dict[str, Any] = {}
+        if not any(kwargs.get(name) is not None for name in LABEL_FIELDS):  # else a new head: no old label stays
+            labels, _ = read_labels(config_dict)
+        config_dict = {name: value for name, value in config_dict.items() if name not in LABEL_FIELDS}
+        config_dict |= {name: value for name, value in labels.items() if name == "num_labels"}
+        overrides = {name: kwargs.pop(name) for name in [*kwargs] if name in (*cls.field_names(), *_ALSO)}
         loaded: Any = super().from_dict({**config_dict, **overrides}, return_unused_kwargs=True, **kwargs)
         config, unused = loaded
+        for name in set(labels) - {"num_labels"}:  # a file's maps may have gaps, those given to the class may not
+            setattr(config, name, labels[name])
         config.check()
         if return_unused:
             return config, unused

@@ -171,7 +171,8 @@ class EncoderBlock(nn.Module):
             y = nn.Dropout(c.hidden_dropout_prob)(y, deterministic)
             if c.layer_scale_init_value is not None:
                 init = nn.initializers.constant(c.layer_scale_init_value)
-                y = y * self.param(f"layer_scale{number}", init, (c.hidden_size,)).astype(self.dtype)
+                scale = self.param(f"layer_scale{number}", init, (c.hidden_size,), jnp.float32)
+                y = y * scale.astype(self.dtype)[None, None]
             return drop_path(y)
 
         y = layer_norm(c, self.dtype, "norm1")(x)

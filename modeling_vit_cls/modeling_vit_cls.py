@@ -158,7 +158,8 @@ def check_pixels(pixel_values: Any, config: ViTClsConfig, any_size: bool = False
     expected = f"pixel_values of shape (batch, {config.num_channels}, {height}, {width}), floating-point"
     shape, dtype = getattr(pixel_values, "shape", None), getattr(pixel_values, "dtype", None)
     if shape is None or dtype is None or not isinstance(shape, tuple):
-        raise BadImageError(f"expected {expected}; got {type(pixel_values).__name__} {shorten(pixel_values)}")
+        remedy = "; np.stack them" if isinstance(pixel_values, list | tuple) else ""
+        raise BadImageError(f"expected {expected}; got {type(pixel_values).__name__} {shorten(pixel_values)}{remedy}")
     got = f"expected {expected}; got shape {tuple(shape)}, {dtype}"
     patch, channels = config.patch_size, config.num_channels
     if len(shape) != 4:

@@ -67,7 +67,7 @@ class PositionEmbedding(nn.Module):
             return jnp.pad(sincos2d_table(grid, c.hidden_size), ((covered, 0), (0, 0)))
         rows, columns = c.grid
         shape = (covered + rows * columns, c.hidden_size)
-        table = self.param("embedding", kernel_init(c.initializer_range), shape)
+        table = self.param("embedding", kernel_init(c.initializer_range), shape, jnp.float32)
         patches = resample_positions(table[covered:], c.grid, grid, c.position_interpolation)
         return jnp.concatenate([table[:covered], patches])
 
@@ -85,8 +85,9 @@ class Embeddings(nn.Module):
         patches = PatchEmbedding(c, self.dtype, name="patch_embedding")(images)
 
         def tokens(name: str, count: int) -> jax.Array:
-            token = self.param(name, nn.initializers.normal(c.initializer_range), (count, c.hidden_size))
-            return jnp.broadcast_to(token.astype(self.dtype), (images.shape[0], count, c.hidden_size))
+            init = nn.initializers.normal(c.initializer_range)
+            token = self.param(name, init, (count, c.hidden_size), jnp.float32)
+            return jnp.broadcast_to(token.astype(self.dtype)[None], (images.shape[0], count, c.hidden_size))
 
         sequence = [patches]
         if c.use_distillation_token:
@@ -96,7 +97,7 @@ class Embeddings(nn.Module):
         x = jnp.concatenate(sequence, axis=1)
         if c.position_embedding in ("learned", "sincos2d"):
             positions = PositionEmbedding(c, name="position_embedding")(grid).astype(self.dtype)
-            x = x + jnp.pad(positions, ((x.shape[1] - len(positions), 0), (0, 0)))
+            x = x + jnp.pad(positions, ((x.shape[1] - len(positions), 0), (0, 0)))[None]
         if c.num_register_tokens:  # Darcet et al. 2024: registers have no position
             prefix, patches = jnp.split(x, [c.num_positioned_prefix_tokens], axis=1)
             x = jnp.concatenate([prefix, tokens("register_tokens", c.num_register_tokens), patches], axis=1)
@@ -165,8 +166,8 @@ class AttentionPooling(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
         c = self.config
-        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, c.hidden_size)).astype(self.dtype)
-        query = jnp.broadcast_to(probe, (tokens.shape[0], 1, c.hidden_size))
+        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, c.hidden_size), jnp.float32)
+        query = jnp.broadcast_to(probe.astype(self.dtype)[None], (tokens.shape[0], 1, c.hidden_size))
         x, _ = Attention(c, self.dtype, name="attention")(query, tokens)
         x = x + Mlp(c, self.dtype, name="mlp")(layer_norm(c, self.dtype, "norm")(x))
         return x[:, 0]

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import jax
 import numpy as np
 
 from .errors import one_line
 from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
+from .scores import function_of, scores_of
 
 try:
     from matplotlib import colormaps, style
@@ -136,7 +136,7 @@ def _attention(model: Any, image: Any, reads_cls: bool) -> tuple[np.ndarray, np.
     logits = getattr(outputs, "logits", None)
     best, score = None, 0.0
     if logits is not None:
-        scores = np.asarray(jax.nn.softmax(logits[0]))
+        scores = scores_of(logits, function_of(c))[0]
         best, score = int(scores.argmax()), float(scores.max())
     return shown, weights.reshape(pixels.shape[2] // c.patch_size, -1), best, score
 

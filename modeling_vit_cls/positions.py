@@ -34,7 +34,7 @@ def rotate(x: jax.Array, rope: tuple[np.ndarray, np.ndarray], prefix: int) -> ja
     Where there are fewer tokens, they are the first ones.
     """
     before, patches = x[:, :, :prefix], x[:, :, prefix:].astype(jnp.float32)
-    cos, sin = (table[: patches.shape[2]] for table in rope)
+    cos, sin = (table[None, None, : patches.shape[2]] for table in rope)
     first, second = jnp.split(patches, 2, axis=-1)
     turned = patches * cos + jnp.concatenate([-second, first], axis=-1) * sin
     return jnp.concatenate([before, turned.astype(x.dtype)], axis=2)

@@ -46,6 +46,7 @@ class LocalHub:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: Iterator[str] = iter(())  # for each request to come: "", a status, or how the answer is lost
+        self.patience = threading.Event()  # set it to end the requests that are stalled
         self.lfs = False  # whether weights go to LFS
         self.objects: dict[str, bytes] = {}  # of LFS, by SHA-256
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -76,10 +77,14 @@ class _Handler(BaseHTTPRequestHandler):
         path, self.query = unquote(url.path), parse_qs(url.query)
         self.hub.requests.append((self.command, path))
         self.body = self._read_body()
-        fault = next(self.hub.faults, "")
+        self.fault = fault = next(self.hub.faults, "")
         if fault.isdigit():
             said = f"no, {self.headers.get('Authorization')}"  # a server may say what it was asked with
             self._error(int(fault), "", said, **({"Retry-After": "7"} if fault == "429" else {}))
+        elif fault == "portal":
+            self._send(200, b"<html>Log in to the network</html>", {"Content-Type": "text/html"})
+        elif fault == "redirects":
+            self._send(302, b"", {"Location": self.path})
         elif fault == "lost before":
             self.close_connection = True
         elif fault == "lost after":
@@ -112,8 +117,16 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+        if self.command == "HEAD":
+            return
+        if self.fault in ("cut", "stalled") and "/resolve/" in self.path:
+            self.wfile.write(content[: len(content) // 2])
+            self.wfile.flush()
+            if self.fault == "stalled":
+                self.hub.patience.wait(10)
+            self.close_connection = True
+            return
+        self.wfile.write(content)
 
     def _json(self, value: object, code: int = 200) -> None:
         self._send(code, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -219,6 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
         if found := self._commit(id, rev):
             files = found[0].commits[found[1]]
             rows = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
+            rows = self._malformed(rows, {"rfilename": _OUTSIDE})
             self._json(
                 {"_id": id, "id": id, "sha": found[1], "private": found[0].private, "siblings": rows, "tags": []}
             )
@@ -226,7 +240,12 @@ class _Handler(BaseHTTPRequestHandler):
     def tree(self, id: str, rev: str) -> None:
         if found := self._commit(id, rev):
             files = found[0].commits[found[1]].items()
-            self._json([{"type": "file", "path": n, "size": len(c), **self._digests(n, c)} for n, c in files])
+            rows = [{"type": "file", "path": n, "size": len(c), **self._digests(n, c)} for n, c in files]
+            self._json(self._malformed(rows, {"type": "file", "path": _OUTSIDE, "size": 1, "oid": "b" * 40}))
+
+    def _malformed(self, rows: list, outside: dict[str, object]) -> object:
+        """A listing, or what stands in its place."""
+        return {"numbers": [1], "null": None, "texts": ["config.json"], "outside": [outside]}.get(self.fault, rows)
 
     def _digests(self, name: str, content: bytes) -> dict[str, object]:
         if self._mode(name) == "regular":
@@ -248,6 +267,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(206, content[first : last + 1], headers)
         else:
             self._send(200, content, headers)
+
+
+_OUTSIDE = "model-1/../../../x-of-1.safetensors"
 
 
 def _oid(content: bytes) -> str:

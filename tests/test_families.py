@@ -8,11 +8,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import transformers
 from safetensors.numpy import load_file, save_file
 
 from modeling_vit_cls import (
-    CheckpointError,
     ConfigError,
     FlaxAutoModel,
     FlaxAutoModelForImageClassification,
@@ -83,9 +81,6 @@ def golden(name: str) -> Path:
     return GOLDEN / name
 
 
-@pytest.mark.skipif(
-    hasattr(transformers, "FlaxAutoModel"), reason="transformers 4.57 loads these as its own Flax classes"
-)
 def test_auto_classes_load_them_too():
     model = FlaxAutoModelForImageClassification.from_pretrained(golden("vit"))
     assert isinstance(model, FlaxViTClsForImageClassification)
@@ -195,7 +190,7 @@ def test_shards_of_another_library_are_read(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, sharded.params, whole.params)
 
 
-def test_a_text_may_stand_for_two_classes_as_in_imagenet(tmp_path):
+def test_a_text_may_stand_for_two_classes_as_in_imagenet(tmp_path, caplog):
     shutil.copy(golden("vit") / "model.safetensors", tmp_path)
     fields = json.loads((golden("vit") / "config.json").read_text())
     names = {"0": "crane", "1": "dog", "2": "cat", "3": "crane", "4": "owl"}
@@ -208,5 +203,5 @@ def test_a_text_may_stand_for_two_classes_as_in_imagenet(tmp_path):
     assert again.config.id2label == model.config.id2label
     fields["label2id"]["crane"] = 1
     (tmp_path / "config.json").write_text(json.dumps(fields))
-    with pytest.raises((ConfigError, CheckpointError), match="label2id"):
-        FlaxViTClsForImageClassification.from_pretrained(tmp_path)
+    assert FlaxViTClsForImageClassification.from_pretrained(tmp_path).config.label2id["crane"] == 3
+    assert "is not the inverse of id2label" in caplog.text

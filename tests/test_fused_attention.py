@@ -76,6 +76,9 @@ def test_the_choice_is_kept_by_another_readout_and_not_saved(tmp_path):
     assert model.with_readout("mean").module.attn_implementation == "xla"
     model.save_pretrained(tmp_path)
     assert "xla" not in (tmp_path / "config.json").read_text()
+    load = FlaxViTClsForImageClassification.from_pretrained
+    chosen = [load(tmp_path, attn_implementation=name).module.attn_implementation for name in ("xla", "sdpa", "auto")]
+    assert chosen == ["xla", "auto", "auto"]
 
 
 @pytest.mark.parametrize(("capability", "auto", "cudnn"), [(0.0, False, None), (8.0, False, True), (9.0, True, True)])

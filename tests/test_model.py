@@ -56,8 +56,8 @@ def test_class_attributes_and_properties(model):
     assert jax.tree.map(jnp.shape, model.params) == jax.tree.map(lambda s: s.shape, model.params_shape_tree)
     if hasattr(transformers, "FlaxPreTrainedModel"):
         assert isinstance(model, transformers.FlaxPreTrainedModel)
-        assert FlaxAutoModel is transformers.FlaxAutoModel
-        assert FlaxAutoModelForImageClassification is transformers.FlaxAutoModelForImageClassification
+        assert issubclass(FlaxAutoModel, transformers.FlaxAutoModel)
+        assert issubclass(FlaxAutoModelForImageClassification, transformers.FlaxAutoModelForImageClassification)
 
 
 def test_jit_vmap_and_no_jit_agree(model):

@@ -149,3 +149,12 @@ def test_verbs_fail_in_one_line(capsys):
         main(["variants", "--help"])
     assert stopped.value.code == 0
     assert "example: vit-cls variants '*_base_*'" in capsys.readouterr().out
+
+
+def test_importing_says_nothing_and_leaves_the_environment(tmp_path):
+    program = "import os, modeling_vit_cls; assert 'TRANSFORMERS_NO_ADVISORY_WARNINGS' not in os.environ"
+    environment = {k: v for k, v in os.environ.items() if k != "TRANSFORMERS_NO_ADVISORY_WARNINGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
+    )
+    assert done.stdout + done.stderr == ""

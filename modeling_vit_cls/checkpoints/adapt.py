@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
 from ..resampling import resample_patch_kernel, resample_positions
+from .finite import is_finite
 from .report import LoadReport
 from .tensor import Tensor
 
@@ -50,10 +51,11 @@ def adapt(
     tensors = dict(tensors)
     report.changed_fields += [name for name in _SAME_WEIGHTS if getattr(source, name) != getattr(target, name)]
     if source.patch_size != target.patch_size and _PATCHES in tensors:
-        tensors[_PATCHES] = resample_patch_kernel(_read(tensors[_PATCHES]), target.patch_size)
+        tensors[_PATCHES] = resample_patch_kernel(_read(_PATCHES, tensors[_PATCHES], report), target.patch_size)
         report.interpolated_keys.append(_PATCHES)
     if source.grid != target.grid and _POSITIONS in tensors and _POSITIONS in shapes:
-        tensors[_POSITIONS] = _interpolate(tensors[_POSITIONS], source, target)
+        table = _read(_POSITIONS, tensors[_POSITIONS], report)
+        tensors[_POSITIONS] = _interpolate(table, source, target)
         report.interpolated_keys.append(_POSITIONS)
     mismatched = {
         name: f"has shape {tensors[name].shape}, the model asks for {shapes[name].shape}"
@@ -87,13 +89,17 @@ def _head_of(name: str, problem: str) -> str:
     )
 
 
-def _read(tensor: Any) -> Any:
-    return tensor.read() if isinstance(tensor, Tensor) else tensor
+def _read(name: str, tensor: Any, report: LoadReport) -> Any:
+    if not isinstance(tensor, Tensor):
+        return tensor
+    array = tensor.read()
+    if tensor.digest is None and not is_finite(array):
+        report.note_nonfinite(name, tensor.file)
+    return array
 
 
 def _interpolate(table: Any, source: ViTClsConfig, target: ViTClsConfig) -> jax.Array:
     """Learned positions (prefix + N, D) to the target's grid; the prefix rows stay."""
-    table = _read(table)
     rows, columns = source.grid
     prefix, patches = jnp.split(jnp.asarray(table), [table.shape[0] - rows * columns])
     patches = resample_positions(patches, source.grid, target.grid, target.position_interpolation)

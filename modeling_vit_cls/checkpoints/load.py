@@ -12,14 +12,17 @@ from flax.traverse_util import flatten_dict
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, shorten
+from ..label_maps import LABEL_FIELDS, read_labels
 from ..modules import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from .adapt import canonical
 from .digests import architecture_digest
 from .families import FAMILIES, family_of, family_of_tensors
+from .families.activations import with_our_activation
 from .families.table import NATIVE, Family, has_classifier, side_of
 from .json_file import read_json
+from .not_read import refuse_unread_config, refuse_unread_folder
 from .tensor import FLOATS, Tensor
-from .weights import read_weights
+from .weights import holds_standard_weights, read_weights
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -45,7 +48,9 @@ def _parameter_shapes(module_class: type[nn.Module], config_json: str) -> tuple[
 class Source(NamedTuple):
     """A checkpoint as it lies there: family, our config of it, tensors by canonical name, unread.
 
-    `processor` holds the image processor's fields that the family or the config.json gives, or why it gives none.
+    `processor` holds the image processor's fields that the family or the config.json gives, or why it gives none;
+    `spare` the names of tensors that are no part of the model; `notes` what the label maps of config.json say otherwise
+    than `config`.
     """
 
     path: Path
@@ -53,6 +58,8 @@ class Source(NamedTuple):
     config: ViTClsConfig
     tensors: dict[str, Tensor]
     processor: dict[str, Any] | CheckpointError
+    spare: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def open_checkpoint(path: Path) -> Source:
@@ -62,15 +69,20 @@ def open_checkpoint(path: Path) -> Source:
     """
     file = config_file(path)
     fields = read_json(file)
+    refuse_unread_folder(path, holds_standard_weights(path))
+    refuse_unread_config(fields, file)
     said = family_of(fields, file)
     if said is NATIVE:
         config = ViTClsConfig.from_dict(fields)  # refused before a weight file is opened
-        return Source(path, NATIVE, config, NATIVE.convert(read_weights(path)), {})
+        notes = tuple(read_labels(fields)[1])
+        return Source(path, NATIVE, config, NATIVE.convert(read_weights(path)), {}, notes=notes)
     found = read_weights(path)
     family = said or family_of_tensors(found, path)
     tensors = family.convert(found)
     try:
-        config = ViTClsConfig.from_dict(_with_border(family.fields(fields, tensors)))
+        read, notes = read_labels(fields, _outputs(tensors))
+        fields = {name: value for name, value in fields.items() if name not in LABEL_FIELDS} | read
+        config = ViTClsConfig.from_dict(with_our_activation(_with_border(family.fields(fields, tensors))))
     except (ConfigError, CheckpointError) as error:
         raise CheckpointError(f"{file if fields else path}, {family.name}: {error}") from error
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:  # any JSON may stand there
@@ -81,7 +93,13 @@ def open_checkpoint(path: Path) -> Source:
     except (CheckpointError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         processor = CheckpointError(f"{file}, {family.name}: {error}")
     config.architectures = fields.get("architectures", config.architectures)
-    return Source(path, family, config, tensors, processor)
+    return Source(path, family, config, tensors, processor, tuple(family.spare(found)), tuple(notes))
+
+
+def _outputs(tensors: dict[str, Tensor]) -> int | None:
+    """How many outputs a classifier has, where there is one."""
+    kernel = tensors.get("classifier.kernel")
+    return kernel.shape[1] if kernel is not None and len(kernel.shape) == 2 else None
 
 
 def _with_border(ours: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +131,7 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
     """The tensors of a checkpoint, each checked against its own config, and the names of missing ones.
 
     Raises CheckpointError at a tensor that is missing (unless allowed), unexpected, of another shape, or not
-    floating-point. Of other libraries, a pooling head that the config does not read is taken for granted.
+    floating-point. Of other libraries, a pooler or a pooling head that the config does not read is left out.
     """
     config, found = source.config, source.tensors
     _check_stamps(source)
@@ -124,7 +142,7 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
     for name, tensor in found.items():
         where = f"{tensor.file}: tensor {tensor.name!r}"
         if name not in expected:
-            if source.family is not NATIVE and name.startswith("readout.") and config.readout != "map":
+            if source.family is not NATIVE and name.startswith(_unread_heads(source)):
                 continue
             raise CheckpointError(f"{where} is not one that config.json asks for")
         if tensor.shape != expected[name].shape:
@@ -139,6 +157,12 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
             f"{files[0]}: tensor {own[missing[0]]!r}{more} missing; the file is not of this config.json"
         )
     return {name: tensor for name, tensor in found.items() if name in expected}, missing
+
+
+def _unread_heads(source: Source) -> tuple[str, ...]:
+    """What the names of heads begin with that another library's file may hold and its classifier does not read."""
+    heads = () if source.config.readout == "map" else ("readout.",)
+    return (*heads, "representation.") if source.family.tanh_of_backbone and has_head(source) else heads
 
 
 def _check_stamps(source: Source) -> None:

@@ -19,7 +19,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from ..errors import CheckpointError
 from .changes import Change, Content, compare, files_to_push, unasked
-from .push_errors import in_one_line, is_temporary, is_unreachable, retry_after, unwrapped
+from .push_errors import MALFORMED, in_one_line, is_temporary, is_unreachable, retry_after, unwrapped
 
 WAITS = (1.0, 2.0, 4.0)  # seconds before each further attempt
 _LONGEST_WAIT = 60.0  # more than this is not waited for, whatever the Hub asks
@@ -140,7 +140,7 @@ class _Pusher:
                 return attempt()
             except CheckpointError:
                 raise
-            except (HTTPError, OSError, ValueError, LookupError, RuntimeError) as raised:
+            except (HTTPError, OSError, ValueError, LookupError, RuntimeError, *MALFORMED) as raised:
                 error = unwrapped(raised)
                 asked = retry_after(error)
                 if wait is None or not is_temporary(error) or asked > _LONGEST_WAIT:
@@ -220,7 +220,7 @@ class _Pusher:
             made = self.api.create_commit(
                 self.repo_id, operations, revision=self.revision, parent_commit=self.parent, **commit
             )
-        except (HTTPError, OSError, json.JSONDecodeError, LookupError, RuntimeError) as raised:
+        except (HTTPError, OSError, json.JSONDecodeError, LookupError, RuntimeError, *MALFORMED) as raised:
             error = unwrapped(raised)
             self.sent = self.sent or is_temporary(error)
             if commit["create_pr"] and self.sent:  # reading main again would not show a pull request

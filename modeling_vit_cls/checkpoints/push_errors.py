@@ -3,12 +3,16 @@
 import json
 import re
 
-from huggingface_hub import get_token
+from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+from .hub_errors import first_line, without_token
 
 # 412: the branch has moved on, by our own commit whose answer was lost or by another's; reading again tells.
 _TEMPORARY = {408, 412, 429, 500, 502, 503, 504}
 _FINAL = (OfflineModeIsEnabled, LocalTokenNotFoundError, FileNotFoundError, PermissionError, IsADirectoryError)
+
+MALFORMED = (TypeError, AttributeError)  # of huggingface_hub, where what it is answered is not what a Hub says
 
 
 def unwrapped(error: Exception) -> Exception:
@@ -23,7 +27,7 @@ def is_temporary(error: Exception) -> bool:
         return _status(error) in _TEMPORARY
     if isinstance(error, ValueError) and not isinstance(error, OSError):
         return isinstance(error, json.JSONDecodeError)
-    return not isinstance(error, _FINAL)
+    return not isinstance(error, (*_FINAL, *MALFORMED))
 
 
 def is_unreachable(error: Exception) -> bool:
@@ -41,11 +45,11 @@ def in_one_line(error: Exception, repo_id: str, revision: str | None, token: str
     """The repository, the reason and the remedy; `unsure`: a commit was sent, and no answer came."""
     where = repo_id if revision is None else f"{repo_id} at revision {revision!r}"
     after = "push again: what has arrived is not sent twice" if unsure else "nothing was pushed"
-    return f"{where}: {_without_token(_reason(error), token)}; {after}"
+    return f"{where}: {without_token(_reason(error), token)}; {after}"
 
 
 def _reason(error: Exception) -> str:
-    status, said = _status(error), _first_line(getattr(error, "server_message", None) or "")
+    status, said = _status(error), (getattr(error, "server_message", None) or "").strip().partition("\n")[0][:200]
     if isinstance(error, HFValidationError):
         return "is not the name of a Hub repository (user/name)"
     if status == 401:
@@ -62,23 +66,13 @@ def _reason(error: Exception) -> str:
     if status is not None and status >= 500:
         return f"the Hub is out of order (HTTP {status})"
     if status is not None:
-        return f"the Hub refuses (HTTP {status}: {said or _first_line(str(error))})"
+        return f"the Hub refuses (HTTP {status}: {said or first_line(error)})"
     if isinstance(error, _FINAL) or (isinstance(error, ValueError) and not is_temporary(error)):
         return " ".join(str(error).split())
-    return f"the Hub does not answer ({_first_line(str(error)) or type(error).__name__})"
+    if isinstance(error, MALFORMED):
+        return f"{constants.ENDPOINT} does not answer as a Hub does ({first_line(error)})"
+    return f"the Hub does not answer at {constants.ENDPOINT} ({first_line(error)})"
 
 
 def _status(error: Exception) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0][:200]
-
-
-def _without_token(text: str, token: str | bool | None) -> str:
-    """A text in which every token is struck out; a server may say in its answer what it was asked with."""
-    own = token if isinstance(token, str) else get_token()
-    if own:
-        text = text.replace(own, "***")
-    return re.sub(r"hf_[A-Za-z0-9]{8,}", "***", text)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from .digests import digest_of
+from .finite import is_finite
 
 FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _THREADS = 2  # copying tensors to the device; each holds one more tensor of the file in memory
@@ -63,19 +64,26 @@ class Tensor(NamedTuple):
         return array
 
 
-def to_device(leaves: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Tensors and arrays on JAX's default device, two copied at a time; in the host's memory nothing stays."""
+def to_device(leaves: Mapping[str, Any], on_nonfinite: Callable[[str, Path], None]) -> dict[str, jax.Array]:
+    """Tensors and arrays on JAX's default device, two copied at a time; in the host's memory nothing stays.
+
+    `on_nonfinite` is told name and file of each tensor that holds NaN or infinity, but for those whose digest says that
+    it was so when they were saved.
+    """
     (device,) = jax.numpy.zeros(()).devices()  # this thread's default; the pool's threads have their own
 
-    def put(leaf: Any) -> jax.Array:
+    def put(name: str, leaf: Any) -> jax.Array:
         with jax.default_device(device):
             if not isinstance(leaf, Tensor):
                 return jax.device_put(leaf)
             source = leaf.view()
-            return jax.device_put(leaf.read() if source.flags.c_contiguous else source)  # JAX transposes faster
+            source = leaf.read() if source.flags.c_contiguous else source  # else JAX transposes, faster than NumPy
+            if leaf.digest is None and not is_finite(source):
+                on_nonfinite(name, leaf.file)
+            return jax.device_put(source)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return dict(zip(leaves, pool.map(put, leaves.values())))
+        return dict(zip(leaves, pool.map(put, leaves.keys(), leaves.values())))
 
 
 def mapped(name: str, file: Path, offset: int, shape: tuple[int, ...], dtype: str) -> Tensor:

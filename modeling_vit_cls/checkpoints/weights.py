@@ -1,6 +1,7 @@
 """The weight files of a folder: which are read, and how ours are written (safetensors, names joined by dots)."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from .formats import SUFFIXES, read_file
 from .json_file import read_json
 from .tensor import Tensor
 from .writing import write_safetensors
+
+logger = logging.getLogger(__name__)
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -101,6 +104,12 @@ def holds_weights(folder: Path) -> bool:
     return folder.is_dir() and any(entry.suffix in SUFFIXES for entry in folder.iterdir())
 
 
+def holds_standard_weights(path: Path) -> bool:
+    """Whether a folder, or that of a weight file, holds weights under the names that transformers gives them."""
+    folder = path if path.is_dir() else path.parent
+    return any((folder / name).is_file() for name in (SINGLE, INDEX, FLAX))
+
+
 def pickle_refused(file: str | Path) -> CheckpointError:
     """The error for a file of pickled weights, with the two lines that convert it."""
     return CheckpointError(f"{file}: {_REMEDY.format(Path(file).name)}")
@@ -111,15 +120,17 @@ def _weight_files(path: Path) -> dict[Path, set[str] | None]:
     if path.is_file():
         if path.suffix in SUFFIXES:
             return {path: None}
+        if path.suffix == ".json" and path.name.startswith("model.safetensors.index."):  # of a variant
+            return _shards(path)
         raise (
             pickle_refused(path)
             if path.suffix in PICKLES
             else CheckpointError(f"{path}: is no weight file; expected one that ends in {', '.join(SUFFIXES)}")
         )
     single, index = path / SINGLE, path / INDEX
-    if single.is_file() and index.is_file():
-        raise CheckpointError(f"{path}: holds both {SINGLE} and {INDEX}; delete the one that is out of date")
     if single.is_file():
+        if index.is_file() and any(file != single for file in _shards(index, missing_ok=True)):
+            logger.warning("%s: holds both %s and %s: the first is read, as by transformers", path, SINGLE, INDEX)
         return {single: None}
     if index.is_file():
         return _shards(index)
@@ -136,7 +147,7 @@ def _weight_files(path: Path) -> dict[Path, set[str] | None]:
     raise CheckpointError(f"{path}: holds no weights; expected {SINGLE}, or {INDEX} and its shards")
 
 
-def _shards(index: Path) -> dict[Path, set[str] | None]:
+def _shards(index: Path, missing_ok: bool = False) -> dict[Path, set[str] | None]:
     try:
         pairs = [(str(key), name) for key, name in read_json(index)["weight_map"].items()]
     except (KeyError, AttributeError) as error:
@@ -148,7 +159,7 @@ def _shards(index: Path) -> dict[Path, set[str] | None]:
         if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
             raise CheckpointError(f"{index}: shard name {shorten(name)} must be a .safetensors file beside the index")
         file = index.parent / name
-        if not file.is_file():
+        if not file.is_file() and not missing_ok:
             raise CheckpointError(f"{file}: is missing; {index.name} names it for tensor {shorten(key)}")
         names = shards.setdefault(file, set())
         assert names is not None

@@ -29,7 +29,8 @@ def normalise(pixels: jax.Array, processor: ViTClsImageProcessor) -> jax.Array:
     if processor.do_rescale:
         images = images * processor.rescale_factor
     if processor.do_normalize:
-        images = (images - np.asarray(processor.image_mean, np.float32)) / np.asarray(processor.image_std, np.float32)
+        mean, std = np.asarray([processor.image_mean, processor.image_std], np.float32)[:, None, None, None]
+        images = (images - mean) / std
     return images
 
 
@@ -48,7 +49,7 @@ def augment(
         flips = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
         images = jnp.where(flips, images[:, :, ::-1], images)
     if how.mixup_alpha or how.cutmix_alpha:
-        share = _shares(mix_key, (images.shape[1], images.shape[2]), how) * jnp.ones((len(images), 1, 1, 1))
+        share = _shares(mix_key, (images.shape[1], images.shape[2]), how)[None] * jnp.ones((len(images), 1, 1, 1))
         share = jnp.where((valid & valid[::-1])[:, None, None, None], share, 1.0)  # (B, H, W, 1) of each own pixel
         images = share * images + (1 - share) * images[::-1]
         own = share.mean((1, 2))

@@ -16,6 +16,7 @@ from ..data.sources import class_names, labelled, named, open_image
 from ..errors import BadImageError, ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
+from ..scores import refuse_unless_single_label, scores_of
 from .metrics import compute_metrics, load_metric
 
 try:
@@ -94,6 +95,7 @@ def confusion_matrix(predictions: np.ndarray, references: np.ndarray, classes: i
 def _check(model: Any, batch_size: Any, on_bad_image: Any) -> None:
     if not isinstance(model, FlaxViTClsForImageClassification):
         raise ConfigError("model", type(model).__name__, "must be a FlaxViTClsForImageClassification")
+    refuse_unless_single_label(model.config, "a benchmark")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError("batch_size", batch_size, "must be a positive integer")
     if on_bad_image not in ("raise", "skip"):
@@ -152,8 +154,7 @@ def _predict(
         if not finite.all():
             remedy = "look at the model's weights, or compute in float32"
             raise ValueError(f"logits of example {filled[~finite][0]} of the dataset are NaN or infinite: {remedy}")
-        powers = np.exp(values - values.max(axis=1, keepdims=True))
-        probabilities.append((powers / powers.sum(axis=1, keepdims=True)).astype(np.float32))
+        probabilities.append(scores_of(values, "softmax").astype(np.float32))
         rows.append(filled)
         bar.update(len(filled))
     return np.concatenate(probabilities), np.concatenate(rows)

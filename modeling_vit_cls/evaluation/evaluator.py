@@ -9,6 +9,7 @@ from ..data.sources import open_image
 from ..errors import ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..pipeline import ImageClassificationPipeline
+from ..scores import refuse_unless_single_label
 from .metrics import load_metric
 
 try:
@@ -44,6 +45,7 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
         if not isinstance(model_or_pipeline, ImageClassificationPipeline):
             rule = "must be a FlaxViTClsForImageClassification or its ImageClassificationPipeline"
             raise ConfigError("model_or_pipeline", model_or_pipeline, rule)
+        refuse_unless_single_label(model_or_pipeline.model.config, "evaluate's evaluator of image classification")
         self._id2label: Any = model_or_pipeline.model.config.id2label
         return model_or_pipeline
 

@@ -1,14 +1,21 @@
-"""FlaxAutoModel and FlaxAutoModelForImageClassification: transformers' own on 4.57, these on 5, which has none."""
+"""FlaxAutoModel and FlaxAutoModelForImageClassification, alike on transformers 4.57, over its own, and on 5.
+
+Code that lies in a repository is never run, and never asked about.
+"""
 
 import os
 from typing import Any, ClassVar
 
 import transformers
 from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..checkpoints.hub import checkpoint_path
-from ..checkpoints.load import is_foreign
+from ..checkpoints.json_file import read_json
+from ..checkpoints.load import config_file, is_foreign
 from ..configuration_vit_cls import ViTClsConfig
+from ..errors import CheckpointError, shorten
+from .keywords import without_habits
 
 
 class _FlaxAuto:
@@ -26,24 +33,36 @@ class _FlaxAuto:
         if cls._models.get(config_class, model_class) is not model_class and not exist_ok:
             raise ValueError(f"{config_class.__name__} is registered already: pass exist_ok=True to replace it")
         cls._models[config_class] = model_class
+        for upstream in cls.__mro__[1:]:  # on 4.57 transformers' own class serves it too
+            if upstream.__name__ == cls.__name__:
+                upstream.register(config_class, model_class, exist_ok=exist_ok)
 
     @classmethod
     def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Any:
         """A new model of a config, its parameters drawn at random."""
-        return cls._class_for(config)._from_config(config, **kwargs)
+        if type(config) in cls._models or not _has_upstream(cls):
+            return cls._class_for(config)._from_config(config, **kwargs)
+        return super().from_config(config, **{**kwargs, "trust_remote_code": False})  # pyright: ignore
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """The model of a folder or Hub repository; arguments as its class's own `from_pretrained`."""
-        config = kwargs.get("config")
+        config, kwargs = kwargs.get("config"), without_habits(kwargs)
         if not isinstance(config, PretrainedConfig):
-            names = ("subfolder", "revision", "cache_dir", "force_download", "local_files_only", "token")
-            hub = {name: kwargs[name] for name in names if name in kwargs}
+            names = ("subfolder", "revision", "variant", "cache_dir", "force_download", "local_files_only", "token")
+            hub = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
             path = checkpoint_path(config or pretrained_model_name_or_path, **hub)
             if is_foreign(path):  # another library's checkpoint, which our class reads
                 return cls._models[ViTClsConfig].from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-            config = AutoConfig.from_pretrained(path)
-        return cls._class_for(config).from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            kind = read_json(config_file(path)).get("model_type")
+            if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+                remedy = "code that a repository brings along is never run"
+                raise CheckpointError(f"{config_file(path)}: model_type={shorten(kind)} is not known here; {remedy}")
+            config = AutoConfig.from_pretrained(config_file(path).parent, trust_remote_code=False)
+        if type(config) in cls._models or not _has_upstream(cls):
+            return cls._class_for(config).from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        kwargs = {**kwargs, "trust_remote_code": False}
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # pyright: ignore
 
     @classmethod
     def _class_for(cls, config: PretrainedConfig) -> Any:
@@ -53,16 +72,22 @@ class _FlaxAuto:
         return cls._models[type(config)]
 
 
-if hasattr(transformers, "FlaxAutoModel"):
-    from transformers import FlaxAutoModel, FlaxAutoModelForImageClassification  # pyright: ignore
-else:
+def _has_upstream(cls: type) -> bool:
+    """Whether transformers has a class of this name, which serves what is not ours: BERT and the like on 4.57."""
+    return hasattr(transformers, cls.__name__)
 
-    class FlaxAutoModel(_FlaxAuto):
-        """The backbone of a checkpoint."""
 
-        _models: ClassVar = {}
+_UpstreamModel: type = getattr(transformers, "FlaxAutoModel", object)
+_UpstreamClassifier: type = getattr(transformers, "FlaxAutoModelForImageClassification", object)
 
-    class FlaxAutoModelForImageClassification(_FlaxAuto):
-        """The classifier of a checkpoint."""
 
-        _models: ClassVar = {}
+class FlaxAutoModel(_FlaxAuto, _UpstreamModel):
+    """The backbone of a checkpoint."""
+
+    _models: ClassVar = {}
+
+
+class FlaxAutoModelForImageClassification(_FlaxAuto, _UpstreamClassifier):
+    """The classifier of a checkpoint."""
+
+    _models: ClassVar = {}

@@ -31,6 +31,7 @@ from ..fitting import interpolates
 from ..fused_attention import Implementation, is_fused
 from ..processing import ViTClsImageProcessor
 from .dtypes import cast_floating, compute_dtype
+from .keywords import without_habits
 from .loading import read_model
 from .processor_files import AnyProcessor, UnreadProcessor
 from .saving import check_tensors, config_to_save, write_checkpoint
@@ -110,7 +111,7 @@ class FlaxPreTrainedModel(_Upstream):
         given = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(params), sep=".").items()}
         shapes = {name: self._shapes[own[name]] for name in own}
         taken = adapt(given, shapes, source, self.config, ignore_mismatched_sizes, report)
-        flat = to_device({own[name]: leaf for name, leaf in taken.items()})
+        flat = to_device({own[name]: leaf for name, leaf in taken.items()}, report.note_nonfinite)
         report.cast_keys += [name for name in taken if str(taken[name].dtype) != str(flat[own[name]].dtype)]
         drawn = self._draw(self.key, self.input_shape, {own[name] for name in report.new_keys})
         return unflatten_dict({**flat, **drawn}, sep=".")
@@ -183,6 +184,15 @@ class FlaxPreTrainedModel(_Upstream):
         check_tensors(flatten_dict(params, sep="."), self._shapes, whole=True)
         self._params = params
 
+    def __repr__(self) -> str:
+        c, kind = self.config, jnp.dtype(self.dtype).name
+        head = f", {c.num_classes} classes" if "classifier.kernel" in self._shapes else ""
+        sides = " x ".join(map(str, c.image_hw))
+        size = f"{sides} pixels in patches of {c.patch_size}, {c.num_hidden_layers} x {c.hidden_size}"
+        return (
+            f"{type(self).__name__}({size}, readout={c.readout!r}{head}, {self.num_parameters():,} parameters, {kind})"
+        )
+
     def num_parameters(self) -> int:
         """Number of parameters."""
         return sum(leaf.size for leaf in self._shapes.values())
@@ -246,6 +256,7 @@ class FlaxPreTrainedModel(_Upstream):
         output_loading_info: bool = False,
         subfolder: str = "",
         revision: str | None = None,
+        variant: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
@@ -256,27 +267,34 @@ class FlaxPreTrainedModel(_Upstream):
         """Model of a folder or Hub repository, every parameter from its files.
 
         Args:
-            dtype: what products are computed in; parameters keep the type that they have in the file.
+            dtype: what products are computed in, "auto" for the type of the file; parameters keep the type that they
+                have in the file.
             config: instead of the checkpoint's own, one that differs from it in sizes or head.
+            variant: weights `model.VARIANT.safetensors`, as "fp16".
             ignore_mismatched_sizes: draw a new head where the checkpoint's is of another width. The same happens
                 when `num_labels`, `readout` or `representation_size` are overridden. The backbone is never drawn.
             output_loading_info: return (model, LoadReport).
             _do_init: False returns (model, params), or (model, params, LoadReport), on the model's default device;
                 missing parameters are then left out, with a warning, instead of being an error.
-            kwargs: `seed` of a new head; `torch_dtype`, the old name of `dtype`; any other is a field of the config to
-                override.
+            kwargs: `seed` of a new head; `attn_implementation` as in the class; `torch_dtype`, the old name of `dtype`;
+                `add_pooling_layer=False` leaves out a pooler; what transformers' users pass by habit (`device_map`,
+                `low_cpu_mem_usage`, ...) changes nothing, or is refused with what to do instead; any other is a field
+                of the config to override.
 
         Raises CheckpointError, naming file and tensor, for weights that are not those that config.json asks for, and
         ConfigError for a config that contradicts itself.
         """
+        kwargs = without_habits({"token": token, **kwargs})
         hub = {"cache_dir": cache_dir, "force_download": force_download}
-        hub |= {"local_files_only": local_files_only, "token": token}
-        path = checkpoint_path(pretrained_model_name_or_path, subfolder=subfolder, revision=revision, **hub)
-        seed, dtype = kwargs.pop("seed", 0), kwargs.pop("torch_dtype", dtype)
+        hub |= {"local_files_only": local_files_only, "token": kwargs.pop("token")}
+        where = {"subfolder": subfolder or "", "revision": revision, "variant": variant}
+        path = checkpoint_path(pretrained_model_name_or_path, **where, **hub)
+        how = {name: kwargs.pop(name) for name in ("seed", "attn_implementation") if name in kwargs}
+        dtype = kwargs.pop("torch_dtype", None) or dtype
 
         def read() -> tuple[Any, Params, LoadReport]:
             return read_model(
-                cls, path, dtype, seed, config, kwargs, ignore_mismatched_sizes, allow_missing=not _do_init
+                cls, path, dtype, how, config, kwargs, ignore_mismatched_sizes, allow_missing=not _do_init
             )
 
         model, params, report = read_undisturbed(path, read)

@@ -12,19 +12,17 @@ from ..checkpoints.load import Source, checked_tensors, open_checkpoint
 from ..checkpoints.report import LoadReport
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, shorten
+from ..label_maps import LABEL_FIELDS
+from ..modules import FlaxViTClsForImageClassificationModule
+from .dtypes import dtype_of_file
 from .processor_files import interpolated_in_calls, read_processor
-
-# What transformers' Auto classes pass along beside the config's overrides; none has a meaning here: files say
-# themselves what they are, and no code is ever taken from a repository.
-_FROM_AUTO = {"trust_remote_code", "from_pt", "adapter_kwargs", "_from_auto", "_from_pipeline", "_commit_hash"}
-_FROM_AUTO |= {"_fast_init", "resume_download", "use_safetensors"}
 
 
 def read_model(
     model_class: type[Any],
     path: Path,
     dtype: Any,
-    seed: int,
+    how: Mapping[str, Any],
     config: Any,
     overrides: Mapping[str, Any],
     ignore_mismatched_sizes: bool,
@@ -32,21 +30,44 @@ def read_model(
 ) -> tuple[Any, dict[str, Any], LoadReport]:
     """Model (without parameters), parameters and report of a folder or weight file; arguments as `from_pretrained`'s.
 
+    `how` are more of the class's own: `seed` of a new head, `attn_implementation`.
+
     Raises CheckpointError or ConfigError.
     """
     source = open_checkpoint(path)
-    target = target_config(source, config, overrides)
-    model = model_class(target, seed=seed, dtype=dtype, _do_init=False)
+    target = target_config(source, config, _without_pooler(source, model_class, config, overrides))
+    if isinstance(dtype, str) and dtype == "auto":
+        dtype = dtype_of_file(source.tensors.values())
+    model = model_class(target, dtype=dtype, _do_init=False, **how)
     model._image_processor = read_processor(source, target)
     tensors, missing = checked_tensors(source, allow_missing)
     report = LoadReport(missing_keys=[name for name in missing if name in map(canonical, model._shapes)])
     report.verified_keys += [name for name, tensor in tensors.items() if tensor.digest is not None]
     report.interpolated_keys += interpolated_in_calls(model)
     report.converted_keys += [] if source.family is NATIVE else list(tensors)
+    report.unexpected_keys += source.spare
+    report.dropped_keys += [name for name in source.tensors if name not in tensors]
+    report.config_notes += source.notes if config is None and not set(LABEL_FIELDS) & set(overrides) else ()
     try:
         return model, model.take_over(tensors, source.config, report, ignore_mismatched_sizes), report
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _without_pooler(
+    source: Source, model_class: type[Any], config: Any, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Config overrides, with no representation layer where the source library would leave its pooler out.
+
+    transformers' ViTForImageClassification classifies the token itself: the tanh layer of a ViTModel's file is the
+    backbone's alone. `add_pooling_layer=False` leaves it out of the backbone too.
+    """
+    wanted = {name: value for name, value in overrides.items() if name != "add_pooling_layer"}
+    classifies = issubclass(model_class.module_class, FlaxViTClsForImageClassificationModule)
+    left_out = classifies or overrides.get("add_pooling_layer") is False
+    if left_out and config is None and source.family.tanh_of_backbone:
+        return {"representation_size": None, **wanted}
+    return wanted
 
 
 def target_config(source: Source, config: Any, overrides: Mapping[str, Any]) -> ViTClsConfig:
@@ -63,7 +84,6 @@ def target_config(source: Source, config: Any, overrides: Mapping[str, Any]) -> 
             raise CheckpointError(f"config={shorten(path)}: no config.json found there") from error
     else:
         raise ConfigError("config", config, "must be a ViTClsConfig, a folder or a Hub id")
-    wanted = {name: value for name, value in overrides.items() if name not in _FROM_AUTO}
-    target = ViTClsConfig.from_dict(base, **wanted)
+    target = ViTClsConfig.from_dict(base, **overrides)
     target.dtype = None  # a type of jax's, left there by transformers 4.57, could not be saved
     return target

@@ -19,6 +19,7 @@ from ..data.sources import labelled
 from ..errors import ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
+from ..scores import refuse_unless_single_label
 from ..stacking import stack_params
 from .arguments import TrainingArguments
 from .callbacks import export_callbacks, make_handler, restore_callbacks
@@ -59,6 +60,7 @@ class FlaxTrainer(TrainerReports):
     ):
         args = TrainingArguments("tmp_trainer") if args is None else args
         check_parts(type(self), model, args, compute_metrics, callbacks, unknown)
+        refuse_unless_single_label(model.config, "FlaxTrainer")
         self.model, self.args, self.compute_metrics = model, args, compute_metrics
         self.processing_class = trained_with(model, processing_class)
         if not (self.processing_class.emits(model.config) or model.interpolates(self.processing_class)):

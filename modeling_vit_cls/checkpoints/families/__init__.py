@@ -10,6 +10,7 @@ from ...errors import CheckpointError, shorten
 from ..tensor import Tensor
 from . import big_vision, clip, dinov2, dinov3, meta, siglip, timm, torchvision, vit
 from .table import NATIVE, Family
+from .timm_architectures import present_name
 
 FAMILIES = (
     NATIVE,
@@ -36,14 +37,15 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
     model_type, architecture = fields.get("model_type"), fields.get("architecture")
     if model_type is None and architecture is None:
         return None
+    name = present_name(str(architecture))
     for family in FAMILIES:
         if model_type in family.model_types:
             return family
-        if model_type is None and family.architectures and re.fullmatch(family.architectures, str(architecture)):
+        if model_type is None and family.architectures and re.fullmatch(family.architectures, name):
             return family
     if model_type is None:
         raise CheckpointError(
-            f"{file}: architecture={shorten(architecture)} is none of timm's plain Vision Transformers"
+            f"{file}: architecture={shorten(architecture)} is none of timm's plain Vision Transformers that are read"
         )
     known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
     raise CheckpointError(f"{file}: model_type={shorten(model_type)} is no Vision Transformer known here ({known})")

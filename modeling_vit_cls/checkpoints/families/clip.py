@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...configuration_vit_cls import ViTClsConfig
-from ...errors import ConfigError
+from ...errors import CheckpointError, ConfigError
 from ...processor_classes import CLIP
 from ..tensor import Tensor
 from .layouts import linear, norm, tokens
 from .siglip import TABLE as _SIGLIP
-from .table import BICUBIC, Export, Family, common_fields, cropped, has, square
+from .table import BICUBIC, Export, Family, common_fields, cropped, has, has_classifier, square
 
 _COPIED = [
     "hidden_size",
@@ -27,10 +27,14 @@ TABLE = {
     "embeddings.class_embedding": tokens("embeddings.cls_token", axes=1),
     "pre_layrnorm": norm("pre_norm"),  # so spelled
     "visual_projection": linear("projection"),
+    "classifier": linear("classifier"),  # to be refused by name
 }
 
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    if has_classifier(fields, tensors):
+        problem = "CLIPForImageClassification classifies the mean of the patches without a norm, which no readout gives"
+        raise CheckpointError(f"{problem}; fine-tune CLIP itself: its folder loads with a new head")
     vision = fields.get("vision_config") or fields
     size = fields.get("projection_dim", vision.get("projection_dim", 512))
     classes = {"CLIPModel", "CLIPVisionModelWithProjection"}

@@ -113,7 +113,7 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
     return Export(fields, f"{kind}." if has_head else "", tuple(without), zeros)
 
 
-_IGNORED = ("embeddings.mask_token",)
+_IGNORED = ("embeddings.mask_token", "embeddings.position_ids")
 FAMILIES = tuple(
     Family(
         f"transformers {name}",

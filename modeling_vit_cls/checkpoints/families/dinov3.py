@@ -92,7 +92,7 @@ FAMILIES = (
         TABLE,
         model_types=("dinov3_vit",),
         prefixes=("model.",),
-        ignored=("embeddings.mask_token", "rope_embeddings.*"),
+        ignored=("embeddings.mask_token", "embeddings.position_ids", "rope_embeddings.*"),
         processor=always(IMAGENET),
         processor_class="DINOv3ViTImageProcessor",
         export=_export,

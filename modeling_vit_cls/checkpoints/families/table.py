@@ -63,7 +63,8 @@ class Family(NamedTuple):
     wildcards, after the prefix) are no part of the model; `prepare` puts right what is more than a name. `fields` gives
     our config's fields from their config and the tensors by our names; `processor` the image processor's, from their
     config and ours, where the checkpoint has no file of its own for them, and `processor_class` is the class that a
-    file means which names none. `export` is the way back, for those that have one.
+    file means which names none. `export` is the way back, for those that have one. With `tanh_of_backbone` the
+    representation layer is a pooler, which the library's classifiers leave out.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Family(NamedTuple):
     processor: Processor = always({})
     processor_class: str | None = None
     export: Callable[[ViTClsConfig, bool], Export] | None = None
+    tanh_of_backbone: bool = False
 
     def short(self, name: str) -> str:
         """A tensor's name without the family's prefixes."""
@@ -86,11 +88,24 @@ class Family(NamedTuple):
             name = name.removeprefix(prefix)
         return name
 
+    def spare(self, found: Mapping[str, Tensor]) -> list[str]:
+        """Names of tensors that transformers leaves out, with a warning: of a decoder, a loss, a head of another task.
+
+        They stand outside of the backbone, beside what begins with the family's prefix, and begin as no tensor of the
+        family does. Other libraries' files hold nothing but the model.
+        """
+        if not self.model_types or not self.table:
+            return []
+        known = {name.partition(".")[0] for name in (*self.table, *self.ignored)}
+        return [name for name in found if not name.startswith(self.prefixes) and name.partition(".")[0] not in known]
+
     def convert(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our canonical names and layouts. Raises CheckpointError at a tensor that the family does not have."""
         short: dict[str, Tensor] = {}
+        spare = set(self.spare(found))
         for name, tensor in found.items():
-            _add(short, self.short(name), tensor)
+            if name not in spare:
+                _add(short, self.short(name), tensor)
         converted: dict[str, Tensor] = {}
         for name, tensor in self.prepare(short).items():
             for ours, part in self._parts(name, tensor):
@@ -177,11 +192,12 @@ def has(tensors: Mapping[str, Tensor], module: str) -> bool:
 
 
 def has_classifier(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether there is a classifier: by the class that a config.json names, or by the tensors where it names none."""
+    """Whether there is a classifier: by the class that a config.json names, or, whatever that is, by the tensors."""
     named = fields.get("architectures")
-    if isinstance(named, list) and named and isinstance(named[0], str):
-        return "ForImageClassification" in named[0]
-    return has(tensors, "classifier")
+    name = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+    if name == "ViTClsModel":  # our own name, which we wrote, or which timm's num_classes=0 comes to
+        return False
+    return "ForImageClassification" in name or has(tensors, "classifier")
 
 
 def side_of(patch_size: Any) -> Any:
@@ -196,8 +212,8 @@ def side_of(patch_size: Any) -> Any:
 
 
 def labels(fields: dict[str, Any]) -> dict[str, Any]:
-    """The label maps of a transformers config, as far as it has them."""
-    return {name: fields[name] for name in ("id2label", "label2id", "num_labels") if fields.get(name)}
+    """The label maps of a transformers config and what its labels are, as far as it has them."""
+    return {name: fields[name] for name in ("id2label", "label2id", "num_labels", "problem_type") if fields.get(name)}
 
 
 def common_fields(config: ViTClsConfig, names: Sequence[str], has_head: bool) -> dict[str, Any]:
@@ -208,6 +224,7 @@ def common_fields(config: ViTClsConfig, names: Sequence[str], has_head: bool) ->
     if has_head:
         id2label = {str(i): label for i, label in config.id2label.items()}  # pyright: ignore
         fields |= {"id2label": id2label, "label2id": {label: int(i) for i, label in id2label.items()}}
+        fields |= {} if config.problem_type is None else {"problem_type": config.problem_type}
     return fields
 
 

@@ -12,7 +12,7 @@ from ..tensor import Tensor
 from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
 from .sizes import sizes
 from .table import IMAGENET, Family
-from .timm_architectures import arguments
+from .timm_architectures import arguments, present_name
 from .timm_export import INTERPOLATIONS, export
 
 # Architectures whose block is ours; others share the names of their tensors but compute something else with them.
@@ -76,7 +76,7 @@ _EVA = _EVA_ROWS | TABLE | _EVA_ROWS  # its own names come first
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """What timm's create_model("local-dir:...") builds: the name's arguments, model_args before them."""
-    name: str = fields["architecture"]
+    name = present_name(fields["architecture"])
     given: dict[str, Any] = fields.get("model_args") or {}
     for argument in sorted(set(given) - _ARGUMENTS):
         problem = f"{argument}={given[argument]!r} is not known here, and may change what the model computes"

@@ -33,6 +33,21 @@ _NO_BIAS = ("vit_medium_patch??_gap_*", "*_dinov3")
 _PLAIN_NORM = ("*_patch??_gap_*", "*_siglip_gap_*", "*_dinov3*")  # before the pooling, though it is the mean
 _GATED = ("*_plus_*_dinov3*", "vit_7b_*", "vit_giant_patch14_*")
 
+# Names that timm has given up: whatever trained the weights stood in them, and is a tag behind a dot since.
+_OLD_NAMES = (
+    (r"(vit_(?:tiny|small|base|large|huge)_patch\d+_224)_(?:in21k|sam|dino)", r"\1"),
+    (r"vit_(base|large|huge|giant)_patch(\d+)_224_clip_laion2b", r"vit_\1_patch\2_clip_224"),
+    (r"(deit3_(?:small|medium|base|large|huge)_patch\d+_\d+)_in21ft1k", r"\1"),
+)
+
+
+def present_name(architecture: str) -> str:
+    """Timm's present name of an architecture, without a tag: "vit_base_patch16_224_in21k" -> "vit_base_patch16_224"."""
+    name = architecture.partition(".")[0]
+    for old, new in _OLD_NAMES:
+        name = re.sub(f"^{old}$", new, name)
+    return name
+
 
 def arguments(name: str) -> dict[str, Any]:
     """Arguments of an architecture that is ours too, by their names in timm's VisionTransformer."""

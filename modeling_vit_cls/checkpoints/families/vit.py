@@ -6,7 +6,7 @@ from typing import Any
 from ...configuration_vit_cls import ViTClsConfig
 from ..tensor import Tensor
 from .layouts import Layouts, conv, linear, norm, tokens
-from .table import BICUBIC, IMAGENET, Export, Family, always, common_fields, has, labels, refuse_unless
+from .table import BICUBIC, IMAGENET, Export, Family, always, common_fields, has, has_classifier, labels, refuse_unless
 
 _COPIED = [
     "hidden_size",
@@ -60,13 +60,13 @@ for _block in ("encoder.layer.{}", "layers.{}"):
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     ours = {name: fields[name] for name in _COPIED if name in fields} | labels(fields)
     ours["layer_norm_eps"] = fields.get("layer_norm_eps", 1e-12)
-    if has(tensors, "representation"):
+    if has(tensors, "representation") and not has_classifier(fields, tensors):  # a classifier reads the token itself
         refuse_unless(fields, pooler_act="tanh")
         ours["representation_size"] = fields.get("pooler_output_size") or fields.get("hidden_size", 768)
     ours["use_distillation_token"] = fields["model_type"] == "deit"
     named = fields.get("architectures")
-    teacher = named[0].endswith("WithTeacher") if named else has(tensors, "distillation_classifier")
-    ours["use_distillation_head"] = teacher
+    teacher = bool(named) and named[0].endswith("WithTeacher")
+    ours["use_distillation_head"] = teacher or has(tensors, "distillation_classifier")
     return ours
 
 
@@ -90,7 +90,7 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
     return Export(fields, f"{kind}." if has_head else "", tuple(without))
 
 
-_IGNORED = ("embeddings.mask_token",)
+_IGNORED = ("embeddings.mask_token", "embeddings.position_ids")
 FAMILIES = (
     Family(
         "transformers ViT",
@@ -101,6 +101,7 @@ FAMILIES = (
         ignored=_IGNORED,
         processor_class="ViTImageProcessor",
         export=_export,
+        tanh_of_backbone=True,
     ),
     Family(
         "transformers DeiT",
@@ -112,5 +113,6 @@ FAMILIES = (
         processor=always(IMAGENET | BICUBIC),
         processor_class="DeiTImageProcessor",
         export=_export,
+        tanh_of_backbone=True,
     ),
 )

@@ -1,0 +1,215 @@
+"""Other libraries' checkpoints as people have them: other class names, spare tensors, poolers, names of long ago."""
+
+import builtins
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from test_families import golden
+
+from modeling_vit_cls import (
+    CheckpointError,
+    FlaxAutoModelForImageClassification,
+    FlaxViTClsForImageClassification,
+    FlaxViTClsModel,
+    export_pretrained,
+)
+from modeling_vit_cls.checkpoints.families import family_of
+
+
+def changed(
+    name: str, folder: Path, more: dict[str, np.ndarray] | None = None, without: str = "", **fields: Any
+) -> Path:
+    """A golden folder with more tensors, without those that begin with a word, and with other fields."""
+    told = json.loads((golden(name) / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, **fields}))
+    tensors = load_file(golden(name) / "model.safetensors")
+    tensors = {key: tensor for key, tensor in tensors.items() if not without or not key.startswith(without)}
+    save_file({**tensors, **(more or {})}, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_a_pooler_is_the_backbones_and_no_classifiers(tmp_path):
+    backbone = FlaxViTClsModel.from_pretrained(golden("vit_pooler"))
+    model, report = FlaxViTClsForImageClassification.from_pretrained(
+        golden("vit_pooler"), num_labels=3, output_loading_info=True
+    )
+    assert backbone.config.representation_size is not None
+    assert model.config.representation_size is None
+    assert sorted(report.dropped_keys) == ["representation.bias", "representation.kernel"]
+    pixels = np.load(golden("vit_pooler") / "expected.npz")["native.pixels"]
+    head, token = model.params["classifier"], backbone(pixels).last_hidden_state[:, 0]
+    np.testing.assert_allclose(model(pixels).logits, token @ head["kernel"] + head["bias"], atol=1e-5)
+    for kind in (FlaxAutoModelForImageClassification, FlaxViTClsForImageClassification):
+        assert kind.from_pretrained(golden("vit_pooler")).config.representation_size is None
+    export_pretrained(model, tmp_path / "theirs", "transformers")
+    again = FlaxViTClsForImageClassification.from_pretrained(tmp_path / "theirs")
+    np.testing.assert_array_equal(again(pixels).logits, model(pixels).logits)
+
+
+def test_a_pooler_that_lies_beside_a_classifier_is_not_computed(tmp_path):
+    pooler = {
+        "vit.pooler.dense.weight": np.ones((24, 24), np.float32),
+        "vit.pooler.dense.bias": np.ones(24, np.float32),
+    }
+    folder = changed("vit", tmp_path, pooler)
+    model, report = FlaxViTClsForImageClassification.from_pretrained(folder, output_loading_info=True)
+    plain = FlaxViTClsForImageClassification.from_pretrained(golden("vit"))
+    pixels = np.load(golden("vit") / "expected.npz")["native.pixels"]
+    np.testing.assert_array_equal(model(pixels).logits, plain(pixels).logits)
+    assert sorted(report.dropped_keys) == ["representation.bias", "representation.kernel"]
+
+
+def test_a_pooler_can_be_left_out_and_can_be_asked_for():
+    without = FlaxViTClsModel.from_pretrained(golden("vit_pooler"), add_pooling_layer=False)
+    assert without.config.representation_size is None
+    width = FlaxViTClsModel.from_pretrained(golden("vit_pooler")).config.representation_size
+    model, report = FlaxViTClsForImageClassification.from_pretrained(
+        golden("vit_pooler"), representation_size=width, output_loading_info=True
+    )
+    assert model.config.representation_size == width
+    assert report.dropped_keys == []
+
+
+SPARE = {
+    "decoder.0.weight": np.zeros((192, 24, 1, 1), np.float32),
+    "decoder.0.bias": np.zeros(192, np.float32),
+    "loss_fct.weight": np.ones(5, np.float32),
+    "criterion.weight": np.ones(5, np.float32),
+    "num_batches": np.ones((), np.int64),
+}
+
+
+@pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "dinov3", "siglip", "clip", "siglip_classifier"])
+@pytest.mark.parametrize("architecture", [None, "MyOwnModel"])
+def test_spare_tensors_and_other_class_names_change_nothing_and_are_said(name, architecture, tmp_path, caplog):
+    fields = {} if architecture is None else {"architectures": [architecture]}
+    folder = changed(name, tmp_path, SPARE, **fields)
+    expected = np.load(golden(name) / "expected.npz")
+    kind = FlaxViTClsForImageClassification if "native.logits" in expected else FlaxViTClsModel
+    model, report = kind.from_pretrained(folder, output_loading_info=True)
+    assert sorted(report.unexpected_keys) == sorted(SPARE)
+    assert report.new_keys == report.missing_keys == []
+    assert "no part of the model" in caplog.text
+    plain, pixels = kind.from_pretrained(golden(name)), expected["native.pixels"]
+    for output in ("logits", "pooler_output"):
+        if f"native.{output}" in expected:
+            np.testing.assert_array_equal(model(pixels)[output], plain(pixels)[output])
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "vit.layernorm.extra",
+        "vit.encoder.layer.2.output.dense.weight",
+        "vit.encoder.layer.0.attention.attention.query.lora_A.weight",
+        "vit.prompts.weight",
+        "classifier.extra",
+        "embeddings.extra",
+        "layernorm.extra",
+    ],
+)
+def test_what_would_be_of_the_backbone_is_never_left_out(extra, tmp_path):
+    folder = changed("vit", tmp_path, {extra: np.zeros((24, 24), np.float32)})
+    with pytest.raises(CheckpointError, match=f"'{extra}'"):
+        FlaxViTClsForImageClassification.from_pretrained(folder)
+
+
+def test_where_one_file_and_an_index_lie_the_file_is_read_as_by_transformers(tmp_path, caplog):
+    folder = changed("vit", tmp_path)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(
+        json.dumps({"weight_map": dict.fromkeys(load_file(folder / "model.safetensors"), "model.safetensors")})
+    )
+    assert FlaxViTClsForImageClassification.from_pretrained(folder).config.hidden_size == 24
+    assert "holds both" not in caplog.text
+    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}))
+    assert FlaxViTClsForImageClassification.from_pretrained(folder).config.hidden_size == 24
+    assert "holds both" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        *(("gelu_python", "gelu"), ("swish", "silu"), ("quick_gelu", "quick_gelu")),
+        *((name, "gelu_pytorch_tanh") for name in ("gelu_new", "gelu_fast", "gelu_accurate", "gelu_python_tanh")),
+    ],
+)
+def test_activations_by_transformers_names(theirs, ours, tmp_path):
+    assert FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, hidden_act=theirs)).config.hidden_act == ours
+
+
+@pytest.mark.parametrize("name", ["gelu_10", "mish", "relu6", "tanh", "nonsense"])
+def test_another_function_is_refused_by_name(name, tmp_path):
+    with pytest.raises(CheckpointError, match=f"hidden_act='{name}': must be one of"):
+        FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, hidden_act=name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("vit_mae", "ViT-MAE"),
+        ("vit_msn", "ViT-MSN"),
+        ("ijepa", "I-JEPA"),
+        ("beit", "BEiT"),
+        ("timm_wrapper", "timm inside transformers"),
+    ],
+)
+def test_a_family_that_is_known_and_not_read_is_called_by_its_name(kind, words, tmp_path):
+    with pytest.raises(CheckpointError, match=f"model_type='{kind}'.*{words}"):
+        FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, model_type=kind))
+
+
+def test_quantised_weights_are_refused_by_name(tmp_path):
+    with pytest.raises(CheckpointError, match="quantization_config: quantised weights are not read"):
+        FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, quantization_config={"load_in_8bit": True}))
+
+
+def test_a_classifier_on_clip_is_refused_by_its_name(tmp_path):
+    head = {"classifier.weight": np.ones((2, 24), np.float32), "classifier.bias": np.zeros(2, np.float32)}
+    folder = changed("clip", tmp_path, head, architectures=["CLIPForImageClassification"])
+    with pytest.raises(CheckpointError, match="CLIPForImageClassification"):
+        FlaxViTClsForImageClassification.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_base_patch16_224_in21k",
+        "vit_large_patch32_224_in21k",
+        "vit_base_patch16_224_dino",
+        "vit_base_patch32_224_sam",
+        "vit_base_patch16_224.augreg_in21k_ft_in1k",
+        "vit_huge_patch14_224_clip_laion2b",
+        "deit3_base_patch16_384_in21ft1k",
+        "vit_base_patch14_reg4_dinov2.lvd142m",
+    ],
+)
+def test_timms_former_names_and_tags_are_known(name):
+    assert family_of({"architecture": name}, "config.json").name == "timm ViT"
+
+
+def test_a_former_name_builds_what_the_present_one_does(tmp_path):
+    fields = json.loads((golden("timm_vit") / "config.json").read_text())
+    shutil.copy(golden("timm_vit") / "model.safetensors", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "architecture": "vit_base_patch16_224_in21k"}))
+    former = FlaxViTClsModel.from_pretrained(tmp_path).config
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "architecture": "vit_base_patch16_224"}))
+    assert former.to_dict() == FlaxViTClsModel.from_pretrained(tmp_path).config.to_dict()
+
+
+@pytest.mark.parametrize("kind", ["evil_type", None, "bert", "vit_cls", "vit"])
+def test_code_of_a_repository_is_neither_run_nor_asked_about(kind, tmp_path, monkeypatch):
+    folder = changed("vit", tmp_path, model_type=kind, auto_map={"AutoConfig": "evil.C", "FlaxAutoModel": "evil.C"})
+    (folder / "evil.py").write_text(f"open({str(folder / 'RAN')!r}, 'w')\nclass C: pass\n")
+    monkeypatch.setattr(builtins, "input", lambda *_: pytest.fail("asked"))
+    for trust in ({}, {"trust_remote_code": True}, {"trust_remote_code": None}):
+        try:
+            FlaxAutoModelForImageClassification.from_pretrained(folder, **trust)
+        except (CheckpointError, ValueError):
+            assert kind != "vit"
+    assert not (folder / "RAN").exists()

@@ -1,0 +1,55 @@
+"""JAX's stricter modes: no silent promotion of ranks, and 64 bits, change nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_same, pixels, tiny_config
+
+from modeling_vit_cls import FlaxViTClsForImageClassification
+from modeling_vit_cls.data.augmentation import Augmentation, augment, normalise
+
+EVERYTHING = [
+    {"use_distillation_token": True, "drop_path_rate": 0.1, "hidden_dropout_prob": 0.1, "pre_norm": True},
+    {
+        "readout": "cls_mean",
+        "position_embedding": "rope",
+        "mlp": "swiglu",
+        "layer_scale_init_value": 0.1,
+        "num_register_tokens": 2,
+        "representation_size": 8,
+        "hidden_size": 32,
+    },
+    {"readout": "map", "use_cls_token": False, "position_embedding_tokens": "patches"},
+]
+
+
+def model_of(overrides):
+    return FlaxViTClsForImageClassification(tiny_config(**overrides, num_hidden_layers=1))
+
+
+@pytest.mark.parametrize("overrides", EVERYTHING)
+def test_ranks_are_never_promoted(overrides):
+    with jax.numpy_rank_promotion("raise"):
+        model = model_of(overrides)
+
+        def loss(params):
+            return model(pixels(), params=params, train=True, dropout_rng=jax.random.PRNGKey(0)).logits.sum()
+
+        jax.eval_shape(jax.grad(loss), model.params)  # ranks are compared where a function is traced
+        jax.eval_shape(lambda: model(pixels(size=(12, 8)), interpolate_pos_encoding=True).logits)
+        jax.eval_shape(lambda: model.forward_intermediates(pixels(), norm=True))
+        key, how = jax.random.PRNGKey(0), Augmentation(0.5, True, 0.2, 0.2)
+        images = jax.eval_shape(lambda x: normalise(x, model.image_processor), jnp.zeros((2, 8, 8, 3), jnp.uint8))
+        batch = (images, jax.ShapeDtypeStruct((2, 5), jnp.float32), jax.ShapeDtypeStruct((2,), bool))
+        jax.eval_shape(lambda *given: augment(key, *given, how), *batch)
+
+
+@pytest.mark.parametrize("overrides", EVERYTHING)
+def test_64_bits_give_the_same_parameters_and_float32_logits(overrides):
+    narrow = model_of(overrides)
+    with jax.enable_x64(True):
+        wide = model_of(overrides)
+        assert_same(wide.params, narrow.params)
+        for given in (pixels(), pixels().astype(np.float64)):
+            assert jax.eval_shape(lambda given=given: wide(given).logits).dtype == jnp.float32
