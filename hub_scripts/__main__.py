@@ -50,6 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"vit-cls: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stopped:
+        if not str(stopped):  # else it was said already what is kept
+            print("vit-cls: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

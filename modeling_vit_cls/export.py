@@ -10,11 +10,12 @@ from flax.traverse_util import flatten_dict
 from .checkpoints.adapt import canonical
 from .checkpoints.export import TARGETS, write_foreign
 from .checkpoints.folder import replace_folder, to_path
-from .checkpoints.weights import is_checkpoint_file, write_weights
+from .checkpoints.weights import write_weights
 from .errors import CheckpointError, ConfigError
 from .hf.base import FlaxPreTrainedModel
 from .hf.saving import config_to_save
-from .programs import PROGRAMS, is_program_file, write_onnx, write_stablehlo
+from .names import PROGRAMS, is_checkpoint_file, is_program_file, is_training_file
+from .programs import write_onnx, write_stablehlo
 
 logger = logging.getLogger(__name__)
 
@@ -59,5 +60,5 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
 
 
 def _is_written(name: str) -> bool:
-    """Whether a file name is one that an export writes."""
-    return is_checkpoint_file(name) or is_program_file(name)
+    """Whether a file is one that an export writes, or a trainer's state, which would be of another model."""
+    return is_checkpoint_file(name) or is_program_file(name) or is_training_file(name)

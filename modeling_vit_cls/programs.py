@@ -20,16 +20,10 @@ from .configuration_vit_cls import ViTClsConfig
 from .errors import CheckpointError
 from .modules import FlaxViTClsForImageClassificationModule
 
-PROGRAMS = {"onnx": "model.onnx", "stablehlo": "model.stablehlo"}
 # jax2onnx writes the same nodes for 18 to 23, so a later number would only shut runtimes out: onnxruntime 1.23 has no
 # CUDA kernels for the Shape and Transpose of 21 (its issue 26065), and 1.32 refuses the Swish of 25.
 _OPSET = 18
 _PROTOBUF_LIMIT = 2**31 - 2**24  # bytes of weights in one ONNX file: protobuf ends at 2 GiB, the graph takes some
-
-
-def is_program_file(name: str) -> bool:
-    """Whether a file name is one of an exported program."""
-    return name in (*PROGRAMS.values(), f"{PROGRAMS['onnx']}.data")
 
 
 def write_stablehlo(file: Path, module: nn.Module, params: Any, config: ViTClsConfig) -> None:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..checkpoints.changes import RECIPE, RESULTS, STATE
 from ..checkpoints.load import has_head, open_checkpoint, read_json
+from ..checkpoints.yaml_text import parse_yaml
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
+from ..names import RECIPE, RESULTS, TRAINER_STATE
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -67,7 +66,7 @@ def read_facts(folder: Path, repo_id: str | None) -> Facts:
         source.config,
         sum(_count(tensor.shape) for tensor in source.tensors.values()),
         _read_json(folder / RESULTS),
-        _read_json(folder / STATE),
+        _read_json(folder / TRAINER_STATE),
         _read_recipe(folder / RECIPE),
     )
 
@@ -85,9 +84,9 @@ def _read_recipe(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from error
+        recipe = parse_yaml(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file}: cannot be read as YAML ({error})") from error
     if not isinstance(recipe, dict):
         raise CheckpointError(f"{file}: expected names and values, got {type(recipe).__name__}")
     return recipe

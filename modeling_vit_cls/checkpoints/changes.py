@@ -10,18 +10,14 @@ from typing import Literal
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import CheckpointError
+from ..names import CARD, CONFIG, EVAL_RESULTS, PICTURES, RECIPE, RESULTS, TRAINER_STATE
+from ..names import is_checkpoint_file, is_weight_file
 from .load import open_checkpoint
-from .weights import is_checkpoint_file, is_weight_file
 
 Content = Path | bytes
 
 # What lies beside the weights of a model that was trained or measured here.
-CARD, RESULTS, RECIPE, STATE = "README.md", "results.json", "recipe.yaml", "trainer_state.json"
-TRAINING_CURVE, CONFUSION_MATRIX, ATTENTION = "training_curve.png", "confusion_matrix.png", "attention.png"
-# A name of our own: files of other names there are other people's measurements.
-EVAL_RESULTS = ".eval_results/vit-cls.yaml"
-
-_REPLACED = {RESULTS, RECIPE, STATE, TRAINING_CURVE, CONFUSION_MATRIX, ATTENTION, EVAL_RESULTS}
+_REPLACED = {RESULTS, RECIPE, TRAINER_STATE, *PICTURES, EVAL_RESULTS}
 _TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
 
@@ -44,7 +40,7 @@ def files_to_push(folder: Path, with_results: bool, card: str | None = None) -> 
         raise CheckpointError(f"{folder}: there is no such folder")
     open_checkpoint(folder)
     found: dict[str, Content] = {e.name: e for e in sorted(folder.iterdir()) if is_checkpoint_file(e.name)}
-    if "config.json" not in found or not any(map(is_weight_file, found)):
+    if CONFIG not in found or not any(map(is_weight_file, found)):
         raise CheckpointError(f"{folder}: holds no checkpoint of ours; `vit-cls import` makes one of another library's")
     if with_results:
         found |= {name: folder / name for name in sorted(_REPLACED | {CARD}) if (folder / name).is_file()}

@@ -15,11 +15,12 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import CheckpointError, shorten
+from ..names import INDEX, WEIGHTS
 from .folder import to_path
 from .load import config_file
-from .weights import FLAX, INDEX, PICKLES, SINGLE, holds_weights, pickle_refused
+from .weights import FLAX, PICKLES, holds_weights, pickle_refused
 
-_FILES = ("config.json", "preprocessor_config.json", SINGLE, INDEX, "model-[0-9]*-of-[0-9]*.safetensors")
+_FILES = ("config.json", "preprocessor_config.json", WEIGHTS, INDEX, "model-[0-9]*-of-[0-9]*.safetensors")
 _OTHER_WEIGHTS = (FLAX, "*.safetensors", "*.npz")  # fetched only where there are none of the above
 
 

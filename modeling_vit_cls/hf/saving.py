@@ -8,12 +8,13 @@ from typing import Any
 from ..checkpoints.folder import replace_folder
 from ..checkpoints.json_file import read_json
 from ..checkpoints.load import Shapes
-from ..checkpoints.weights import is_checkpoint_file, write_weights
+from ..checkpoints.ownership import Outdated
+from ..checkpoints.weights import write_weights
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
+from ..names import CONFIG, PROCESSOR
 from ..processing import ViTClsImageProcessor
-from ..programs import is_program_file
 from .loading import processor_of
 
 
@@ -28,26 +29,23 @@ def write_checkpoint(
 ) -> None:
     """Replace a folder's checkpoint by another, and by what `also` writes into the new folder.
 
-    Without an image processor, one that lies there stays if it fits.
+    `Outdated` says which files of an earlier save go. Without an image processor, one that lies there stays if it fits.
     """
-    file = folder / "preprocessor_config.json"
+    file = folder / PROCESSOR
     if image_processor is None and file.is_file():
         lying = processor_of(read_json(file), file)
         image_processor = lying if lying.emits(config) else None
     if image_processor is None and config.num_channels in (1, 3):
         image_processor = ViTClsImageProcessor.for_config(config)
     size = sum(tensor.nbytes for tensor in tensors.values())
-    with replace_folder(folder, _is_replaced, size) as build:
+    outdated = Outdated(folder)
+    with replace_folder(folder, outdated, size) as build:
+        outdated.new = build
         write_weights(build, tensors, max_shard_size, config, allow_nonfinite)
-        config.to_json_file(build / "config.json")
+        config.to_json_file(build / CONFIG)
         if image_processor is not None:
-            image_processor.to_json_file(build / "preprocessor_config.json")
+            image_processor.to_json_file(build / PROCESSOR)
         also(build)
-
-
-def _is_replaced(name: str) -> bool:
-    """Whether a file is of the checkpoint that a new one replaces: also a program, which has its old weights."""
-    return is_checkpoint_file(name) or is_program_file(name)
 
 
 def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:

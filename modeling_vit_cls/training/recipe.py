@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from transformers import HfArgumentParser
 
+from ..checkpoints.yaml_text import parse_yaml
 from ..errors import ConfigError, shorten
 from .arguments import TrainingArguments, argument
 
@@ -33,8 +33,8 @@ class ModelArguments:
     def overrides(self) -> dict[str, Any]:
         """Fields of the config that are not the architecture's or the checkpoint's."""
         try:
-            fields = yaml.safe_load(self.config_overrides)
-        except yaml.YAMLError as error:
+            fields = parse_yaml(self.config_overrides)
+        except ValueError as error:
             raise ConfigError("config_overrides", self.config_overrides, "must be a YAML mapping") from error
         if not isinstance(fields, dict):
             raise ConfigError("config_overrides", self.config_overrides, "must be a YAML mapping")
@@ -97,10 +97,10 @@ def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     parser = _parser(str(file))
     try:
-        fields = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        fields = parse_yaml(Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError("recipe", str(file), "there is no such file") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError("recipe", str(file), f"cannot be read as YAML ({error})") from error
     if not isinstance(fields, dict):
         raise ConfigError("recipe", str(file), "must be a YAML mapping of fields")

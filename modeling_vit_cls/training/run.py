@@ -15,14 +15,24 @@ from ..errors import ConfigError
 from ..evaluation.benchmark import DEFAULT_METRICS, benchmark
 from ..evaluation.results import Results, results, write_results
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
+from ..names import RECIPE, RESULTS
 from .recipe import DataArguments, ModelArguments, Recipe
+from .run_folder import RunFolder
 from .trainer import FlaxTrainer
 
 _DRAWN = 8  # images of the test split whose attention the card shows
 
 
-def run_recipe(recipe: Recipe) -> Results:
-    """Train and benchmark as a recipe says; `output_dir` then holds all of it, and the results are returned too."""
+def run_recipe(recipe: Recipe, go_on: str | None = None) -> Results:
+    """Train and benchmark as a recipe says; `output_dir` then holds all of it, and the results are returned too.
+
+    No other run may train into `output_dir` meanwhile. `go_on` is what a run that is stopped says to do to go on.
+    """
+    with RunFolder(recipe.training.output_dir) as folder:
+        return _run_in(folder, recipe, go_on)
+
+
+def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results:
     data, arguments, measured = recipe.data, recipe.training, recipe.evaluation
     train, evaluation = load_splits(data)
     test, test_split = evaluation, data.eval_split or f"{data.train_val_split:.0%} of {data.train_split}"
@@ -30,6 +40,7 @@ def run_recipe(recipe: Recipe) -> Results:
         test, test_split = _first(load(data, measured.test_split), data.max_eval_samples), measured.test_split
     model = build_model(recipe.model, class_names(train), arguments.seed)
     trainer = FlaxTrainer(model, arguments, train, evaluation)
+    trainer.folder, trainer.go_on = run_folder, go_on or trainer.go_on
     trainer.train()
     trainer.save_model()
     found = benchmark(
@@ -51,8 +62,8 @@ def run_recipe(recipe: Recipe) -> Results:
         revision=revision,
         recipe=recipe.to_dict(),
     )
-    write_results(folder / "results.json", whole)
-    replace_file(folder / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
+    write_results(folder / RESULTS, whole)
+    replace_file(folder / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
     readable = (row["image"] for row in test if str(row["image"]["path"]) not in trainer.bad_images)
     write_card(folder, [open_image(image) for image in islice(readable, _DRAWN)])
     return whole
