@@ -10,8 +10,17 @@ from typing import Literal
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import CheckpointError
-from ..names import CARD, CONFIG, EVAL_RESULTS, PICTURES, RECIPE, RESULTS, TRAINER_STATE
-from ..names import is_checkpoint_file, is_weight_file
+from ..names import (
+    CARD,
+    CONFIG,
+    EVAL_RESULTS,
+    PICTURES,
+    RECIPE,
+    RESULTS,
+    TRAINER_STATE,
+    is_checkpoint_file,
+    is_weight_file,
+)
 from .load import open_checkpoint
 
 Content = Path | bytes

@@ -36,9 +36,9 @@ def replace_folder(folder: Path, is_ours: Callable[[str], bool], size: int = 0) 
 
     Every file that is written replaces one of its name. What else lies in `folder` stays, but for files for which
     `is_ours` is true; it is given their paths relative to `folder`, when all is written. If the block raises, `folder`
-    is as it was and nothing is left behind; what a killed process left behind is removed. `size` is how many bytes will
-    be written. Raises CheckpointError where the path is a file or cannot be written, where there is not enough space, and
-    where another process is saving into it.
+    is as it was and nothing is left behind; what a killed process left behind is removed. `size` is how many bytes
+    will be written. Raises CheckpointError where the path is a file or cannot be written, where there is not enough
+    space, and where another process is saving into it.
     """
     folder = Path(os.path.realpath(folder))  # through symbolic links: the link itself stays
     if folder.exists() and not folder.is_dir():

@@ -17,9 +17,9 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 def put_in_place(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> None:
     """Make `build` the folder of the name `folder`, together with the files there that are not ours.
 
-    A file of `build` replaces one of its name, whosever it is; nothing else is ever written over. In one step where the
-    file system can exchange folders, or there is none yet; else file by file, config.json last. Raises OSError where the
-    old folder is unchanged; CheckpointError where it is not, or where it has a folder in the place of a file.
+    A file of `build` replaces one of its name, whosever it is; nothing else is ever written over. In one step where
+    the file system can exchange folders, or there is none yet; else file by file, config.json last. Raises OSError
+    where the old folder is unchanged; CheckpointError where it is not, or has a folder in the place of a file.
     """
     _sync(build)
     new = sorted(entry.name for entry in build.iterdir())

@@ -13,7 +13,7 @@ from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
 from .arguments import TrainingArguments
 
-# Arguments that may change between a run and its continuation: where it is written, shown, kept, and how it is computed.
+# Arguments that may change between a run and its continuation: where it is written, shown, kept, how it is computed.
 _FREE = {"output_dir", "run_name", "project", "report_to", "disable_tqdm", "resume_from_checkpoint", "max_bad_images"}
 _FREE |= {"dataloader_num_workers", "per_device_eval_batch_size", "num_train_epochs", "max_steps"}
 _FREE_KINDS = ("logging_", "save_", "hub_", "push_to_hub")
@@ -52,7 +52,7 @@ def run_of(
 def changes_since(run: Run, before: Run, checkpoint: Path) -> list[str]:
     """What has changed since a checkpoint was written and may, in words.
 
-    Raises ConfigError, naming the field, for what may not: the continuation would not be what the unbroken run had been.
+    Raises ConfigError, naming the field, for what may not: the continuation would not be what the unbroken run is.
     """
 
     def refuse(field: str, now: Any, was: Any) -> None:

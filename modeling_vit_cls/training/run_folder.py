@@ -1,6 +1,7 @@
 """The folder of a run: one process trains into it at a time, and it can be written."""
 
 import fcntl
+import logging
 import os
 import shutil
 from contextlib import suppress
@@ -9,6 +10,8 @@ from pathlib import Path
 from ..checkpoints.folder import remove_if_left
 from ..errors import ConfigError
 from ..names import CHECKPOINT, RUN_LOCK
+
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -80,6 +83,14 @@ def checkpoints_of(output_dir: Path) -> list[Path]:
 def step_of(checkpoint: Path) -> int:
     """The N of a folder checkpoint-N."""
     return int(checkpoint.name.partition("-")[2])
+
+
+def note_later(checkpoint: Path) -> None:
+    """Log which checkpoints of a run are later than the one that it goes on from."""
+    later = [other.name for other in checkpoints_of(checkpoint.parent) if CHECKPOINT.fullmatch(checkpoint.name)]
+    later = [name for name in later if step_of(Path(name)) > step_of(checkpoint)]
+    if later:
+        _log.warning("%s: %s stay until the run gets there again, and replaces them", checkpoint, ", ".join(later))
 
 
 def remove_outdated(output_dir: Path, keep: int | None, step: int, best: str | None) -> None:

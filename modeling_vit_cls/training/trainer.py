@@ -25,7 +25,7 @@ from .binding import Run, run_of
 from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .evaluation import check_finite, evaluate_batches, note_bad_images
 from .optimizer import make_optimizer, make_schedule
-from .run_folder import RunFolder, checkpoints_of, copy_checkpoint, remove_outdated
+from .run_folder import RunFolder, checkpoints_of, copy_checkpoint, note_later, remove_outdated
 from .state import check_own_checkpoint, read_training_state, write_trainer_state, write_training_state
 from .step import TrainState, initial_state, make_eval_step, make_train_step
 from .stop import StopSignals
@@ -310,6 +310,8 @@ class FlaxTrainer:
         if found and (chosen is None or chosen.resolve().parent != output_dir.resolve()):
             rule = f"holds {found[-1].name} of an earlier run: resume_from_checkpoint it, or give another folder"
             raise ConfigError("output_dir", str(output_dir), rule)
+        if chosen is not None:
+            note_later(chosen)
         return chosen
 
     def _take_best_along(self) -> None:
