@@ -372,7 +372,9 @@ def test_loading_and_verify_compare_all_files_of_a_checkpoint(base, tmp_path, ca
 
 
 def test_a_second_process_is_refused_at_once(tmp_path):
-    code = f"import fcntl; f = open({RUN_LOCK!r}, 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()"
+    code = (
+        f"import fcntl; f = open({RUN_LOCK!r}, 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); input()"
+    )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, **pipes) as process:
         process.stdout.readline()
@@ -517,7 +519,7 @@ def test_the_command_line_says_which_command_goes_on(tmp_path, capsys, handlers,
 
 
 def test_text_that_is_nested_too_deeply_is_one_clear_error(folder, tmp_path):
-    deep = "[" * 3000 + "]" * 3000
+    deep = "[" * 600 + "]" * 600
     recipe = tmp_path / "deep.yaml"
     recipe.write_text(f"output_dir: o\ndataset_name: digits\nmetrics: {deep}")
     with pytest.raises(ConfigError, match=r"deep\.yaml.*nested too deeply"):
