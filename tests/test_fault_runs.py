@@ -8,9 +8,7 @@ import shutil
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
-from conftest import tiny_config
 from matrix import SOAK
 from test_run_folder import EVERY_STEP, run, steps_without_compiling, trainer
 

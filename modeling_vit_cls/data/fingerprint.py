@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
+from pyarrow import compute
 
 from .sources import class_names
 
@@ -23,8 +23,9 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
     """
     order = _order(dataset)
     images = dataset.data.column("image")  # as it lies in the file: no image is read yet
-    paths = pc.struct_field(images, "path").take(order).to_pylist()
-    sizes = pc.binary_length(pc.struct_field(images, "bytes")).take(order).to_pylist()
+    fields: Any = compute  # its functions have no names before it is imported
+    paths = fields.struct_field(images, "path").take(order).to_pylist()
+    sizes = fields.binary_length(fields.struct_field(images, "bytes")).take(order).to_pylist()
     sizes = np.array([_size(*pair) for pair in zip(sizes, paths)], np.int64)
 
     digest = xxhash.xxh3_128(sizes.tobytes())

@@ -1,8 +1,9 @@
 """What binds a run: all that decides its result, as its checkpoints keep it, and what of it may change."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax.numpy as jnp
 
@@ -34,7 +35,8 @@ def run_of(
     """All that decides the result of a run, as JSON has it. No path of this machine is in it."""
     fields = arguments.to_dict()
     fields |= {name: Path(fields[name]).name for name in _PATHS if fields.get(name)}
-    config, labels = model.config, model.config.id2label
+    config = model.config
+    labels: Any = config.id2label
     parts = {name: getattr(config, name) for name in FIELD_NAMES} | {"image_size": list(config.image_hw)}
     parts |= {"problem_type": config.problem_type, "dtype": jnp.dtype(model.dtype).name}
     run = {
@@ -55,7 +57,7 @@ def changes_since(run: Run, before: Run, checkpoint: Path) -> list[str]:
     Raises ConfigError, naming the field, for what may not: the continuation would not be what the unbroken run is.
     """
 
-    def refuse(field: str, now: Any, was: Any) -> None:
+    def refuse(field: str, now: Any, was: Any) -> NoReturn:
         rule = f"the run in {checkpoint} had {shorten(was)}: give that, or begin anew in another output_dir"
         raise ConfigError(field, now, rule)
 
@@ -86,12 +88,11 @@ def changes_since(run: Run, before: Run, checkpoint: Path) -> list[str]:
     return changed
 
 
-def _check_same_data(name: str, now: Any, was: Any, refuse: Any) -> None:
+def _check_same_data(name: str, now: Any, was: Any, refuse: Callable[[str, Any, Any], NoReturn]) -> None:
     if now == was:
         return
     if now is None or was is None:
-        said = ["no dataset" if data is None else f"{data['examples']} examples" for data in (now, was)]
-        refuse(name, *said)
+        refuse(name, *("no dataset" if data is None else f"{data['examples']} examples" for data in (now, was)))
     for field, text in (
         ("examples", "{} examples"),
         ("class_names", "classes {}"),
