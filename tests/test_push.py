@@ -148,10 +148,11 @@ def test_what_is_outdated_goes_and_what_is_anothers_stays(hub, folder, other, re
     assert hub.files(repo_id) == {**theirs, **pushed(other)}
     assert commits(hub, repo_id) == 4
     by_action = {a: {c.path for c in push.changes if c.action == a} for a in ("add", "delete", "replace", "unchanged")}
-    assert by_action["add"] == {"model.safetensors"}
+    assert by_action["add"] == {"model.safetensors", "trainer_state.json"}  # the latter went with the plain save
     assert {"training_curve.png", "model.safetensors.index.json"} <= by_action["delete"]
     assert by_action["replace"] == {"config.json"}
-    assert by_action["unchanged"] == {"preprocessor_config.json", *set(RESULTS) - {"training_curve.png"}}
+    unchanged = {"preprocessor_config.json", *RESULTS} - {"training_curve.png", "trainer_state.json"}
+    assert by_action["unchanged"] == unchanged
 
 
 def test_a_models_own_push_leaves_results_alone(hub, folder, repo_id):
