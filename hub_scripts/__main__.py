@@ -16,7 +16,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run_command(arguments)
     except KeyboardInterrupt as stopped:
-        print(f"vit-cls: {str(stopped) or 'interrupted'}", file=sys.stderr)
+        if not str(stopped):  # else it was said already what is kept
+            print("vit-cls: interrupted", file=sys.stderr)
         return 130
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from typing import Any
 
 from modeling_vit_cls.errors import ConfigError
@@ -37,13 +38,19 @@ def run(arguments: argparse.Namespace) -> None:
 
     recipe = _recipe(arguments)
     no_bars_in_files()
-    results = run_recipe(recipe)
+    results = run_recipe(recipe, _go_on(arguments))
     if arguments.json:
         print(json.dumps(results))
         return
     for name, value in results["metrics"].items():
         print(f"{name:<18}{value:.4f}")
     print(f"{'card':<18}{recipe.training.output_dir}/README.md")
+
+
+def _go_on(arguments: argparse.Namespace) -> str:
+    """The command that goes on with this run when it was stopped."""
+    words = ["vit-cls", "train", arguments.recipe, *arguments.overrides]
+    return f"{shlex.join(words)} --resume_from_checkpoint true"  # of an option given twice, the last counts
 
 
 def _recipe(arguments: argparse.Namespace) -> Any:

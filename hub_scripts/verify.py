@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from modeling_vit_cls import CheckpointError
+from modeling_vit_cls.checkpoints.file_digests import check_digests
 from modeling_vit_cls.checkpoints.folder import read_undisturbed
 from modeling_vit_cls.checkpoints.hub import checkpoint_path
 from modeling_vit_cls.checkpoints.load import Source, checked_tensors, open_checkpoint
 from modeling_vit_cls.checkpoints.tensor import Tensor
+from modeling_vit_cls.names import DIGESTS
 
 from .verbs import add_verb
 
@@ -40,7 +42,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _read(path: Path) -> tuple[Source, dict[str, Tensor], int]:
-    """A checkpoint, its tensors, and how many bytes they are, all of which are read."""
+    """A checkpoint, its tensors, and how many bytes they are, all of which are read; of a run, its other files too."""
+    if (path / DIGESTS).is_file():
+        check_digests(path)
     source = open_checkpoint(path)
     tensors, _ = checked_tensors(source, allow_missing=False)
     return source, tensors, sum(tensor.read().nbytes for tensor in tensors.values())

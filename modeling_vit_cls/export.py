@@ -10,12 +10,13 @@ from flax.traverse_util import flatten_dict
 from .checkpoints.adapt import canonical
 from .checkpoints.export import TARGETS, consequence, write_foreign
 from .checkpoints.folder import replace_folder, to_path
-from .checkpoints.weights import is_checkpoint_file, write_weights
+from .checkpoints.weights import write_weights
 from .errors import CheckpointError, ConfigError
 from .fitting import of_one_size
 from .hf.base import FlaxPreTrainedModel
 from .hf.saving import config_to_save
-from .programs import PROGRAMS, is_program_file, manual_of, write_manual, write_onnx, write_stablehlo
+from .names import PROGRAMS, is_checkpoint_file, is_program_file, is_training_file, manual_of
+from .programs import write_manual, write_onnx, write_stablehlo
 
 logger = logging.getLogger(__name__)
 
@@ -64,5 +65,5 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
 
 
 def _is_written(name: str) -> bool:
-    """Whether a file name is one that an export writes."""
-    return is_checkpoint_file(name) or is_program_file(name)
+    """Whether a file is one that an export writes, or a trainer's state, which would be of another model."""
+    return is_checkpoint_file(name) or is_program_file(name) or is_training_file(name)

@@ -20,22 +20,12 @@ from .configuration_vit_cls import ViTClsConfig
 from .errors import CheckpointError
 from .layers import Linear
 from .modules import FlaxViTClsForImageClassificationModule
+from .names import PROGRAMS
 
-PROGRAMS = {"onnx": "model.onnx", "stablehlo": "model.stablehlo"}
 # jax2onnx writes the same nodes for 18 to 23, so a later number would only shut runtimes out: onnxruntime 1.23 has no
 # CUDA kernels for the Shape and Transpose of 21 (its issue 26065), and 1.32 refuses the Swish of 25.
 _OPSET = 18
 _PROTOBUF_LIMIT = 2**31 - 2**24  # bytes of weights in one ONNX file: protobuf ends at 2 GiB, the graph takes some
-
-
-def is_program_file(name: str) -> bool:
-    """Whether a file name is one of an exported program."""
-    return name in (*PROGRAMS.values(), *map(manual_of, PROGRAMS), f"{PROGRAMS['onnx']}.data")
-
-
-def manual_of(kind: str) -> str:
-    """The file beside a program of this kind that says how it is called."""
-    return f"{PROGRAMS[kind]}.md"
 
 
 def write_manual(file: Path, kind: str, module: nn.Module, config: ViTClsConfig) -> None:

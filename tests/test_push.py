@@ -55,8 +55,11 @@ def trained_again(trained, tmp_path_factory) -> Path:
     """The same folder after another training: other weights, and one picture less."""
     folder = tmp_path_factory.mktemp("push") / "again"
     shutil.copytree(trained, folder)
-    tiny_model(num_labels=6).save_pretrained(folder)
-    (folder / "training_curve.png").unlink()
+    tiny_model(num_labels=6).save_pretrained(folder)  # what was measured of the old weights goes with them
+    for name, content in RESULTS.items():
+        if name != "training_curve.png":
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
     return folder
 
 
@@ -145,10 +148,11 @@ def test_what_is_outdated_goes_and_what_is_anothers_stays(hub, folder, other, re
     assert hub.files(repo_id) == {**theirs, **pushed(other)}
     assert commits(hub, repo_id) == 4
     by_action = {a: {c.path for c in push.changes if c.action == a} for a in ("add", "delete", "replace", "unchanged")}
-    assert by_action["add"] == {"model.safetensors"}
+    assert by_action["add"] == {"model.safetensors", "trainer_state.json"}  # the latter went with the plain save
     assert {"training_curve.png", "model.safetensors.index.json"} <= by_action["delete"]
     assert by_action["replace"] == {"config.json"}
-    assert by_action["unchanged"] == {"preprocessor_config.json", *set(RESULTS) - {"training_curve.png"}}
+    unchanged = {"preprocessor_config.json", *RESULTS} - {"training_curve.png", "trainer_state.json"}
+    assert by_action["unchanged"] == unchanged
 
 
 def test_a_models_own_push_leaves_results_alone(hub, folder, repo_id):

@@ -14,7 +14,7 @@ from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, Flax
 from modeling_vit_cls.data.sources import load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 from modeling_vit_cls.training.foreign import TRAINER_INSTEAD
-from modeling_vit_cls.training.state import checkpoints_of, remove_outdated
+from modeling_vit_cls.training.run_folder import checkpoints_of, remove_outdated
 
 ROWS = load_images("digits", "train").select(range(24))
 CONFIG = tiny_config(num_channels=1, num_labels=10, num_hidden_layers=1)
@@ -77,7 +77,7 @@ def test_ties_go_to_the_lower_loss_and_what_is_best_is_there_at_the_end(tmp_path
 def test_a_limit_counts_the_best_checkpoint_and_spares_the_newest(keep, best, left, tmp_path):
     for step in range(1, 5):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    remove_outdated(tmp_path, keep, None if best is None else str(tmp_path / f"checkpoint-{best}"))
+    remove_outdated(tmp_path, keep, 10, None if best is None else str(tmp_path / f"checkpoint-{best}"))
     assert [int(folder.name.partition("-")[2]) for folder in checkpoints_of(tmp_path)] == left
 
 

@@ -1,6 +1,5 @@
 """Facts and pictures -> README.md, in a template; and both with the Hub's result file into the folder."""
 
-import hashlib
 import json
 import logging
 import os
@@ -12,10 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.changes import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, RECIPE, TRAINING_CURVE
 from ..checkpoints.folder import replace_file
+from ..checkpoints.ownership import is_our_card, signed
 from ..errors import CheckpointError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
+from ..names import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, PICTURES, RECIPE, TRAINING_CURVE
 from ..provenance import hub_id, is_hub_id, last_name
 from .escape import cell, markdown
 from .facts import Facts, read_facts
@@ -28,7 +28,6 @@ except ImportError as error:
     raise ImportError("jinja2 is needed to write model cards: pip install 'vit-cls[train]'") from error
 
 _log = logging.getLogger(__name__)
-_PICTURES = (TRAINING_CURVE, CONFUSION_MATRIX, ATTENTION)
 _READOUTS = {
     "cls": "the [CLS] token",
     "mean": "the mean of the patches",
@@ -36,8 +35,6 @@ _READOUTS = {
     "map": "an attention over all tokens",
 }
 _SPELT_OUT = {"nll": "negative log-likelihood (nll)", "ece": "expected calibration error (ece)"}
-# The last line of a card: who wrote it, and the digest of what stands above. A card that was edited is somebody's own.
-_STAMP = "<!-- Written by vit-cls ({}). Once edited, it is left alone. -->\n"
 
 
 def render_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> str:
@@ -47,7 +44,7 @@ def render_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> s
     folder that holds no classifier, or results that cannot be read.
     """
     path = Path(folder)
-    return _render(read_facts(path, repo_id), [name for name in _PICTURES if (path / name).is_file()])
+    return _render(read_facts(path, repo_id), [name for name in PICTURES if (path / name).is_file()])
 
 
 def write_card(
@@ -68,15 +65,15 @@ def write_card(
     made: dict[str, bytes] = _pictures(path, facts, images, labels)
     results = eval_results_yaml(facts)
     made |= {} if results is None else {EVAL_RESULTS: results.encode()}
-    card = _render(facts, [name for name in _PICTURES if name in made])
-    if _is_free(path / CARD):
+    card = _render(facts, [name for name in PICTURES if name in made])
+    if not (path / CARD).exists() or is_our_card(path / CARD):
         made[CARD] = card.encode()
     else:
         _log.warning("%s: was not written by vit-cls, or edited since: it is left as it is", path / CARD)
     try:
         for name, content in made.items():
             replace_file(path / name, content)
-        for name in {*_PICTURES, EVAL_RESULTS} - set(made):
+        for name in {*PICTURES, EVAL_RESULTS} - set(made):
             (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(f"{path}: its card cannot be written ({error})") from error
@@ -85,7 +82,7 @@ def write_card(
 def card_to_push(folder: str | os.PathLike[str], repo_id: str) -> str | None:
     """A folder's card with the id under which it is pushed; None where there is none, or somebody's own."""
     file = Path(folder) / CARD
-    return render_card(folder, repo_id) if file.is_file() and _is_free(file) else None
+    return render_card(folder, repo_id) if file.is_file() and is_our_card(file) else None
 
 
 def _render(facts: Facts, pictures: Iterable[str]) -> str:
@@ -108,7 +105,7 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
         interval=_interval(facts.metrics.get("accuracy"), facts.dataset.get("examples")),
     )
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n\n"
-    return text + _STAMP.format(_digest(text))
+    return signed(text)
 
 
 def _python(text: str) -> str:
@@ -184,15 +181,3 @@ def _interval(share: float | None, count: int | None) -> tuple[float, float] | N
 
     interval = binomtest(round(share * count), count).proportion_ci(0.95, "wilson")
     return float(interval.low), float(interval.high)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _is_free(file: Path) -> bool:
-    """Whether a card may be written: there is none, or it is as we wrote it."""
-    if not file.exists():
-        return True
-    text, _, last = file.read_text(encoding="utf-8", errors="replace").rpartition("<!--")
-    return f"<!--{last}" == _STAMP.format(_digest(text))

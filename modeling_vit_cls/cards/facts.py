@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..checkpoints.changes import RECIPE, RESULTS, STATE
 from ..checkpoints.load import has_head, open_checkpoint, read_json
+from ..checkpoints.yaml_text import parse_yaml
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
+from ..names import RECIPE, RESULTS, TRAINER_STATE
 from ..provenance import hub_id, last_name
 
 
@@ -77,7 +76,7 @@ def read_facts(folder: Path, repo_id: str | None) -> Facts:
         source.config,
         sum(_count(tensor.shape) for tensor in source.tensors.values()),
         _read_json(folder / RESULTS),
-        _read_json(folder / STATE),
+        _read_json(folder / TRAINER_STATE),
         _read_recipe(folder / RECIPE),
     )
 
@@ -90,9 +89,9 @@ def _read_recipe(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from error
+        recipe = parse_yaml(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file}: cannot be read as YAML ({error})") from error
     if not isinstance(recipe, dict):
         raise CheckpointError(f"{file}: expected names and values, got {type(recipe).__name__}")
     return recipe

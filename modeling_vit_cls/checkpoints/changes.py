@@ -12,20 +12,25 @@ import yaml
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import CheckpointError
+from ..names import (
+    CARD,
+    CONFIG,
+    EVAL_RESULTS,
+    PICTURES,
+    RECIPE,
+    RESULTS,
+    TRAINER_STATE,
+    is_checkpoint_file,
+    is_weight_file,
+)
 from ..provenance import public_recipe, public_results, public_state
 from .json_file import read_json
 from .load import open_checkpoint
-from .weights import is_checkpoint_file, is_weight_file
 
 Content = Path | bytes
 
 # What lies beside the weights of a model that was trained or measured here.
-CARD, RESULTS, RECIPE, STATE = "README.md", "results.json", "recipe.yaml", "trainer_state.json"
-TRAINING_CURVE, CONFUSION_MATRIX, ATTENTION = "training_curve.png", "confusion_matrix.png", "attention.png"
-# A name of our own: files of other names there are other people's measurements.
-EVAL_RESULTS = ".eval_results/vit-cls.yaml"
-
-_REPLACED = {RESULTS, RECIPE, STATE, TRAINING_CURVE, CONFUSION_MATRIX, ATTENTION, EVAL_RESULTS}
+_REPLACED = {RESULTS, RECIPE, TRAINER_STATE, *PICTURES, EVAL_RESULTS}
 _TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
 
@@ -52,7 +57,7 @@ def files_to_push(folder: Path, with_results: bool, card: str | None = None) -> 
         raise CheckpointError(f"{folder}: there is no such folder")
     open_checkpoint(folder)
     found: dict[str, Content] = {e.name: e for e in sorted(folder.iterdir()) if is_checkpoint_file(e.name)}
-    if "config.json" not in found or not any(map(is_weight_file, found)):
+    if CONFIG not in found or not any(map(is_weight_file, found)):
         raise CheckpointError(f"{folder}: holds no checkpoint of ours; `vit-cls import` makes one of another library's")
     if with_results:
         found |= {name: folder / name for name in sorted(_REPLACED | {CARD}) if (folder / name).is_file()}
@@ -72,7 +77,7 @@ def _without_paths(folder: Path, files: Mapping[str, Content]) -> dict[str, byte
     local = [name for name, fields in records.items() if isinstance(fields, dict) and fields.get("source") == "folder"]
     public: dict[str, Callable[[dict[str, Any]], Any]] = {
         RESULTS: lambda fields: public_results(fields, local),
-        STATE: public_state,
+        TRAINER_STATE: public_state,
     }
     for name, rule in public.items():
         fields = read_json(folder / name) if name in files else {}

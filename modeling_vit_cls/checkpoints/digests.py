@@ -50,7 +50,7 @@ def from_metadata(metadata: Mapping[str, Any], names: set[str], file: object) ->
     try:
         digests = json.loads(metadata[_TENSORS])
         odd = sorted(set(digests) ^ names)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: its digests cannot be read; download or save it again") from error
     if odd or not isinstance(digests, dict):
         raise CheckpointError(f"{file}: its digests are not of its tensors ({shorten(odd)}); download or save it again")

@@ -34,10 +34,11 @@ def to_path(path: str | os.PathLike[str]) -> Path:
 def replace_folder(folder: Path, is_ours: Callable[[str], bool], size: int = 0) -> Iterator[Path]:
     """Yield an empty folder to write into; when the block ends well, it takes `folder`'s place in one step.
 
-    What else lies in `folder` (every name for which `is_ours` is false) stays. If the block raises, `folder` is as
-    it was and nothing is left behind; what a killed process left behind is removed. `size` is how many bytes will be
-    written. Raises CheckpointError where the path is a file or cannot be written, where there is not enough space, and
-    where another process is saving into it.
+    Every file that is written replaces one of its name. What else lies in `folder` stays, but for files for which
+    `is_ours` is true; it is given their paths relative to `folder`, when all is written. If the block raises, `folder`
+    is as it was and nothing is left behind; what a killed process left behind is removed. `size` is how many bytes
+    will be written. Raises CheckpointError where the path is a file or cannot be written, where there is not enough
+    space, and where another process is saving into it.
     """
     folder = Path(os.path.realpath(folder))  # through symbolic links: the link itself stays
     if folder.exists() and not folder.is_dir():
@@ -131,9 +132,14 @@ def _try_lock(descriptor: int) -> bool:
 def _sweep(place: Path, prefix: str) -> None:
     """Remove the build folders of processes that were killed: those whose lock nobody holds."""
     for left in place.glob(f"{glob.escape(prefix)}*"):
-        with suppress(OSError), _lock(left) as dead:
-            if dead:
-                shutil.rmtree(left, ignore_errors=True)
+        remove_if_left(left)
+
+
+def remove_if_left(folder: Path) -> None:
+    """Remove a folder that was being built or removed, unless the process that does so still lives."""
+    with suppress(OSError), _lock(folder) as dead:
+        if dead:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _replaced(folder: Path, build: Path, is_ours: Callable[[str], bool], size: int) -> Iterator[Path]:

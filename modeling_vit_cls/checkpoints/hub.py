@@ -8,14 +8,15 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 
 from ..errors import CheckpointError, ConfigError, shorten
+from ..names import CONFIG, INDEX, NESTED_PROCESSOR, PROCESSOR, WEIGHTS
 from .folder import to_path
 from .hub_errors import in_one_line
 from .load import config_file
 from .not_read import ADAPTER, OPEN_CLIP
-from .weights import FLAX, INDEX, PICKLES, SINGLE, holds_weights, pickle_refused
+from .weights import FLAX, PICKLES, holds_weights, pickle_refused
 
-_FILES = ("config.json", "preprocessor_config.json", "processor_config.json", ADAPTER, OPEN_CLIP)
-_WEIGHTS = (SINGLE, INDEX, "model-[0-9]*-of-[0-9]*.safetensors")
+_FILES = (CONFIG, PROCESSOR, NESTED_PROCESSOR, ADAPTER, OPEN_CLIP)
+_WEIGHTS = (WEIGHTS, INDEX, "model-[0-9]*-of-[0-9]*.safetensors")
 _OTHER_WEIGHTS = (FLAX, "*.safetensors", "*.npz")  # fetched only where there are none of the above
 
 

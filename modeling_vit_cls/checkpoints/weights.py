@@ -13,6 +13,7 @@ from transformers.utils.hub import convert_file_size_to_int
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, shorten
+from ..names import INDEX, SHARD, WEIGHTS
 from .digests import digest_of, stamp_of, to_metadata
 from .formats import SUFFIXES, read_file
 from .json_file import read_json
@@ -21,11 +22,7 @@ from .writing import write_safetensors
 
 logger = logging.getLogger(__name__)
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 FLAX = "flax_model.msgpack"
-SHARD = "model{suffix}.safetensors"
-_OURS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}\.safetensors")
 
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
@@ -33,16 +30,6 @@ _REMEDY = """pickled weights are never read: they can run code. Convert them onc
     import torch, safetensors.torch as st
     tensors = {{k: v.contiguous().clone() for k, v in torch.load("{0}", weights_only=True).items()}}
     st.save_file(tensors, "model.safetensors")"""
-
-
-def is_checkpoint_file(name: str) -> bool:
-    """Whether a file name is one of a checkpoint of ours: config, image processor or weights."""
-    return name in ("config.json", "preprocessor_config.json") or is_weight_file(name)
-
-
-def is_weight_file(name: str) -> bool:
-    """Whether a file name is one that `write_weights` gives."""
-    return _OURS.fullmatch(name) is not None
 
 
 def write_weights(
@@ -107,7 +94,7 @@ def holds_weights(folder: Path) -> bool:
 def holds_standard_weights(path: Path) -> bool:
     """Whether a folder, or that of a weight file, holds weights under the names that transformers gives them."""
     folder = path if path.is_dir() else path.parent
-    return any((folder / name).is_file() for name in (SINGLE, INDEX, FLAX))
+    return any((folder / name).is_file() for name in (WEIGHTS, INDEX, FLAX))
 
 
 def pickle_refused(file: str | Path) -> CheckpointError:
@@ -127,10 +114,10 @@ def _weight_files(path: Path) -> dict[Path, set[str] | None]:
             if path.suffix in PICKLES
             else CheckpointError(f"{path}: is no weight file; expected one that ends in {', '.join(SUFFIXES)}")
         )
-    single, index = path / SINGLE, path / INDEX
+    single, index = path / WEIGHTS, path / INDEX
     if single.is_file():
         if index.is_file() and any(file != single for file in _shards(index, missing_ok=True)):
-            logger.warning("%s: holds both %s and %s: the first is read, as by transformers", path, SINGLE, INDEX)
+            logger.warning("%s: holds both %s and %s: the first is read, as by transformers", path, WEIGHTS, INDEX)
         return {single: None}
     if index.is_file():
         return _shards(index)
@@ -144,7 +131,7 @@ def _weight_files(path: Path) -> dict[Path, set[str] | None]:
     for entry in sorted(path.iterdir()):
         if entry.name.endswith(PICKLES):
             raise pickle_refused(entry)
-    raise CheckpointError(f"{path}: holds no weights; expected {SINGLE}, or {INDEX} and its shards")
+    raise CheckpointError(f"{path}: holds no weights; expected {WEIGHTS}, or {INDEX} and its shards")
 
 
 def _shards(index: Path, missing_ok: bool = False) -> dict[Path, set[str] | None]:

@@ -19,6 +19,7 @@ from flax.core import FrozenDict, unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..checkpoints.adapt import adapt, canonical
+from ..checkpoints.file_digests import check_digests
 from ..checkpoints.folder import read_undisturbed, to_path
 from ..checkpoints.hub import checkpoint_path
 from ..checkpoints.load import parameter_shapes
@@ -29,6 +30,7 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..fitting import interpolates
 from ..fused_attention import Implementation, is_fused
+from ..names import CONFIG, DIGESTS, PROCESSOR
 from ..processing import ViTClsImageProcessor
 from .dtypes import cast_floating, compute_dtype
 from .keywords import without_habits
@@ -293,6 +295,8 @@ class FlaxPreTrainedModel(_Upstream):
         dtype = kwargs.pop("torch_dtype", None) or dtype
 
         def read() -> tuple[Any, Params, LoadReport]:
+            if (path / DIGESTS).is_file():  # a checkpoint-N: its weights have digests of their own, compared below
+                check_digests(path, (CONFIG, PROCESSOR))
             return read_model(
                 cls, path, dtype, how, config, kwargs, ignore_mismatched_sizes, allow_missing=not _do_init
             )
@@ -316,8 +320,9 @@ class FlaxPreTrainedModel(_Upstream):
     ) -> None:
         """Write `config.json`, `model.safetensors` (or shards and index) and `preprocessor_config.json`.
 
-        The folder is replaced in one step by the new checkpoint and whatever else lay in it, but for programs of the
-        model that was there (`model.onnx`, `model.stablehlo`), which go with it. The image processor is
+        The folder is replaced in one step by the new checkpoint and whatever else lay in it, but for files that an
+        earlier save of ours left: programs of the model that was there (`model.onnx`, `model.stablehlo`), the state of
+        its training and, where the weights are others, what was measured of them. The image processor is
         the model's; if it never got one, one that lies in the folder already and fits the model stays. `kwargs` with
         `push_to_hub`: `repo_id` (default: the folder's name) and those of `push_to_hub`. Raises CheckpointError where
         the folder cannot be written or a parameter is NaN or infinite (unless `allow_nonfinite`), ValueError for

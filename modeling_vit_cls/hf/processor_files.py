@@ -12,12 +12,12 @@ from ..checkpoints.json_file import read_json
 from ..checkpoints.load import Source, config_file
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, shorten
+from ..names import NESTED_PROCESSOR, PROCESSOR
 from ..processing import ViTClsImageProcessor
 from ..processor_classes import OURS, class_of
 
 _UNREAD = "unread"  # stands where a class would, and is none: what is saved with it means no processor
 logger = logging.getLogger(__name__)
-PROCESSOR_FILE, NESTED_FILE = "preprocessor_config.json", "processor_config.json"
 
 
 class UnreadProcessor(NamedTuple):
@@ -66,7 +66,7 @@ def processor_fields(path: Path) -> tuple[Path, dict[str, Any]]:
     `processor_config.json` may hold it as "image_processor"; where both files do, the one that the installed
     transformers prefers is taken. Raises CheckpointError for files that are not JSON objects.
     """
-    file, nested = (config_file(path).with_name(name) for name in (PROCESSOR_FILE, NESTED_FILE))
+    file, nested = (config_file(path).with_name(name) for name in (PROCESSOR, NESTED_PROCESSOR))
     in_processor, own = nested_processor(nested), read_json(file)
     prefers_nested = not transformers.__version__.startswith("4.")
     if in_processor and (prefers_nested or not own):

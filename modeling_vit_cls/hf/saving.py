@@ -7,13 +7,14 @@ from typing import Any
 
 from ..checkpoints.folder import replace_folder
 from ..checkpoints.load import Shapes
-from ..checkpoints.weights import is_checkpoint_file, write_weights
+from ..checkpoints.ownership import Outdated
+from ..checkpoints.weights import write_weights
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
+from ..names import CONFIG, NESTED_PROCESSOR, PROCESSOR
 from ..processing import ViTClsImageProcessor
-from ..programs import is_program_file
-from .processor_files import NESTED_FILE, PROCESSOR_FILE, AnyProcessor, nested_processor, processor_fields, processor_of
+from .processor_files import AnyProcessor, nested_processor, processor_fields, processor_of
 
 
 def write_checkpoint(
@@ -27,7 +28,7 @@ def write_checkpoint(
 ) -> None:
     """Replace a folder's checkpoint by another, and by what `also` writes into the new folder.
 
-    Without an image processor, one that lies there stays if it fits.
+    `Outdated` says which files of an earlier save go. Without an image processor, one that lies there stays if it fits.
     """
     file, fields = processor_fields(folder) if folder.is_dir() else (folder, {})
     if image_processor is None and fields:
@@ -37,18 +38,15 @@ def write_checkpoint(
         image_processor = ViTClsImageProcessor.for_config(config)
     size = sum(tensor.nbytes for tensor in tensors.values())
     # A processor_config.json stays if it is of something else, but not one whose image processor would be read instead.
-    nested = {NESTED_FILE} if nested_processor(folder / NESTED_FILE) else set()
-    with replace_folder(folder, lambda name: _is_replaced(name) or name in nested, size) as build:
+    nested = {NESTED_PROCESSOR} if nested_processor(folder / NESTED_PROCESSOR) else set()
+    outdated = Outdated(folder)
+    with replace_folder(folder, lambda name: outdated(name) or name in nested, size) as build:
+        outdated.new = build
         write_weights(build, tensors, max_shard_size, config, allow_nonfinite)
-        config.to_json_file(build / "config.json")
+        config.to_json_file(build / CONFIG)
         if image_processor is not None:
-            image_processor.to_json_file(build / PROCESSOR_FILE)
+            image_processor.to_json_file(build / PROCESSOR)
         also(build)
-
-
-def _is_replaced(name: str) -> bool:
-    """Whether a file is of the checkpoint that a new one replaces: also a program, which has its old weights."""
-    return is_checkpoint_file(name) or is_program_file(name)
 
 
 def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
 from transformers import HfArgumentParser
 
+from ..checkpoints.yaml_text import parse_yaml
 from ..errors import ConfigError, shorten
 from .arguments import TrainingArguments, argument
 from .fields import check_fields, nearest
@@ -40,8 +40,8 @@ class ModelArguments:
     def overrides(self) -> dict[str, Any]:
         """Fields of the config that are not the architecture's or the checkpoint's."""
         try:
-            fields = yaml.safe_load(self.config_overrides)
-        except yaml.YAMLError as error:
+            fields = parse_yaml(self.config_overrides)
+        except ValueError as error:
             raise ConfigError("config_overrides", self.config_overrides, "must be a YAML mapping") from error
         if not isinstance(fields, dict):
             raise ConfigError("config_overrides", self.config_overrides, "must be a YAML mapping")
@@ -166,8 +166,8 @@ def packaged_recipes() -> list[Path]:
 def _read_fields(path: Path) -> dict[str, Any]:
     """The fields of a recipe that have a value, as the parser has them."""
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        fields = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError("recipe", str(path), f"cannot be read as YAML ({error})") from error
     if not isinstance(fields, dict):
         raise ConfigError("recipe", str(path), "must be a YAML mapping of fields")

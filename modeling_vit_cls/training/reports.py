@@ -1,7 +1,5 @@
 """What a trainer says and writes of itself: metrics, state, card, push; under the names of transformers' Trainer."""
 
-import copy
-import dataclasses
 import json
 import math
 import os
@@ -14,9 +12,7 @@ from ..checkpoints.folder import replace_file
 from ..errors import ConfigError
 from .arguments import TrainingArguments
 from .foreign import refuse_card_facts
-from .state import TRAINER_STATE
-
-_TIMES = ("_runtime", "_per_second")
+from .state import write_trainer_state
 
 
 class TrainerReports:
@@ -46,7 +42,7 @@ class TrainerReports:
 
     def save_state(self) -> None:
         """Write the trainer's state, with the log, into `output_dir`."""
-        write_state(self.state, Path(self.args.output_dir) / TRAINER_STATE)
+        write_trainer_state(Path(self.args.output_dir), self.state)
 
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
         """Save model, config, image processor and the state of the trainer."""
@@ -116,15 +112,6 @@ def loss_at(state: TrainerState, step: int | None) -> float:
     """The loss of the evaluation at a step, from the log; infinite where there was none."""
     losses = [entry["eval_loss"] for entry in state.log_history if entry["step"] == step and "eval_loss" in entry]
     return losses[-1] if losses else math.inf
-
-
-def write_state(state: TrainerState, file: Path) -> None:
-    """Write the state of a run without times: one that was stopped and went on writes the bytes of the unbroken one."""
-    kept = copy.copy(state)
-    kept.log_history = [
-        {name: value for name, value in entry.items() if not name.endswith(_TIMES)} for entry in state.log_history
-    ]
-    replace_file(file, (_json(dataclasses.asdict(kept)) + "\n").encode())
 
 
 def _shown(name: str, value: Any) -> str:

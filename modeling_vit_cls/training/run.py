@@ -21,16 +21,26 @@ from ..errors import ConfigError
 from ..evaluation.benchmark import DEFAULT_METRICS, benchmark
 from ..evaluation.results import Results, results, write_results
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
+from ..names import RECIPE, RESULTS
 from ..provenance import dataset_record, record
 from .recipe import DataArguments, ModelArguments, Recipe
+from .run_folder import RunFolder
 from .trainer import FlaxTrainer
 
 _DRAWN = 8  # images of the test split whose attention the card shows
 _log = logging.getLogger(__name__)
 
 
-def run_recipe(recipe: Recipe) -> Results:
-    """Train and benchmark as a recipe says; `output_dir` then holds all of it, and the results are returned too."""
+def run_recipe(recipe: Recipe, go_on: str | None = None) -> Results:
+    """Train and benchmark as a recipe says; `output_dir` then holds all of it, and the results are returned too.
+
+    No other run may train into `output_dir` meanwhile. `go_on` is what a run that is stopped says to do to go on.
+    """
+    with RunFolder(recipe.training.output_dir) as folder:
+        return _run_in(folder, recipe, go_on)
+
+
+def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results:
     data, arguments, measured = recipe.data, recipe.training, recipe.evaluation
     _check_splits(recipe)
     train, evaluation = load_splits(data, arguments.seed)
@@ -53,6 +63,7 @@ def run_recipe(recipe: Recipe) -> Results:
             test_split,
         )
     trainer = FlaxTrainer(model, arguments, train, evaluation)
+    trainer.folder, trainer.go_on = run_folder, go_on or trainer.go_on
     trainer.train()
     trainer.save_model()
     found = benchmark(
@@ -75,8 +86,8 @@ def run_recipe(recipe: Recipe) -> Results:
         recipe=recipe.to_dict(),
         training=_training_record(recipe, len(train), len(trainer.bad_images)),
     )
-    write_results(folder / "results.json", whole)
-    replace_file(folder / "recipe.yaml", yaml.safe_dump(whole["recipe"], sort_keys=False).encode())
+    write_results(folder / RESULTS, whole)
+    replace_file(folder / RECIPE, yaml.safe_dump(whole["recipe"], sort_keys=False).encode())
     shown, names = readable_images(test, _DRAWN, arguments.seed), class_names(test)
     write_card(folder, [image for image, _ in shown], labels=[names[label] for _, label in shown])
     return whole

@@ -1,11 +1,12 @@
 """The state of a training run on disk: what a checkpoint-N folder holds beside the model.
 
-It is block by block there, however the run computes.
+It is block by block there, however the run computes; its paths are relative to the run.
 """
 
+import copy
+import dataclasses
 import json
-import re
-import shutil
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,89 +15,101 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from transformers import TrainerState
 
-from ..checkpoints.digests import digest_of
-from ..checkpoints.load import read_json
+from ..checkpoints.file_digests import check_digests, write_digests
+from ..checkpoints.folder import replace_file
 from ..checkpoints.writing import write_safetensors
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError
+from ..names import CHECKPOINT, TRAINER_STATE, TRAINING_STATE
 from ..stacking import is_stacked, stack, unstack
-from .arguments import TrainingArguments
+from .binding import Run, changes_since
+from .run_folder import step_of
 from .step import TrainState
 
-STATE, TRAINER_STATE = "training_state.safetensors", "trainer_state.json"
-
-# Arguments that may change between a run and its continuation: where it is written, shown and how it is computed.
-_FREE = {"output_dir", "run_name", "project", "report_to", "disable_tqdm", "resume_from_checkpoint"}
-_FREE |= {"dataloader_num_workers", "per_device_eval_batch_size", "save_total_limit", "max_bad_images"}
-_FREE |= {"hub_model_id", "hub_private_repo"}
+_log = logging.getLogger(__name__)
+_TIMES = ("_runtime", "_per_second")
 
 
-def write_training_state(
-    folder: Path, state: TrainState, trainer_state: TrainerState, arguments: TrainingArguments, examples: int
-) -> None:
-    """Everything that the continuation of a run needs, into a folder that is being built."""
+def write_training_state(folder: Path, state: TrainState, trainer_state: TrainerState, run: Run) -> None:
+    """Everything that the continuation of a run needs, into a folder that is being built, and the digests of it all.
+
+    Call it last: nothing that is written into the folder later has a digest.
+    """
     arrays = unstack(jax.device_get(_leaves(state)))
-    facts = {"arguments": _binding(arguments), "examples": examples}
-    digests = {name: digest_of(array) for name, array in arrays.items()}
-    write_safetensors(folder / STATE, arrays, {"run": json.dumps(facts), "xxh3_128": json.dumps(digests)})
-    trainer_state.save_to_json(str(folder / TRAINER_STATE))
+    write_safetensors(folder / TRAINING_STATE, arrays, {"run": json.dumps(run)})
+    write_trainer_state(folder, trainer_state)
+    write_digests(folder)
 
 
-def read_training_state(
-    folder: Path, like: TrainState, arguments: TrainingArguments, examples: int
-) -> tuple[TrainState, TrainerState]:
+def write_trainer_state(folder: Path, trainer_state: TrainerState) -> None:
+    """Write `trainer_state.json`.
+
+    Its best checkpoint is there by name, so that the run may be moved; times are left out, so that a run that was
+    stopped and went on writes the bytes of the unbroken one.
+    """
+    written = copy.copy(trainer_state)
+    written.log_history = [
+        {name: value for name, value in entry.items() if not name.endswith(_TIMES)} for entry in written.log_history
+    ]
+    if written.best_model_checkpoint is not None:
+        written.best_model_checkpoint = Path(written.best_model_checkpoint).name
+    text = json.dumps(dataclasses.asdict(written), indent=2, sort_keys=True) + "\n"
+    replace_file(folder / TRAINER_STATE, text.encode())
+
+
+def read_training_state(folder: Path, like: TrainState, run: Run) -> tuple[TrainState, TrainerState]:
     """The state of a run at one of its checkpoints; `like` is the state that it began with.
 
-    Raises CheckpointError for files that are missing or damaged, ConfigError, naming the argument, where the run was
-    another one: its continuation would not be what the unbroken run had been.
+    Raises CheckpointError for files that are missing, damaged or of another checkpoint, ConfigError, naming the field,
+    where the run was another one: its continuation would not be what the unbroken run had been.
     """
-    file = folder / STATE
-    read_json(folder / TRAINER_STATE)
-    try:
-        with safe_open(file, "numpy") as opened:
-            metadata = opened.metadata() or {}
-        run, digests, arrays = json.loads(metadata["run"]), json.loads(metadata["xxh3_128"]), load_file(file)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{file}: is not the state of a training run ({error})") from error
-    for name, value in _binding(arguments).items():
-        if run["arguments"].get(name) != value:
-            had = run["arguments"].get(name)
-            rule = f"the run in {folder} had {had!r}: give that, or begin anew in another output_dir"
-            raise ConfigError(name, value, rule)
-    if run["examples"] != examples:
-        raise ConfigError("train_dataset", f"{examples} examples", f"the run in {folder} had {run['examples']}")
-    expected = _leaves(like)
+    changed = check_own_checkpoint(folder, run)
+    file, expected = folder / TRAINING_STATE, _leaves(like)
+    arrays = load_file(file)
     for name, leaf in unstack(expected).items():
         if name not in arrays or arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
             raise CheckpointError(f"{file}: {name} is missing or of another shape; the model is not that of the run")
-        if digest_of(arrays[name]) != digests.get(name):
-            raise CheckpointError(f"{file}: {name} is not what was saved: go on from an earlier checkpoint")
+    trainer_state = _read_trainer_state(folder)
+    if trainer_state.global_step != int(arrays["step"]):
+        steps = f"{trainer_state.global_step} steps, {TRAINING_STATE} after {int(arrays['step'])}"
+        raise CheckpointError(f"{folder / TRAINER_STATE}: is after {steps}: they are of two checkpoints")
+    if CHECKPOINT.fullmatch(folder.name) and step_of(folder) != trainer_state.global_step:
+        raise CheckpointError(f"{folder}: holds the checkpoint after {trainer_state.global_step} steps; rename it back")
+    if changed:
+        _log.warning("%s: the run goes on otherwise than it began: %s", folder, "; ".join(changed))
     arrays = stack(arrays) if any(map(is_stacked, expected)) else arrays
     leaves = [jax.numpy.asarray(arrays[name]) for name in expected]
-    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    return state, TrainerState.load_from_json(str(folder / TRAINER_STATE))
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), trainer_state
 
 
-def checkpoints_of(output_dir: Path) -> list[Path]:
-    """The checkpoint-N folders of a run, oldest first."""
-    found = [entry for entry in output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", entry.name)]
-    return sorted(found, key=lambda entry: int(entry.name.partition("-")[2]))
+def check_own_checkpoint(folder: Path, run: Run) -> list[str]:
+    """See that all files of a checkpoint are whole and that it is one of this run; what has changed since, in words.
+
+    Raises CheckpointError and ConfigError as `read_training_state`.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: there is no such checkpoint")
+    check_digests(folder)
+    file = folder / TRAINING_STATE
+    try:
+        with safe_open(file, "numpy") as opened:
+            before = json.loads((opened.metadata() or {})["run"])
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{file}: is not the state of a training run ({error})") from error
+    return changes_since(run, before, folder)
 
 
-def remove_outdated(output_dir: Path, keep: int | None, best: str | None) -> None:
-    """Remove the oldest checkpoints until `keep` are left; the newest and the best always stay."""
-    if keep is not None:
-        found = checkpoints_of(output_dir)
-        removable = [folder for folder in found[:-1] if best is None or folder.name != Path(best).name]
-        for outdated in removable[: max(0, len(found) - keep)]:
-            hidden = outdated.with_name(f".{outdated.name}.tmp-removed")
-            outdated.rename(hidden)  # at once no checkpoint any more, however long its removal takes
-            shutil.rmtree(hidden)
+def _read_trainer_state(folder: Path) -> TrainerState:
+    file = folder / TRAINER_STATE
+    try:
+        state = TrainerState.load_from_json(str(file))
+    except (OSError, ValueError, TypeError) as error:
+        remedy = "go on with the version of transformers that wrote it"
+        raise CheckpointError(f"{file}: is not the state of a trainer ({error}); {remedy}") from error
+    if state.best_model_checkpoint is not None:
+        state.best_model_checkpoint = str(folder.parent / Path(state.best_model_checkpoint).name)
+    return state
 
 
 def _leaves(state: TrainState) -> dict[str, Any]:
     paths = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}
-
-
-def _binding(arguments: TrainingArguments) -> dict[str, Any]:
-    return {name: value for name, value in arguments.to_dict().items() if name not in _FREE}

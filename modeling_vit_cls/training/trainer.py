@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,17 @@ from ..processing import ViTClsImageProcessor
 from ..scores import refuse_unless_single_label
 from ..stacking import stack_params
 from .arguments import TrainingArguments
+from .binding import Run, run_of
 from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .checks import check_parts, check_run
 from .evaluation import BadImages, check_finite, evaluate_batches
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
-from .reports import TrainerReports, loss_at, mean_loss, write_state
-from .state import TRAINER_STATE, checkpoints_of, read_training_state, remove_outdated, write_training_state
+from .reports import TrainerReports, loss_at, mean_loss
+from .run_folder import RunFolder, checkpoints_of, copy_checkpoint, note_later, remove_outdated
+from .state import check_own_checkpoint, read_training_state, write_trainer_state, write_training_state
 from .step import TrainState, initial_state, make_eval_step, make_train_step
+from .stop import StopSignals
 
 
 class FlaxTrainer(TrainerReports):
@@ -45,6 +49,9 @@ class FlaxTrainer(TrainerReports):
 
     A run that was killed goes on from its last checkpoint with the same bits: order, augmentation and dropout are
     functions of seed and step. Where `ema_decay` is set, the average is what is evaluated and saved.
+
+    `folder` is `args.output_dir`, which one process trains into at a time. `go_on` is what a run that is stopped says
+    to do to go on.
     """
 
     def __init__(
@@ -72,6 +79,8 @@ class FlaxTrainer(TrainerReports):
         self.train_dataset = None if train_dataset is None else self._fitting(train_dataset, "train_dataset")
         self.eval_dataset = None if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
         self._bad_images = BadImages(args.max_bad_images)
+        self.folder, self.go_on = RunFolder(args.output_dir), "trainer.train(resume_from_checkpoint=True)"
+        self._stop, self._facts = StopSignals(), None
         self.state, self.control = TrainerState(), TrainerControl()
         self.callback_handler = make_handler(args, callbacks or [], model, self.processing_class)
         self._eval_step = make_eval_step(self._module(training=False), self.processing_class)
@@ -97,8 +106,14 @@ class FlaxTrainer(TrainerReports):
             resume_from_checkpoint: a checkpoint-N folder; or True for the last one in `output_dir`, if there is one.
 
         Raises FloatingPointError, naming the step and a parameter, when the loss or a gradient is not finite,
-        ConfigError where a checkpoint is of another run, BadImageError at broken images.
+        ConfigError where a checkpoint is of another run, another run is training into `output_dir` or it cannot be
+        written, BadImageError at broken images. At Ctrl-C or SIGTERM the step is finished and a checkpoint written;
+        then KeyboardInterrupt or SystemExit(143) is raised. A second one ends at once.
         """
+        with self.folder, self._stop:
+            return self._train(resume_from_checkpoint)
+
+    def _train(self, resume_from_checkpoint: bool | str | os.PathLike[str] | None) -> TrainOutput:
         args, started = self.args, time.time()
         check_run(self)
         assert self.train_dataset is not None
@@ -108,15 +123,18 @@ class FlaxTrainer(TrainerReports):
         optimizer = make_optimizer(args, params, total)
         self._schedule = make_schedule(args, total)
         state = initial_state(params, optimizer, args.ema_decay > 0)
-        self.state = TrainerState(max_steps=total, num_train_epochs=math.ceil(total / steps_per_epoch))
-        self.state.train_batch_size = args.train_batch_size
-        self.state.compute_steps(args, total)
+        self.state, self._facts = TrainerState(), None
         checkpoint = self._checkpoint(
             (args.resume_from_checkpoint or False) if resume_from_checkpoint is None else resume_from_checkpoint
         )
+        self.state.max_steps = total
         if checkpoint is not None:
-            state, self.state = read_training_state(checkpoint, state, args, len(self.train_dataset))
+            state, self.state = read_training_state(checkpoint, state, self._run_facts())
             restore_callbacks(self.callback_handler, self.state)
+            self._take_best_along()
+        self.state.max_steps, self.state.num_train_epochs = total, math.ceil(total / steps_per_epoch)
+        self.state.train_batch_size = args.train_batch_size
+        self.state.compute_steps(args, total)
         begun = self.state.global_step
         step = make_train_step(self._module(training=True), optimizer, self.processing_class, args)
 
@@ -153,7 +171,7 @@ class FlaxTrainer(TrainerReports):
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
         """Save model, config, image processor and the state of the trainer, in one step."""
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
-        self.model._write(folder, None, also=lambda build: write_state(self.state, build / TRAINER_STATE))
+        self.model._write(folder, None, also=lambda build: write_trainer_state(build, self.state))
 
     def log(self, logs: dict[str, float]) -> None:
         """Add to the log and tell the callbacks."""
@@ -180,10 +198,12 @@ class FlaxTrainer(TrainerReports):
             if self.state.global_step % steps_per_epoch == 0 or self.control.should_training_stop:
                 self._call("on_epoch_end")
                 state = self._log_evaluate_save(state, last)
-            if self.control.should_training_stop:
+            if self.control.should_training_stop or self._stop.received is not None:
                 break
         if last is not None:
             check_finite(*last)
+        if self._stop.received is not None:
+            self._stop.end(self.state.global_step, self._save_checkpoint(state), self.go_on)
         return state
 
     def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, Any]]) -> TrainState:
@@ -212,17 +232,22 @@ class FlaxTrainer(TrainerReports):
             self._save_checkpoint(state)
         return state
 
-    def _save_checkpoint(self, state: TrainState) -> None:
-        output_dir = Path(self.args.output_dir)
-        folder = output_dir / f"checkpoint-{self.state.global_step}"
+    def _save_checkpoint(self, state: TrainState) -> Path:
+        output_dir, step = Path(self.args.output_dir), self.state.global_step
+        folder = output_dir / f"checkpoint-{step}"
         export_callbacks(self.callback_handler, self.state)
-
-        def also(build: Path) -> None:
-            write_training_state(build, state, self.state, self.args, len(self.train_dataset or ()))
-
+        also = partial(write_training_state, state=state, trainer_state=self.state, run=self._run_facts())
         self.model._write(folder, state.eval_params, also=also)
-        remove_outdated(output_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
+        remove_outdated(output_dir, self.args.save_total_limit, step, self.state.best_model_checkpoint)
         self._call("on_save")
+        return folder
+
+    def _run_facts(self) -> Run:
+        """What binds this run; the datasets are read for it, once, when it is first asked for."""
+        if self._facts is None:
+            data = self.train_dataset, self.eval_dataset if self.args.eval_strategy != "no" else None
+            self._facts = run_of(self.args, self.model, self.processing_class, self.state.max_steps, *data)
+        return self._facts
 
     def _note_best(self, metrics: dict[str, float]) -> None:
         name = "eval_" + self.args.metric_for_best_model.removeprefix("eval_")
@@ -290,16 +315,25 @@ class FlaxTrainer(TrainerReports):
     def _checkpoint(self, wanted: bool | str | os.PathLike[str]) -> Path | None:
         """The checkpoint to go on from. Raises ConfigError where a new run would mix with an older one's."""
         output_dir = Path(self.args.output_dir)
-        if not isinstance(wanted, bool):
-            return Path(wanted)
         found = checkpoints_of(output_dir)
-        if found and not wanted:
-            rule = f"holds {found[-1].name} of an earlier run: set resume_from_checkpoint, or give another folder"
+        chosen = Path(wanted) if not isinstance(wanted, bool) else found[-1] if wanted and found else None
+        if found and (chosen is None or chosen.resolve().parent != output_dir.resolve()):
+            rule = f"holds {found[-1].name} of an earlier run: resume_from_checkpoint it, or give another folder"
             raise ConfigError("output_dir", str(output_dir), rule)
-        return found[-1] if found else None
+        if chosen is not None:
+            note_later(chosen)
+        return chosen
+
+    def _take_best_along(self) -> None:
+        """See that the best checkpoint so far is whole, of this run, and in its folder, before any step is made."""
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            best = Path(self.state.best_model_checkpoint)
+            check_own_checkpoint(best, self._run_facts())
+            self.state.best_model_checkpoint = str(copy_checkpoint(best, Path(self.args.output_dir)))
 
     def _load(self, checkpoint: Path) -> None:
         """Take over the parameters of a checkpoint of this run."""
+        check_own_checkpoint(checkpoint, self._run_facts())
         self.model.params = type(self.model).from_pretrained(checkpoint).params
 
     def _call(self, event: str, **kwargs: Any) -> None:
