@@ -60,11 +60,11 @@ _CALLS = {
 session = onnxruntime.InferenceSession("model.onnx")
 names = [output.name for output in session.get_outputs()]
 outputs = dict(zip(names, session.run(None, {"pixel_values": pixel_values})))""",
-    "stablehlo": """import jax, safetensors.numpy
+    "stablehlo": """import jax, pathlib, safetensors.numpy
 
 # The weights lie beside the program and are its first argument: calling it with the pixels alone fails.
 weights = safetensors.numpy.load_file("model.safetensors")
-program = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+program = jax.export.deserialize(bytearray(pathlib.Path("model.stablehlo").read_bytes()))
 outputs = program.call(weights, pixel_values)""",
 }
 

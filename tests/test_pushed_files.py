@@ -15,6 +15,7 @@ import pytest
 import yaml
 from conftest import tiny_model
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import OfflineModeIsEnabled
 from PIL import Image
 
 from hub_scripts.__main__ import main
@@ -157,10 +158,14 @@ def test_names_are_recorded_as_what_they_are(tmp_path, monkeypatch):
     }
 
 
+def offline(*_, **__):
+    raise OfflineModeIsEnabled("offline mode is enabled")
+
+
 @pytest.mark.parametrize("how", ["no network", "offline"])
 def test_a_plan_needs_no_network(how, project, hub, monkeypatch, capsys, no_waits):
     if how == "offline":
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", offline)  # as with HF_HUB_OFFLINE=1 from the start
     else:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     folder, before = project / "runs" / "v1", len(hub.requests)
