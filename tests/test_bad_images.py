@@ -116,7 +116,8 @@ def test_a_broken_test_image_is_left_out_of_results_and_card(folder, saved, tmp_
     ]
     assert main(["train", "--json", "configuration/fine_tune.yaml", *given]) == 0
     results = json.loads(capsys.readouterr().out)
-    assert results["dataset"] == {"name": str(folder), "split": "test", "examples": 14, "skipped": 2, "duplicates": 1}
+    counts = {"examples": 14, "skipped": 2, "duplicates": 1}
+    assert results["dataset"] == {"name": folder.name, "source": "folder", "split": "test", **counts}
     assert {"README.md", "attention.png"} <= {entry.name for entry in (tmp_path / "out").iterdir()}
     assert main(["benchmark", str(saved), "--dataset_name", str(folder), "--on_bad_image", "skip"]) == 0
     assert "left out       2 images that cannot be read\n" in capsys.readouterr().out

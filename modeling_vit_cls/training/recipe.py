@@ -217,8 +217,6 @@ class _Parser(HfArgumentParser):
             action.required = False
             if action.dest in needed:
                 action.default, action.help = SUPPRESS, f"{action.help} Needed: the recipe has none."
-            if action.option_strings[0].startswith("--no_"):
-                action.default, action.help = SUPPRESS, f"The same as --{action.dest} false."
 
     def value_of(self, name: str, value: Any) -> Any:
         """A value of a YAML file in the type of its field. Raises ConfigError for one of another kind."""
