@@ -17,7 +17,8 @@ from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOu
 from ..data.batches import Batch, batches_per_epoch, evaluation_batches, training_batches
 from ..data.classes import renumbered
 from ..data.sources import labelled
-from ..errors import ConfigError
+from ..errors import ConfigError, shorten
+from ..fitting import check_processor
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
 from ..scores import refuse_unless_single_label
@@ -70,11 +71,7 @@ class FlaxTrainer(TrainerReports):
         refuse_unless_single_label(model.config, "FlaxTrainer")
         self.model, self.args, self.compute_metrics = model, args, compute_metrics
         self.processing_class = trained_with(model, processing_class)
-        if not (self.processing_class.emits(model.config) or model.interpolates(self.processing_class)):
-            rule = (
-                f"must give {model.config.image_hw} pixels and {model.config.num_channels} channels, as the model takes"
-            )
-            raise ConfigError("processing_class", self.processing_class, rule)
+        check_processor(model, self.processing_class, "processing_class")
         model.image_processor = self.processing_class
         self.train_dataset = None if train_dataset is None else self._fitting(train_dataset, "train_dataset")
         self.eval_dataset = None if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
