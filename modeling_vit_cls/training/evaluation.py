@@ -1,7 +1,7 @@
 """Logits, losses and labels of a dataset, every example once; and what is watched while batches go through."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.batches import Batch
 from ..data.sources import row_name
-from ..errors import BadImageError
+from ..errors import BadImageError, ConfigError, shorten
 from ..stacking import unstack
 
 _log = logging.getLogger(__name__)
@@ -42,6 +42,24 @@ def evaluate_batches(
 
 def check_finite(step: int, metrics: dict[str, Any]) -> None:
     """Raise FloatingPointError, naming the step and a parameter, where a loss or a gradient is not finite."""
+def as_numbers(metrics: Any) -> dict[str, Any]:
+    """What `compute_metrics` returned, with NumPy's and JAX's numbers as Python's.
+
+    Raises ConfigError for what is no dict, and, naming the metric, for a value that is no number.
+    """
+    if not isinstance(metrics, Mapping):
+        raise ConfigError("compute_metrics", type(metrics).__name__, "must return a dict of numbers by name")
+    found: dict[str, Any] = {}
+    for name, value in metrics.items():
+        if isinstance(value, np.generic | np.ndarray | jax.Array) and value.size == 1:
+            value = value.item()
+        if not isinstance(value, int | float):
+            rule = f"must return numbers by name, but {name!r} is {shorten(value)}"
+            raise ConfigError("compute_metrics", type(value).__name__, rule)
+        found[str(name)] = value
+    return found
+
+
     metrics = jax.device_get(metrics)
     where = [name for name, square in unstack(metrics["squares"]).items() if not np.isfinite(square)]
     if np.isfinite(metrics["loss"]) and not where:

@@ -1,5 +1,7 @@
 """A trainer for those who know transformers' Trainer: its names, its callbacks, its checkpoint-N folders."""
 
+import copy
+import logging
 import math
 import os
 import time
@@ -27,7 +29,7 @@ from .arguments import TrainingArguments
 from .binding import Run, run_of
 from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .checks import check_parts, check_run
-from .evaluation import BadImages, check_finite, evaluate_batches
+from .evaluation import BadImages, as_numbers, check_finite, evaluate_batches
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
 from .reports import TrainerReports, loss_at, mean_loss
@@ -35,6 +37,8 @@ from .run_folder import RunFolder, checkpoints_of, copy_checkpoint, note_later, 
 from .state import check_own_checkpoint, read_training_state, write_trainer_state, write_training_state
 from .step import TrainState, initial_state, make_eval_step, make_train_step
 from .stop import StopSignals
+
+_log = logging.getLogger(__name__)
 
 
 class FlaxTrainer(TrainerReports):
@@ -263,6 +267,9 @@ class FlaxTrainer(TrainerReports):
     def _evaluate(self, dataset: Any, params: Any, prefix: str) -> PredictionOutput:
         args, started = self.args, time.perf_counter()
         size = args.per_device_eval_batch_size
+        if math.isnan(value):
+            _log.warning("step %d: %s is NaN, which is never the best", self.state.global_step, name)
+            return
         steps = range(batches_per_epoch(len(dataset), size))
         vars(self.callback_handler)["eval_dataloader"] = steps  # the progress bar asks for its length
 
@@ -276,7 +283,7 @@ class FlaxTrainer(TrainerReports):
         metrics = {"loss": float(losses.mean(dtype=np.float64))}
         metrics["accuracy"] = float((predictions.argmax(-1) == label_ids).mean())
         if self.compute_metrics is not None:
-            metrics |= self.compute_metrics(EvalPrediction(predictions, label_ids))
+            metrics |= as_numbers(self.compute_metrics(EvalPrediction(predictions, label_ids)))
         metrics["runtime"] = time.perf_counter() - started
         metrics["samples_per_second"] = len(label_ids) / metrics["runtime"]
         metrics["steps_per_second"] = len(steps) / metrics["runtime"]
