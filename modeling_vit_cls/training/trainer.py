@@ -96,6 +96,11 @@ class FlaxTrainer(TrainerReports):
         """Add a callback."""
         self.callback_handler.add_callback(callback)
 
+    @property
+    def bad_training_images(self) -> list[str]:
+        """Those of `bad_images` that are of the training data; of a run that went on, all since its first step."""
+        return self._bad_images.of("train")
+
     def remove_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
         """Remove a callback, by itself or by its class."""
         self.callback_handler.remove_callback(callback)
@@ -136,6 +141,7 @@ class FlaxTrainer(TrainerReports):
         self.state.max_steps, self.state.num_train_epochs = total, math.ceil(total / steps_per_epoch)
         self.state.train_batch_size = args.train_batch_size
         self.state.compute_steps(args, total)
+            self._bad_images.restore(self.train_dataset, self.state)
         begun = self.state.global_step
         step = make_train_step(self._module(training=True), optimizer, self.processing_class, args)
 
@@ -241,6 +247,7 @@ class FlaxTrainer(TrainerReports):
         self.model._write(folder, state.eval_params, also=also)
         remove_outdated(output_dir, self.args.save_total_limit, step, self.state.best_model_checkpoint)
         self._call("on_save")
+        self._bad_images.export(self.state)
         return folder
 
     def _run_facts(self) -> Run:
