@@ -60,7 +60,7 @@ def benchmark(
     dataset = labelled(dataset, id2label=id2label)
     classes = match_classes(class_names(dataset), id2label)
     labels = classes[np.asarray(dataset["label"])]
-    if tuple(metrics) == DEFAULT_METRICS and len(classes) <= 5:
+    if tuple(metrics) == DEFAULT_METRICS and len(id2label) <= 5:
         metrics = [name for name in metrics if name != "top_5_accuracy"]
     loaded = {name: load_metric(name) for name in metrics}  # before the long work: a name may be wrong
 
@@ -83,8 +83,8 @@ def benchmark(
     found: dict[str, Any] = {"metrics": compute_metrics(loaded, probabilities, labels), "examples": len(rows)}
     if len(rows) < len(dataset):
         found["skipped"] = len(dataset) - len(rows)
-    if len(classes) <= _MOST_CLASSES:
-        found["confusion_matrix"] = confusion_matrix(probabilities.argmax(axis=1), labels, len(classes)).tolist()
+    if len(id2label) <= _MOST_CLASSES:
+        found["confusion_matrix"] = confusion_matrix(probabilities.argmax(axis=1), labels, len(id2label)).tolist()
     speed = {"images_per_second": len(rows) / seconds, "batch_size": batch_size, "dtype": jnp.dtype(model.dtype).name}
     return {**found, "throughput": {**speed, "includes": "decode, preprocess, forward"}}
 
