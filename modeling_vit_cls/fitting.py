@@ -31,6 +31,19 @@ def interpolates(config: ViTClsConfig, own: Any, processor: ViTClsImageProcessor
     return True
 
 
+def check_processor(model: Any, processor: ViTClsImageProcessor, field: str) -> None:
+    """Raise ConfigError, naming the argument in `field`, for a processor whose pixels the model does not take.
+
+    It asks for no image: what a wrong processor gives is wrong with every image, and no image is broken by it.
+    """
+    config = model.config
+    channels, size = len(processor.image_mean), processor.output_hw
+    if channels == config.num_channels and (size in (config.image_hw, None) or model.interpolates(processor)):
+        return
+    rule = f"must give {config.image_hw} pixels and {config.num_channels} channels, as the model takes"
+    raise ConfigError(field, processor, f"{rule}, not {size or 'any'} and {channels}")
+
+
 def of_one_size(processor: ViTClsImageProcessor, config: ViTClsConfig) -> ViTClsImageProcessor:
     """A processor whose images have one size: where that depends on the image, the config's, out of proportion."""
     return processor if processor.output_hw is not None else processor.at_size(config.image_hw)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import ConfigError
+from .fitting import check_processor
 from .modeling_vit_cls import FlaxViTClsForImageClassification
 from .processing import ViTClsImageProcessor
 from .scores import function_of, scores_of
@@ -47,6 +48,7 @@ class ImageClassificationPipeline:
         self.model, self.processor, self.batch_size = model, processor or model.image_processor, batch_size
         self.function_to_apply = function_to_apply
         function_of(model.config, function_to_apply)
+        check_processor(model, self.processor, "processor")
         if self.processor.output_hw is None:  # each image has a size of its own
             self.batch_size = 1
 

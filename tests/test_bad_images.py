@@ -71,6 +71,22 @@ def test_rows_without_an_image_or_a_path_count_one_by_one(folder, tally):
             tally.note("an error that names the row")
 
 
+def test_a_run_that_goes_on_counts_the_training_images_of_before(folder):
+    data = pathless(folder, [None, BROKEN])
+    every = {"on_bad_image": "skip", "per_device_train_batch_size": 8, "eval_strategy": "steps", "eval_steps": 1}
+
+    def again(max_steps: int) -> FlaxTrainer:
+        how = TrainingArguments(str(folder / "run"), max_steps=max_steps, save_steps=1, disable_tqdm=True, **every)
+        return FlaxTrainer(tiny_model(num_labels=2, id2label=NAMES), how, data, data)
+
+    whole = again(1)
+    whole.train()
+    assert (len(whole.bad_images), sorted(whole.bad_training_images)) == (4, ["row 6", "row 7"])
+    ended = again(1)
+    ended.train(resume_from_checkpoint=True)  # no step is left to make
+    assert ended.bad_training_images == whole.bad_training_images
+
+
 def test_more_broken_rows_than_the_limit_are_an_error(folder):
     data = pathless(folder, [None, EMPTY, BROKEN, BROKEN])
     limited = trainer(folder, on_bad_image="skip", max_bad_images=3)

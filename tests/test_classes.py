@@ -1,6 +1,7 @@
 """Classes by name: wherever a model meets a dataset, an order is mapped and other names are refused."""
 
 from collections import UserList
+from functools import partial
 from itertools import permutations
 
 import datasets
@@ -57,7 +58,7 @@ def test_an_order_is_mapped_in_training_evaluation_benchmark_and_evaluator(tmp_p
 
 
 @pytest.mark.parametrize(
-    "names", [["cat", "dog", "fox"], ["Cat", "dog", "emu"], ["cat", "dog"], [*NAMES, "fox"], ["0", "1", "2"]]
+    "names", [["cat", "dog", "fox"], ["Cat", "dog", "emu"], ["cat", "dog"], [*NAMES, "fox"], ["0", "1", "3"]]
 )
 def test_other_names_are_refused_before_anything_is_computed(tmp_path, names, tally):
     model, data = classifier(NAMES), pictures(names)
@@ -86,6 +87,100 @@ def test_which_number_of_the_model_a_class_has():
         match_classes(["a", "b", "a"], {0: "a", 1: "a", 2: "b"})
     with pytest.raises(ConfigError, match="the dataset has 10 classes, the model 2: .*'cat', 'dog'"):
         benchmark(classifier(["cat", "dog"]), DIGITS, disable_tqdm=True)
+
+
+def test_a_model_without_names_learns_those_of_its_training_data(tmp_path, caplog, tally):
+    config = tiny_config(num_labels=3, num_channels=1)
+    turned = pictures(NAMES[::-1])
+    text = datasets.Value("string")
+    for train, others in (
+        (pictures(NAMES), pictures(["cat", "dog", "wolf"])),
+        (pictures(NAMES, NAMES, text), pictures(NAMES, ["dog", "wolf"], text)),
+    ):
+        model = FlaxViTClsForImageClassification(config)
+        run = trainer(tmp_path, model, train, turned)
+        assert [NAMES[label] for label in run.eval_dataset["label"]] == [NAMES[::-1][row % 3] for row in range(24)]
+        assert dict(model.config.id2label) == dict(enumerate(NAMES))
+        assert f"the model's classes had no names: they are those of train_dataset now: {NAMES}" in caplog.text
+        for meet in (run.evaluate, run.predict, partial(trainer, tmp_path, model)):
+            with pytest.raises(ConfigError, match="classes"):
+                meet(others)
+            tally.note("refused with both names")
+        model.save_pretrained(tmp_path / "saved")
+        again = FlaxViTClsForImageClassification.from_pretrained(tmp_path / "saved").config
+        assert (dict(again.id2label), again.label2id["emu"]) == (dict(enumerate(NAMES)), 2)
+    assert config.id2label[0] == "LABEL_0"  # of other models too
+    unnamed = FlaxViTClsForImageClassification(config)
+    run = trainer(tmp_path, unnamed, None, pictures(NAMES))
+    assert list(run._fitting(turned, "eval_dataset")["label"])[:3] == [2, 1, 0]
+    assert unnamed.config.id2label[0] == "LABEL_0"  # nothing was learned
+    trainer(tmp_path, unnamed, pictures(["0", "1", "2"]))
+    assert unnamed.config.id2label[0] == "LABEL_0"
+
+
+def test_names_that_repeat_are_met_by_number(tmp_path):
+    model = tiny_model(num_labels=3, id2label={0: "crane", 1: "crane", 2: "emu"}, num_channels=1)
+    data = pictures(NAMES, [2, 1, 0, 1], datasets.Value("int64"))
+    assert np.sum(benchmark(model, data, disable_tqdm=True)["confusion_matrix"], axis=1).tolist() == [1, 2, 1]
+    run = trainer(tmp_path, model, data.select([1, 0]), data)
+    assert list(run.train_dataset["label"]) == [1, 2]
+    assert run.predict(data).label_ids.tolist() == [2, 1, 0, 1]
+    with pytest.raises(ConfigError, match=r"several classes called \['crane'\].*a column of the model's numbers"):
+        benchmark(model, pictures(["crane", "crane bird", "emu"]), disable_tqdm=True)
+    with pytest.raises(ConfigError, match="label='crane': is the name of several classes"):
+        benchmark(model, pictures(NAMES, ["crane", "emu"], datasets.Value("string")), disable_tqdm=True)
+    emus = benchmark(model, pictures(NAMES, ["emu"], datasets.Value("string")), disable_tqdm=True)
+    assert np.sum(emus["confusion_matrix"], axis=1).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "expected"),
+    [
+        (NAMES, [2, 0, 1], [2, 0, 1]),
+        (NAMES, [2, 0], [2, 0]),  # of three classes, two are there
+        (None, [2, 0], [2, 0]),
+        (["3", "9", "10"], [10, 3, 9], [2, 0, 1]),  # the model's names are numbers
+        (["3", "9", "10"], [10, 3], [2, 0]),
+        (NAMES, [1, 2, 3], None),
+        (None, [1, 2, 3], None),
+        (["1", "2", "3"], [0, 1, 2], None),
+    ],
+)
+def test_numbers_are_the_same_classes_in_a_column_and_loaded(tmp_path, names, labels, expected, tally):
+    model = tiny_model(num_labels=3, num_channels=1) if names is None else classifier(names)
+    raw = pictures(NAMES, labels, datasets.Value("int64"))
+    raw.save_to_disk(str(tmp_path / "saved"))
+    loaded = load_images(str(tmp_path / "saved"), "train")
+    for data in (raw, loaded):
+        if expected is None:
+            for meet in (benchmark, lambda model, data: trainer(tmp_path, model).evaluate(data)):
+                with pytest.raises(ConfigError, match="out of range|must be one of"):
+                    meet(model, data)
+        else:
+            matrix = np.asarray(benchmark(model, data, disable_tqdm=True)["confusion_matrix"])
+            assert matrix.shape == (3, 3)
+            assert matrix.sum(axis=1).tolist() == np.bincount(expected, minlength=3).tolist()
+            assert trainer(tmp_path, model).predict(data).label_ids.tolist() == expected
+        tally.note("by number, or refused")
+
+
+def test_other_labels_copy_no_image(tmp_path, monkeypatch):
+    pictures(NAMES[::-1]).save_to_disk(str(tmp_path / "named"))
+    pictures(NAMES, [NAMES[row % 3] for row in range(24)], datasets.Value("string")).save_to_disk(
+        str(tmp_path / "text")
+    )
+    monkeypatch.setattr(datasets.Dataset, "flatten_indices", None)  # what copies a selection
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("named", "text"):
+        data = datasets.load_from_disk(str(tmp_path / name)).select([22, 0, 5, 5])
+        fitted = trainer(tmp_path, classifier(NAMES), data).train_dataset
+        expected = [NAMES.index(NAMES[::-1][row % 3] if name == "named" else NAMES[row % 3]) for row in (22, 0, 5, 5)]
+        assert list(fitted["label"]) == expected
+        assert [row["image"]["bytes"] for row in fitted] == [
+            row["image"]["bytes"] for row in data.cast_column("image", datasets.Image(decode=False))
+        ]
+        assert fitted.cache_files == data.cache_files
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_columns_without_names_are_the_model_s_by_number_and_by_text(tmp_path):

@@ -122,6 +122,29 @@ def test_a_size_that_cannot_be_cut_into_patches_is_named(tmp_path):
     np.testing.assert_array_equal(model(pixels).logits, model(pixels[:, :, :12, :12]).logits)
 
 
+def test_a_processor_of_other_channels_or_another_size_is_refused_before_any_image(tmp_path):
+    half = {"image_mean": (0.5,), "image_std": (0.5,)}
+    grey = ViTClsImageProcessor(size={"height": 8, "width": 8}, **half)
+    any_size = FlaxViTClsForImageClassification(tiny_config(num_labels=10, dynamic_image_size=True))
+    one_size = FlaxViTClsForImageClassification(tiny_config(num_labels=10))
+    for model, processor in (
+        (any_size, grey),
+        (any_size, grey.at_size((12, 12))),
+        (one_size, one_size.image_processor.at_size((12, 12))),
+    ):
+        for field, meet in (
+            ("processor", lambda model, other: ImageClassificationPipeline(model, other)),
+            ("processor", lambda model, other: benchmark(model, ROWS, processor=other, on_bad_image="skip")),
+            (
+                "processing_class",
+                lambda model, other: FlaxTrainer(model, TrainingArguments(str(tmp_path)), ROWS, processing_class=other),
+            ),
+        ):
+            with pytest.raises(ConfigError, match="must give .* pixels and 3 channels, as the model takes") as refused:
+                meet(model, processor)
+            assert refused.value.field == field
+
+
 def test_a_program_takes_the_size_of_the_processor_beside_it(tmp_path):
     jax_export = pytest.importorskip("jax.export")
     pytest.importorskip("flatbuffers")

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
@@ -79,6 +80,35 @@ def test_a_limit_counts_the_best_checkpoint_and_spares_the_newest(keep, best, le
         (tmp_path / f"checkpoint-{step}").mkdir()
     remove_outdated(tmp_path, keep, 10, None if best is None else str(tmp_path / f"checkpoint-{best}"))
     assert [int(folder.name.partition("-")[2]) for folder in checkpoints_of(tmp_path)] == left
+
+
+def test_numbers_of_numpy_and_jax_are_metrics_and_what_is_no_number_is_refused(tmp_path):
+    often = {"eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "f1"}
+    given = {"f1": np.float32(0.5), "n": np.int64(3), "of_jax": jnp.float32(2), "alone": np.array([4.0]), "plain": 1}
+    run = trainer(tmp_path / "numbers", compute_metrics=lambda _: given, **often)
+    run.train()
+    kept = json.loads((tmp_path / "numbers" / "checkpoint-3" / "trainer_state.json").read_text())
+    assert kept["best_metric"] == 0.5
+    found = run.evaluate()
+    assert [found[f"eval_{name}"] for name in given] == [0.5, 3, 2.0, 4.0, 1]
+    run.save_metrics("eval", found)
+    for wrong, rule in (
+        (0.5, "compute_metrics='float': must return a dict"),
+        ({"f1": np.ones(2)}, "numbers by name, but 'f1' is array"),
+        ({"f1": "high"}, "numbers by name, but 'f1' is 'high'"),
+    ):
+        run.compute_metrics = lambda _, wrong=wrong: wrong
+        with pytest.raises(ConfigError, match=rule):
+            run.evaluate()
+
+
+def test_nan_is_never_the_best(tmp_path, caplog):
+    values = iter([np.nan, 0.25, np.nan])
+    often = {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "f1", "greater_is_better": True}
+    run = trainer(tmp_path, compute_metrics=lambda _: {"f1": next(values)}, **often)
+    run.train()
+    assert (run.state.best_metric, run.state.best_global_step) == (0.25, 2)
+    assert "step 1: eval_f1 is NaN, which is never the best" in caplog.text
 
 
 def test_a_trainer_without_arguments_has_the_defaults():

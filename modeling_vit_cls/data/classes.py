@@ -1,7 +1,9 @@
 """Classes by name: what a dataset calls them, what a model calls them, and the model's number of each."""
 
+import logging
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,8 @@ try:
 except ImportError as error:
     raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
 
+_log = logging.getLogger(__name__)
+_GIVE_NUMBERS = "give the dataset a column of the model's numbers, or the model an id2label without repetitions"
 _WHOLE = ("bool", "int", "uint", "float")  # floats too: a missing label made floats of whole numbers
 
 
@@ -32,33 +36,86 @@ def model_names(id2label: Mapping[int, str]) -> list[str]:
     return [str(id2label[number]) for number in range(len(id2label))]
 
 
+def named_after(id2label: Mapping[int, str], names: Sequence[str]) -> Mapping[int, str]:
+    """{class: name} of a model, and the names of the first dataset that it meets -> what later ones are matched with.
+
+    A model whose classes were never named ("LABEL_0") has the dataset's names from then on, unless these are numbers;
+    any other keeps its own.
+    """
+    known = model_names(id2label)
+    if known != _unnamed(len(known)) or len(names) != len(known) or list(names) == known or all(map(_is_number, names)):
+        return id2label
+    return dict(enumerate(names))
+
+
 def match_classes(names: Sequence[str], id2label: Mapping[int, str]) -> np.ndarray:
     """Names of a dataset's classes, names of a model's -> the model's number of each class of the dataset, (K,).
 
-    The names are the same, in any order; a model whose classes were never named ("LABEL_0") is taken by number.
+    The names are the same, in any order; a model whose classes were never named ("LABEL_0") is taken by number. Names
+    that are numbers, as a column of numbers has them, are the model's numbers, unless its names are numbers too.
     Raises ConfigError, with the names of both, where they do not fit.
     """
     known = model_names(id2label)
+    if list(names) == known:
+        return np.arange(len(known))
+    if all(map(_is_number, names)):
+        return _match_numbers(names, known)
     if len(names) != len(known):
-        rule = f"the dataset has {len(names)} classes, the model {len(known)}: {shorten(known, 200)}"
-        raise ConfigError("classes", list(names), rule)
-    if list(names) == known or known == [f"LABEL_{number}" for number in range(len(known))]:
+        raise ConfigError("classes", list(names), _other_count(names, known))
+    if known == _unnamed(len(known)):
         return np.arange(len(known))
     given, own = [class_name(name) for name in names], [class_name(name) for name in known]
-    if sorted(given) != sorted(own) or len(set(own)) < len(own):
+    if twice := _repeated(own):
+        rule = f"the model has several classes called {shorten(twice, 200)}, which names cannot tell apart"
+        raise ConfigError("classes", list(names), f"{rule}: not the model's by name; {_GIVE_NUMBERS}: {_shown(known)}")
+    if sorted(given) != sorted(own):
         rule = "the dataset's classes are not the model's by name, and those may not be numbered alike"
         remedy = "pass the model an id2label with the dataset's names, or rename those"
-        raise ConfigError("classes", list(names), f"{rule}: {shorten(known, 200)}; {remedy}")
+        raise ConfigError("classes", list(names), f"{rule}: {_shown(known)}; {remedy}")
     numbers = {name: number for number, name in enumerate(own)}
     return np.asarray([numbers[name] for name in given])
+
+
+def _match_numbers(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    """The model's number of each class whose name is a number. Raises ConfigError for one that the model has not.
+
+    Fewer than the model has must leave one out: 0, 1, 2 of a thousand are rather another dataset's whole list.
+    """
+    first = [str(number) for number in range(len(names))]
+    if len(names) > len(known) or (len(names) < len(known) and list(names) == first):
+        raise ConfigError("classes", list(names), _other_count(names, known))
+    own = list(known) if all(map(_is_number, known)) else [str(number) for number in range(len(known))]
+    numbers = {name: number for number, name in enumerate(own)}
+    if beyond := [name for name in names if name not in numbers]:
+        rule = f"{beyond[0]} is out of range: the model has {len(known)} classes, by number"
+        remedy = "pass the model an id2label with the dataset's names, or give the dataset the model's"
+        raise ConfigError("classes", list(names), f"{rule} {_shown(own)}, by name {_shown(known)}; {remedy}")
+    if known not in (own, _unnamed(len(known))):
+        _log.warning("the dataset's classes are numbers, and taken as the model's, from 0 on: %s", _shown(known))
+    return np.asarray([numbers[name] for name in names])
 
 
 def renumbered(dataset: "datasets.Dataset", id2label: Mapping[int, str]) -> "datasets.Dataset":
     """A dataset with a column "label" of classes -> the same with the model's numbers and names."""
     numbers = match_classes(class_names(dataset), id2label)
-    if np.array_equal(numbers, np.arange(len(numbers))):
+    if np.array_equal(numbers, np.arange(len(id2label))):
         return dataset
-    return _with_labels(dataset, "label", numbers[np.asarray(dataset["label"])].tolist(), model_names(id2label))
+    return _with_labels(dataset, "label", numbers[np.asarray(label_values(dataset))].tolist(), model_names(id2label))
+
+
+def label_values(dataset: "datasets.Dataset", label: str = "label") -> list[Any]:
+    """A column's values, as Python's; no other column is read or copied."""
+    column = dataset.data.column(label)
+    rows = table_rows(dataset)
+    return (column if rows is None else column.take(rows)).to_pylist()
+
+
+def table_rows(dataset: "datasets.Dataset") -> Any:
+    """The rows of a dataset's table that it has, (N,) as pyarrow's; None for all, in order.
+
+    `select` and `shuffle` change these alone.
+    """
+    return None if dataset._indices is None else dataset._indices.column(0).combine_chunks()
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -82,7 +139,7 @@ def names_in(columns: Iterable["datasets.Dataset"], label: str) -> list[str] | N
         if isinstance(dataset.features.get(label), datasets.ClassLabel):
             return None
         if label in dataset.features:
-            names |= {name for name in map(_text, dataset.unique(label)) if name is not None}
+            names |= {name for name in map(_text, set(label_values(dataset, label))) if name is not None}
     return in_order(names)
 
 
@@ -93,7 +150,7 @@ def as_classes(dataset: "datasets.Dataset", label: str, names: Sequence[str] | N
     """
     if isinstance(dataset.features[label], datasets.ClassLabel):
         return dataset
-    texts = [_text(value) for value in dataset[label]]
+    texts = [_text(value) for value in label_values(dataset, label)]
     names = in_order({text for text in texts if text is not None}) if names is None else list(names)
     numbers = {name: number for number, name in enumerate(names)}
     for row, text in enumerate(texts):
@@ -105,16 +162,21 @@ def as_classes(dataset: "datasets.Dataset", label: str, names: Sequence[str] | N
 def by_number(dataset: "datasets.Dataset", label: str, id2label: Mapping[int, str]) -> "datasets.Dataset":
     """A column without names of its own, for a model: whole numbers are the model's, texts are its names.
 
-    Texts that are none of its names keep their own, for `match_classes` to judge. Raises ConfigError, naming the row,
-    for a number that the model has not.
+    So are numbers where the model's names are numbers. Texts that are none of its names keep their own, for
+    `match_classes` to judge. Raises ConfigError, naming the row, for a number that the model has not.
     """
     feature, known = dataset.features[label], model_names(id2label)
     if isinstance(feature, datasets.ClassLabel):
         return dataset
+    values = label_values(dataset, label)
     if feature.dtype in ("string", "large_string"):
-        texts = {name for name in map(_text, dataset.unique(label)) if name is not None}
+        texts = {name for name in map(_text, values) if name is not None}
+        if twice := sorted(texts & set(_repeated(known))):
+            raise ConfigError("label", twice[0], f"is the name of several classes of the model: {_GIVE_NUMBERS}")
         return as_classes(dataset, label, known if texts <= set(known) else None)
-    numbers = [-1 if _text(value) is None else int(value) for value in dataset[label]]
+    if feature.dtype != "bool" and all(map(_is_number, known)):
+        return as_classes(dataset, label, known)
+    numbers = [-1 if _text(value) is None else int(value) for value in values]
     for row, number in enumerate(numbers):
         if number >= len(known):
             raise ConfigError("label", number, f"row {row}: out of range, the model has {len(known)} classes from 0 on")
@@ -123,7 +185,7 @@ def by_number(dataset: "datasets.Dataset", label: str, id2label: Mapping[int, st
 
 def check_labels(dataset: "datasets.Dataset", label: str) -> None:
     """Raise ConfigError, naming the first row, for examples without a class and for numbers that no class has."""
-    classes, numbers = dataset.features[label].num_classes, list(dataset[label])
+    classes, numbers = dataset.features[label].num_classes, label_values(dataset, label)
     without = [row for row, number in enumerate(numbers) if number is None or number < 0]
     if without:
         rule = f"{len(without)} of {len(numbers)} examples have no class, the first is {without[0]}"
@@ -150,5 +212,36 @@ def _text(value: Any) -> str | None:
 def _with_labels(
     dataset: "datasets.Dataset", label: str, numbers: list[int], names: Sequence[str]
 ) -> "datasets.Dataset":
-    feature = datasets.ClassLabel(names=list(names))
-    return dataset.remove_columns(label).add_column(label, numbers, feature=feature)  # pyright: ignore[reportCallIssue]
+    """A dataset with other labels (N,), as classes of these names, or of their numbers where names repeat.
+
+    The images stay where they are: datasets would copy those of a selection to disk to add a column.
+    """
+    rows, column = table_rows(dataset), np.asarray(numbers, np.int64)
+    if rows is not None:
+        column = np.full(dataset.data.num_rows, -1, np.int64)
+        column[rows.to_numpy()] = numbers
+    whole = datasets.Dataset(dataset.data, dataset.info.copy(), dataset.split)
+    names = [str(number) for number in range(len(names))] if _repeated(names) else list(names)
+    feature = datasets.ClassLabel(names=names)
+    whole = whole.remove_columns(label).add_column(label, column.tolist(), feature=feature)  # pyright: ignore[reportCallIssue]
+    return whole if rows is None else whole.select(rows.to_numpy(), keep_in_memory=True)
+
+
+def _unnamed(classes: int) -> list[str]:
+    return [f"LABEL_{number}" for number in range(classes)]
+
+
+def _is_number(name: str) -> bool:
+    return re.fullmatch(r"0|[1-9][0-9]*", name) is not None
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _shown(names: Sequence[str]) -> str:
+    return shorten(list(names), 200)
+
+
+def _other_count(names: Sequence[str], known: Sequence[str]) -> str:
+    return f"the dataset has {len(names)} classes, the model {len(known)}: {_shown(known)}"

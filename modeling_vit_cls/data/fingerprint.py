@@ -9,6 +9,7 @@ import pyarrow as pa
 import xxhash
 from pyarrow import compute
 
+from .classes import table_rows
 from .sources import class_names
 
 _BUDGET = 2**28  # bytes of images that are read; of more, a sample is
@@ -44,10 +45,9 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
 
 
 def _order(dataset: Any) -> pa.Array:
-    """The dataset's rows by their numbers in its table: `select` and `shuffle` change these alone."""
-    if dataset._indices is None:
-        return pa.array(np.arange(len(dataset)))
-    return dataset._indices.column(0).combine_chunks()
+    """The dataset's rows by their numbers in its table."""
+    rows = table_rows(dataset)
+    return pa.array(np.arange(len(dataset))) if rows is None else rows
 
 
 def _size(in_row: int | None, path: str | None) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from ..data.classes import match_classes
 from ..data.sources import class_names, labelled, named, open_image
 from ..errors import BadImageError, ConfigError
+from ..fitting import check_processor
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
 from ..scores import refuse_unless_single_label, scores_of
@@ -59,11 +60,12 @@ def benchmark(
     dataset = labelled(dataset, id2label=id2label)
     classes = match_classes(class_names(dataset), id2label)
     labels = classes[np.asarray(dataset["label"])]
-    if tuple(metrics) == DEFAULT_METRICS and len(classes) <= 5:
+    if tuple(metrics) == DEFAULT_METRICS and len(id2label) <= 5:
         metrics = [name for name in metrics if name != "top_5_accuracy"]
     loaded = {name: load_metric(name) for name in metrics}  # before the long work: a name may be wrong
 
     processor = processor or model.image_processor
+    check_processor(model, processor, "processor")
     if processor.output_hw is None:  # each image has a size of its own
         batch_size = 1
     shape = _shape(model, processor)
@@ -81,8 +83,8 @@ def benchmark(
     found: dict[str, Any] = {"metrics": compute_metrics(loaded, probabilities, labels), "examples": len(rows)}
     if len(rows) < len(dataset):
         found["skipped"] = len(dataset) - len(rows)
-    if len(classes) <= _MOST_CLASSES:
-        found["confusion_matrix"] = confusion_matrix(probabilities.argmax(axis=1), labels, len(classes)).tolist()
+    if len(id2label) <= _MOST_CLASSES:
+        found["confusion_matrix"] = confusion_matrix(probabilities.argmax(axis=1), labels, len(id2label)).tolist()
     speed = {"images_per_second": len(rows) / seconds, "batch_size": batch_size, "dtype": jnp.dtype(model.dtype).name}
     return {**found, "throughput": {**speed, "includes": "decode, preprocess, forward"}}
 
@@ -118,11 +120,7 @@ def _batches(
 
     def prepare(image: Any, row: int) -> np.ndarray | None:
         try:
-            pixels = processor(open_image(image))["pixel_values"][0]
-            if processor.output_hw is not None and pixels.shape != shape:
-                rule = f"the model takes pixels (C, H, W) = {shape}, the processor gives {pixels.shape}"
-                raise BadImageError(f"{image['path']}: {rule}")
-            return pixels
+            return processor(open_image(image))["pixel_values"][0]
         except BadImageError as error:
             problem = named(error, image, row)
             if not skip:

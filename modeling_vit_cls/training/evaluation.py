@@ -1,17 +1,19 @@
 """Logits, losses and labels of a dataset, every example once; and what is watched while batches go through."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from transformers import TrainerState
 
 from ..data.batches import Batch
 from ..data.sources import row_name
-from ..errors import BadImageError
+from ..errors import BadImageError, ConfigError, shorten
 from ..stacking import unstack
 
+_KEPT = "BadImages"  # the name in a trainer's state
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +42,24 @@ def evaluate_batches(
     return predictions, np.concatenate(losses), label_ids
 
 
+def as_numbers(metrics: Any) -> dict[str, Any]:
+    """What `compute_metrics` returned, with NumPy's and JAX's numbers as Python's.
+
+    Raises ConfigError for what is no dict, and, naming the metric, for a value that is no number.
+    """
+    if not isinstance(metrics, Mapping):
+        raise ConfigError("compute_metrics", type(metrics).__name__, "must return a dict of numbers by name")
+    found: dict[str, Any] = {}
+    for name, value in metrics.items():
+        if isinstance(value, np.generic | np.ndarray | jax.Array) and value.size == 1:
+            value = value.item()
+        if not isinstance(value, int | float):
+            rule = f"must return numbers by name, but {name!r} is {shorten(value)}"
+            raise ConfigError("compute_metrics", type(value).__name__, rule)
+        found[str(name)] = value
+    return found
+
+
 def check_finite(step: int, metrics: dict[str, Any]) -> None:
     """Raise FloatingPointError, naming the step and a parameter, where a loss or a gradient is not finite."""
     metrics = jax.device_get(metrics)
@@ -56,7 +76,7 @@ class BadImages:
 
     def __init__(self, limit: int):
         self.names: list[str] = []  # paths, or numbers of rows that have none
-        self._limit, self._rows = limit, set[tuple[str, int, str]]()
+        self._limit, self._rows = limit, dict[tuple[str, int, str], None]()  # role, row and name, in order
 
     def note(self, dataset: Any, batch: Batch, role: str) -> None:
         """Take down a batch's broken images; `role` is what the dataset is for, as "train".
@@ -67,9 +87,30 @@ class BadImages:
             name = row_name(dataset[row]["image"], row)
             if (role, row, name) in self._rows:
                 continue
-            self._rows.add((role, row, name))
-            self.names.append(name)
+            self._add(role, row, name)
             _log.warning("%s: cannot be read as an image, and is left out of %s (%d)", name, role, len(self.names))
-        if sum(place == role for place, _, _ in self._rows) > self._limit:
+        if len(found := self.of(role)) > self._limit:
             rule = f"more than max_bad_images={self._limit} images of {role} cannot be read, the last is"
-            raise BadImageError(f"{rule} {self.names[-1]}")
+            raise BadImageError(f"{rule} {found[-1]}")
+
+    def of(self, role: str) -> list[str]:
+        """The names of those of one dataset."""
+        return [name for place, _, name in self._rows if place == role]
+
+    def export(self, state: TrainerState) -> None:
+        """Put the rows of the training data into a trainer's state, where the run finds them when it goes on."""
+        rows = [row for role, row, _ in self._rows if role == "train"]
+        if rows:  # by number: a path is of this machine
+            state.stateful_callbacks |= {_KEPT: {"train": rows}}  # pyright: ignore
+
+    def restore(self, dataset: Any, state: TrainerState) -> None:
+        """Take over the rows of the training data from the state of a run that goes on."""
+        kept: Any = state.stateful_callbacks
+        for row in kept.get(_KEPT, {}).get("train", []):
+            name = row_name(dataset[row]["image"], row)
+            if ("train", row, name) not in self._rows:
+                self._add("train", row, name)
+
+    def _add(self, role: str, row: int, name: str) -> None:
+        self._rows[role, row, name] = None
+        self.names.append(name)

@@ -65,10 +65,6 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("max_train_samples", "max_eval_samples"):
-            count = getattr(self, name)
-            if count is not None and count < 1:
-                raise ConfigError(name, count, "must be positive")
         if not 0 < self.train_val_split < 1:
             raise ConfigError("train_val_split", self.train_val_split, "must lie between 0 and 1")
         for name in ("max_train_samples", "max_eval_samples"):

@@ -84,7 +84,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
         split=test_split,
         revision=revision,
         recipe=recipe.to_dict(),
-        training=_training_record(recipe, len(train), len(trainer.bad_images)),
+        training=_training_record(recipe, len(train), len(trainer.bad_training_images)),
     )
     write_results(folder / RESULTS, whole)
     replace_file(folder / RECIPE, yaml.safe_dump(whole["recipe"], sort_keys=False).encode())

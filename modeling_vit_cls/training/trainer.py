@@ -1,5 +1,7 @@
 """A trainer for those who know transformers' Trainer: its names, its callbacks, its checkpoint-N folders."""
 
+import copy
+import logging
 import math
 import os
 import time
@@ -15,9 +17,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput, speed_metrics
 
 from ..data.batches import Batch, batches_per_epoch, evaluation_batches, training_batches
-from ..data.classes import renumbered
+from ..data.classes import class_names, named_after, renumbered
 from ..data.sources import labelled
-from ..errors import ConfigError
+from ..errors import ConfigError, shorten
+from ..fitting import check_processor
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..processing import ViTClsImageProcessor
 from ..scores import refuse_unless_single_label
@@ -26,7 +29,7 @@ from .arguments import TrainingArguments
 from .binding import Run, run_of
 from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .checks import check_parts, check_run
-from .evaluation import BadImages, check_finite, evaluate_batches
+from .evaluation import BadImages, as_numbers, check_finite, evaluate_batches
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
 from .reports import TrainerReports, loss_at, mean_loss
@@ -35,6 +38,8 @@ from .state import check_own_checkpoint, read_training_state, write_trainer_stat
 from .step import TrainState, initial_state, make_eval_step, make_train_step
 from .stop import StopSignals
 
+_log = logging.getLogger(__name__)
+
 
 class FlaxTrainer(TrainerReports):
     """Train, evaluate and predict with an image classifier, as transformers' Trainer does for PyTorch.
@@ -42,7 +47,8 @@ class FlaxTrainer(TrainerReports):
     Args:
         args: default: `TrainingArguments("tmp_trainer")`.
         train_dataset, eval_dataset: each a `datasets.Dataset` with a column of images and one of classes, which are
-            matched with the model's by name; numbers without names are the model's.
+            matched with the model's by name; numbers without names are the model's. A model whose classes were never
+            named has the names of `train_dataset` from then on.
         processing_class: the image processor; default the model's. It is saved with the model.
         compute_metrics: EvalPrediction (logits, labels) -> more metrics than the loss and the accuracy.
         callbacks: more `TrainerCallback`s; `on_step_end` is also given `rows`, the examples of the step.
@@ -70,13 +76,12 @@ class FlaxTrainer(TrainerReports):
         refuse_unless_single_label(model.config, "FlaxTrainer")
         self.model, self.args, self.compute_metrics = model, args, compute_metrics
         self.processing_class = trained_with(model, processing_class)
-        if not (self.processing_class.emits(model.config) or model.interpolates(self.processing_class)):
-            rule = (
-                f"must give {model.config.image_hw} pixels and {model.config.num_channels} channels, as the model takes"
-            )
-            raise ConfigError("processing_class", self.processing_class, rule)
+        check_processor(model, self.processing_class, "processing_class")
         model.image_processor = self.processing_class
+        self._id2label: Any = model.config.id2label
         self.train_dataset = None if train_dataset is None else self._fitting(train_dataset, "train_dataset")
+        if self._id2label is not model.config.id2label:
+            self._name_classes()
         self.eval_dataset = None if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
         self._bad_images = BadImages(args.max_bad_images)
         self.folder, self.go_on = RunFolder(args.output_dir), "trainer.train(resume_from_checkpoint=True)"
@@ -90,6 +95,11 @@ class FlaxTrainer(TrainerReports):
     def bad_images(self) -> list[str]:
         """Paths of the images that could not be read, or the numbers of their rows, in the order of their finding."""
         return self._bad_images.names
+
+    @property
+    def bad_training_images(self) -> list[str]:
+        """Those of `bad_images` that are of the training data; of a run that went on, all since its first step."""
+        return self._bad_images.of("train")
 
     def add_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
         """Add a callback."""
@@ -131,6 +141,7 @@ class FlaxTrainer(TrainerReports):
         if checkpoint is not None:
             state, self.state = read_training_state(checkpoint, state, self._run_facts())
             restore_callbacks(self.callback_handler, self.state)
+            self._bad_images.restore(self.train_dataset, self.state)
             self._take_best_along()
         self.state.max_steps, self.state.num_train_epochs = total, math.ceil(total / steps_per_epoch)
         self.state.train_batch_size = args.train_batch_size
@@ -236,6 +247,7 @@ class FlaxTrainer(TrainerReports):
         output_dir, step = Path(self.args.output_dir), self.state.global_step
         folder = output_dir / f"checkpoint-{step}"
         export_callbacks(self.callback_handler, self.state)
+        self._bad_images.export(self.state)
         also = partial(write_training_state, state=state, trainer_state=self.state, run=self._run_facts())
         self.model._write(folder, state.eval_params, also=also)
         remove_outdated(output_dir, self.args.save_total_limit, step, self.state.best_model_checkpoint)
@@ -255,6 +267,9 @@ class FlaxTrainer(TrainerReports):
             rule = f"must be one of {', '.join(sorted(metrics))}"
             raise ConfigError("metric_for_best_model", self.args.metric_for_best_model, rule)
         value, best = metrics[name], self.state.best_metric
+        if math.isnan(value):
+            _log.warning("step %d: %s is NaN, which is never the best", self.state.global_step, name)
+            return
         tied = value == best and metrics["eval_loss"] < loss_at(self.state, self.state.best_global_step)
         if best is None or tied or (value > best if self.args.greater_is_better else value < best):
             self.state.best_metric, self.state.best_global_step = value, self.state.global_step
@@ -279,7 +294,7 @@ class FlaxTrainer(TrainerReports):
         metrics = {"loss": float(losses.mean(dtype=np.float64))}
         metrics["accuracy"] = float((predictions.argmax(-1) == label_ids).mean())
         if self.compute_metrics is not None:
-            metrics |= self.compute_metrics(EvalPrediction(predictions, label_ids))
+            metrics |= as_numbers(self.compute_metrics(EvalPrediction(predictions, label_ids)))
         metrics["runtime"] = time.perf_counter() - started
         metrics["samples_per_second"] = len(label_ids) / metrics["runtime"]
         metrics["steps_per_second"] = len(steps) / metrics["runtime"]
@@ -301,9 +316,22 @@ class FlaxTrainer(TrainerReports):
         return islice(batches, self.state.max_steps - self.state.global_step)
 
     def _fitting(self, dataset: Any, field: str) -> Any:
-        """A dataset's images and labels, in the model's numbering. Raises ConfigError where it has other classes."""
-        id2label: Any = self.model.config.id2label
-        return renumbered(labelled(dataset, id2label=id2label, field=field), id2label)
+        """A dataset's images and labels, in the model's numbering. Raises ConfigError where it has other classes.
+
+        Classes that were never named have the names of the first dataset, by which every later one is matched.
+        """
+        rows = labelled(dataset, id2label=self._id2label, field=field)
+        self._id2label = named_after(self._id2label, class_names(rows))
+        return renumbered(rows, self._id2label)
+
+    def _name_classes(self) -> None:
+        """Give the model the names of its training data; the config that it was built from may be another's too."""
+        config = copy.deepcopy(self.model.config)
+        config.id2label = dict(self._id2label)
+        config.label2id = {name: number for number, name in config.id2label.items()}
+        self.model._config = config
+        names = shorten(list(config.id2label.values()), 200)
+        _log.warning("the model's classes had no names: they are those of train_dataset now: %s", names)
 
     def _module(self, training: bool) -> Any:
         """The model's module as it is run: in bfloat16 if asked for, and in training recomputed."""
