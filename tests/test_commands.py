@@ -133,12 +133,14 @@ def test_ctrl_c_is_one_line(module, monkeypatch, capsys):
 
 
 def test_ctrl_c_before_a_verb_is_read_is_one_line_too(monkeypatch, capsys):
-    def interrupted(_):
-        raise KeyboardInterrupt("stopped at step 3; go on with ...")
+    for said, shown in (((), "vit-cls: interrupted\n"), (("stopped, and said so",), "")):
 
-    monkeypatch.setattr(hub_scripts.command, "run_command", interrupted)
-    assert main(["variants"]) == 130
-    assert capsys.readouterr().err == "vit-cls: stopped at step 3; go on with ...\n"
+        def interrupted(_, said=said):
+            raise KeyboardInterrupt(*said)
+
+        monkeypatch.setattr(hub_scripts.command, "run_command", interrupted)
+        assert main(["variants"]) == 130
+        assert capsys.readouterr().err == shown
 
 
 @pytest.mark.parametrize(
