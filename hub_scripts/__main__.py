@@ -3,10 +3,7 @@
 130 after Ctrl-C, and 141 where what reads the output has closed it, as shells have it.
 """
 
-import os
 import sys
-
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # transformers 5 misses PyTorch aloud; we do not
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,10 +19,11 @@ def run() -> int:
 
     from modeling_vit_cls import FlaxAutoModelForImageClassification, ImageClassificationPipeline
     from modeling_vit_cls.data.sources import load_images, open_image
+    from modeling_vit_cls.names import RESULTS
 
     for stem in RECIPES:
         folder = Path("build", stem)
-        accuracy = json.loads((folder / "results.json").read_text())["metrics"]["accuracy"]
+        accuracy = json.loads((folder / RESULTS).read_text())["metrics"]["accuracy"]
         print(f"\n{stem}: test accuracy {accuracy:.4f}, card {folder / 'README.md'}")
         print("  pictures: " + ", ".join(str(picture) for picture in sorted(folder.glob("*.png"))))
         classify = ImageClassificationPipeline(FlaxAutoModelForImageClassification.from_pretrained(str(folder)))

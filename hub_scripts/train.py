@@ -21,7 +21,7 @@ def add_parser(verbs: Any) -> None:
         description="Train by a recipe, benchmark, and write the model, its results and its card.",
         example="train vit_cls_digits_cls --learning_rate 1e-3; `vit-cls train RECIPE --help` lists all fields",
     )
-    parser.usage = "vit-cls train [--json] RECIPE [--FIELD VALUE ...]"
+    parser.usage = "vit-cls train RECIPE [--FIELD VALUE ...] [--json]"
     parser.add_argument(
         "recipe", metavar="RECIPE", help="a YAML file of fields, or the name of a recipe: fine_tune, ..."
     )
@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the recipe, run it, print what was measured and where it lies."""
     from modeling_vit_cls.training.run import run_recipe  # here: it takes a second that other verbs need not wait
 
+    _take_flags(arguments)
     recipe = _recipe(arguments)
     no_bars_in_files()
     results = run_recipe(recipe, _go_on(arguments))
@@ -45,6 +46,13 @@ def run(arguments: argparse.Namespace) -> None:
     for name, value in results["metrics"].items():
         print(f"{name:<18}{value:.4f}")
     print(f"{'card':<18}{recipe.training.output_dir}/README.md")
+
+
+def _take_flags(arguments: argparse.Namespace) -> None:
+    """Take `--json` and `--debug`, which are the command's, out of what stands behind the recipe."""
+    arguments.json = arguments.json or "--json" in arguments.overrides
+    arguments.debug = arguments.debug or "--debug" in arguments.overrides
+    arguments.overrides = [word for word in arguments.overrides if word not in ("--json", "--debug")]
 
 
 def _go_on(arguments: argparse.Namespace) -> str:

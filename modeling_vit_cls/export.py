@@ -15,7 +15,7 @@ from .errors import CheckpointError, ConfigError
 from .fitting import of_one_size
 from .hf.base import FlaxPreTrainedModel
 from .hf.saving import config_to_save
-from .names import PROGRAMS, is_checkpoint_file, is_program_file, is_training_file, manual_of
+from .names import CONFIG, PROCESSOR, PROGRAMS, is_checkpoint_file, is_program_file, is_training_file, manual_of
 from .programs import write_manual, write_onnx, write_stablehlo
 
 logger = logging.getLogger(__name__)
@@ -59,9 +59,9 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
             write_stablehlo(build / PROGRAMS[to], model.module, model.params, config, size)
             write_weights(build, tensors, config=config)
         write_manual(build / manual_of(to), to, model.module, config)
-        config.to_json_file(build / "config.json")
+        config.to_json_file(build / CONFIG)
         if processor is not None:
-            processor.to_json_file(build / "preprocessor_config.json")
+            processor.to_json_file(build / PROCESSOR)
 
 
 def _is_written(name: str) -> bool:

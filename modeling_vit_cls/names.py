@@ -20,12 +20,6 @@ RUN_LOCK = ".training.lock"  # in the folder of a run while it trains
 
 # `run_recipe` and `vit-cls benchmark`: how the weights were trained, what was measured of them.
 RECIPE, RESULTS = "recipe.yaml", "results.json"
-METRICS = (
-    "train_results.json",
-    "eval_results.json",
-    "test_results.json",
-    "all_results.json",
-)  # as transformers' Trainer
 
 # `write_card`. The Hub's result file has a name of our own: files of other names there are other people's.
 CARD, EVAL_RESULTS = "README.md", ".eval_results/vit-cls.yaml"
@@ -59,5 +53,8 @@ def is_training_file(name: str) -> bool:
 
 
 def is_measured_file(name: str) -> bool:
-    """Whether a file name, relative to the model's folder, is one of what was measured of its weights."""
-    return name in (RECIPE, RESULTS, *METRICS, CARD, EVAL_RESULTS, *PICTURES)
+    """Whether a file name, relative to the model's folder, is one of what was measured of its weights.
+
+    The files of `FlaxTrainer.save_metrics` are not among them: nothing in them says which weights they are of.
+    """
+    return name in (RECIPE, RESULTS, CARD, EVAL_RESULTS, *PICTURES)

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from .errors import one_line
 
 Source = Literal["hub", "folder", "built-in"]
@@ -16,6 +18,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?
 _BUILT_IN = ("digits",)
 _NAMED = ("dataset_name", "model_name_or_path")  # fields of a recipe that may be an id on the Hub
 _PATHS = ("output_dir", "logging_dir", "resume_from_checkpoint")
+_LABELS = ("id2label", "label2id")  # names that people gave: "/m/01yrx" is a class of Open Images
 
 
 def record(name: str, revision: str | None = None, built_in: Collection[str] = ()) -> dict[str, str]:
@@ -63,12 +66,18 @@ def public_recipe(fields: Mapping[str, Any], local: Collection[str] = ()) -> dic
     paths = {fields.get(name) for name in _PATHS}
 
     def public(name: str, value: Any) -> Any:
+        if name == "config_overrides":
+            return _public_overrides(value)
         if isinstance(value, list):
             return [public(name, item) for item in value]
         if not isinstance(value, str):
-            return value
+            return public_json(value)
+        if name == "run_name":
+            return last_name(value)
         if name in _NAMED:
             is_path = name in local or not is_hub_id(value)
+        elif name == "metrics":
+            is_path = value != last_name(value) and (value.endswith(".py") or record(value)["source"] == "folder")
         else:
             is_path = _is_machines(value) or (value in paths and last_name(value) != value)
         return f"./{last_name(value)}" if is_path else value
@@ -78,7 +87,7 @@ def public_recipe(fields: Mapping[str, Any], local: Collection[str] = ()) -> dic
 
 def public_results(fields: Mapping[str, Any], local: Collection[str] = ()) -> dict[str, Any]:
     """The content of results.json without the paths of this machine; `local` as `public_recipe` has it."""
-    public = dict(public_state(dict(fields)))
+    public = dict(public_json(dict(fields)))
     for part in ("model", "dataset"):
         named = fields.get(part)
         name = named.get("name") if isinstance(named, dict) else None
@@ -88,15 +97,39 @@ def public_results(fields: Mapping[str, Any], local: Collection[str] = ()) -> di
     return public | ({"recipe": public_recipe(recipe, local)} if isinstance(recipe, dict) else {})
 
 
-def public_state(value: Any) -> Any:
-    """The content of trainer_state.json, or of any JSON, in which no path of this machine is left."""
+def public_json(value: Any) -> Any:
+    """The content of any JSON in which no path of this machine is left; names of classes stay, whatever they are."""
     if isinstance(value, dict):
-        checkpoint = value.get("best_model_checkpoint")
-        names = {} if not isinstance(checkpoint, str) else {"best_model_checkpoint": last_name(checkpoint)}
-        return {name: public_state(item) for name, item in value.items()} | names
+        return {name: _public_field(name, item) for name, item in value.items() if not _is_origin_here(name, item)}
     if isinstance(value, list):
-        return [public_state(item) for item in value]
+        return [public_json(item) for item in value]
     return last_name(value) if isinstance(value, str) and _is_machines(value) else value
+
+
+def _public_field(name: str, value: Any) -> Any:
+    if name in _LABELS:
+        return value
+    is_path = name in ("best_model_checkpoint", "run_name") and isinstance(value, str)
+    return last_name(value) if is_path else public_json(value)
+
+
+def _is_origin_here(name: str, value: Any) -> bool:
+    """Whether a field is transformers' note of the folder that something was loaded from; an id on the Hub is not."""
+    return name == "_name_or_path" and isinstance(value, str) and record(value)["source"] == "folder"
+
+
+def _public_overrides(value: Any) -> Any:
+    """The `config_overrides` of a recipe, a mapping in YAML; as it was written where no path is in it."""
+    if not isinstance(value, str):
+        return public_json(value)
+    try:
+        fields = yaml.safe_load(value)
+    except Exception:  # no model was built by what is no YAML
+        return "{}"
+    public = public_json(fields)
+    if public == fields:
+        return value
+    return yaml.safe_dump(public, default_flow_style=True, sort_keys=False, width=float("inf")).strip()
 
 
 def _is_machines(text: str) -> bool:

@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from test_pictures import LOG, ODD
 
-from modeling_vit_cls import CheckpointError, FlaxViTClsModel
+from modeling_vit_cls import CheckpointError, FlaxViTClsModel, ViTClsImageProcessor
 from modeling_vit_cls.cards import card_to_push, render_card, write_card
 from modeling_vit_cls.checkpoints.changes import EVAL_RESULTS
 
@@ -239,14 +239,59 @@ def test_an_edited_card_is_left_alone(folder, caplog):
     assert card_to_push(folder, "user/name") is None
 
 
+def test_pictures_that_no_card_of_ours_shows_are_left_alone(folder):
+    """The user's own: beside a README.md of his, or shown by none."""
+    write_card(folder, images())
+    edited = (folder / "README.md").read_text() + "More of mine."
+    for text, names in ((edited, PICTURES), (None, ["attention.png"])):
+        (folder / "README.md").unlink()
+        if text is not None:
+            (folder / "README.md").write_text(text)
+        for name in names:
+            (folder / name).write_bytes(b"mine")
+        write_card(folder, None if text is None else images())
+        assert {(folder / name).read_bytes() for name in names} == {b"mine"}
+    card = (folder / "README.md").read_text()
+    assert "attention.png" not in card
+    assert "training_curve.png" in card
+    assert render_card(folder) == card
+
+
+def test_the_attention_stays_until_it_is_drawn_anew(folder):
+    write_card(folder, images())
+    drawn = (folder / "attention.png").read_bytes()
+    card = (folder / "README.md").read_text()
+    write_card(folder)
+    assert (folder / "attention.png").read_bytes() == drawn
+    assert (folder / "README.md").read_text() == card
+    write_card(folder, [])
+    assert not (folder / "attention.png").exists()
+    assert "attention.png" not in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ({"height": 8, "width": 8}, "images of 8 x 8 pixels in patches of 4 x 4."),
+        ({"max_num_patches": 16, "patch_size": 4}, "images of any size in patches of 4 x 4 pixels."),
+    ],
+)
+def test_the_size_is_that_of_the_image_processor(size, words, tmp_path):
+    wide = tiny_model(image_size=16, num_labels=3)
+    wide.image_processor = ViTClsImageProcessor(size=size)
+    wide.save_pretrained(tmp_path / "wide")
+    assert words in render_card(tmp_path / "wide")
+
+
 def test_what_no_longer_holds_goes(folder):
     write_card(folder, images())
     (folder / "trainer_state.json").unlink()
     (folder / ".eval_results" / "imagenet.yaml").write_text("another's")
     write(folder, results={**RESULTS, "dataset": {"name": "digits", "split": "test", "examples": 360}})
     write_card(folder)
-    assert [name for name in PICTURES if (folder / name).exists()] == ["confusion_matrix.png"]
-    assert re.findall(r"\]\((\w+\.png)\)", (folder / "README.md").read_text()) == ["confusion_matrix.png"]
+    assert [name for name in PICTURES if (folder / name).exists()] == ["confusion_matrix.png", "attention.png"]
+    shown = re.findall(r"\]\((\w+\.png)\)", (folder / "README.md").read_text())
+    assert sorted(shown) == ["attention.png", "confusion_matrix.png"]
     assert os.listdir(folder / ".eval_results") == ["imagenet.yaml"]
 
 

@@ -133,12 +133,14 @@ def test_ctrl_c_is_one_line(module, monkeypatch, capsys):
 
 
 def test_ctrl_c_before_a_verb_is_read_is_one_line_too(monkeypatch, capsys):
-    def interrupted(_):
-        raise KeyboardInterrupt("stopped at step 3; go on with ...")
+    for said, shown in (((), "vit-cls: interrupted\n"), (("stopped, and said so",), "")):
 
-    monkeypatch.setattr(hub_scripts.command, "run_command", interrupted)
-    assert main(["variants"]) == 130
-    assert capsys.readouterr().err == "vit-cls: stopped at step 3; go on with ...\n"
+        def interrupted(_, said=said):
+            raise KeyboardInterrupt(*said)
+
+        monkeypatch.setattr(hub_scripts.command, "run_command", interrupted)
+        assert main(["variants"]) == 130
+        assert capsys.readouterr().err == shown
 
 
 @pytest.mark.parametrize(
@@ -166,3 +168,28 @@ def test_a_broken_pipe_that_is_not_the_output_is_an_error(monkeypatch, capsys):
     monkeypatch.setattr(variants, "run", fails)
     assert main(["variants"]) == 1
     assert capsys.readouterr().err == "vit-cls: of a worker\n"
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_json_and_debug_are_taken_wherever_they_stand(place, tmp_path, monkeypatch, capsys):
+    seen = []
+
+    def run_recipe(recipe, go_on):
+        seen.append((recipe.training.max_steps, go_on))
+        return {"metrics": {"accuracy": 0.5}}
+
+    def fails(recipe, go_on):
+        raise ValueError("broken")
+
+    (tmp_path / "r.yaml").write_text(f"output_dir: {tmp_path / 'out'}\ndataset_name: digits\n")
+    words = [str(tmp_path / "r.yaml"), "--max_steps", "3"]
+    for flag, runs in (("--json", run_recipe), ("--debug", fails)):
+        given = [*words[:place], flag, *words[place:]]
+        monkeypatch.setattr("modeling_vit_cls.training.run.run_recipe", runs)
+        if flag == "--debug":
+            with pytest.raises(ValueError, match="broken"):
+                main(["train", *given])
+        else:
+            assert main(["train", *given]) == 0
+            assert json.loads(capsys.readouterr().out) == {"metrics": {"accuracy": 0.5}}
+    assert seen == [(3, f"vit-cls train {words[0]} --max_steps 3 --resume_from_checkpoint true")]

@@ -151,8 +151,11 @@ def test_verbs_fail_in_one_line(capsys):
     assert "example: vit-cls variants '*_base_*'" in capsys.readouterr().out
 
 
-def test_importing_says_nothing_and_leaves_the_environment(tmp_path):
-    program = "import os, modeling_vit_cls; assert 'TRANSFORMERS_NO_ADVISORY_WARNINGS' not in os.environ"
+@pytest.mark.parametrize(
+    "what", ["import modeling_vit_cls", "import hub_scripts.command, modeling_vit_cls.training.run"]
+)
+def test_importing_says_nothing_and_leaves_the_environment(what, tmp_path):
+    program = f"import os, hub_scripts.__main__; {what}; assert 'TRANSFORMERS_NO_ADVISORY_WARNINGS' not in os.environ"
     environment = {k: v for k, v in os.environ.items() if k != "TRANSFORMERS_NO_ADVISORY_WARNINGS"}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True

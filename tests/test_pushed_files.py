@@ -19,9 +19,10 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from PIL import Image
 
 from hub_scripts.__main__ import main
+from modeling_vit_cls import CheckpointError
 from modeling_vit_cls.cards import render_card
 from modeling_vit_cls.checkpoints.changes import files_to_push
-from modeling_vit_cls.provenance import last_name, public_recipe, public_state, record
+from modeling_vit_cls.provenance import last_name, public_json, public_recipe, record
 
 RECIPE = """
 model_name_or_path: models/base
@@ -128,9 +129,58 @@ def test_paths_that_an_older_run_left_are_not_pushed(folder):
     assert yaml.safe_load(sent["recipe.yaml"])["model_name_or_path"] == "google/vit"
     assert json.loads(sent["results.json"])["dataset"] == {**dataset, "name": "photos"}
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}, "the folder is as it was"
-    (folder / "recipe.yaml").write_text("a: [")
-    with pytest.raises(OSError, match=r"recipe\.yaml: cannot be read as YAML; mend it, or remove it"):
+    for text in ("a: [", "date: 2024-99-99", "[" * 600 + "]" * 600):
+        (folder / "recipe.yaml").write_text(text)
+        with pytest.raises(CheckpointError, match=r"recipe\.yaml: cannot be read as YAML; mend it, or remove it"):
+            files_to_push(folder, with_results=True)
+    (folder / "recipe.yaml").unlink()
+    (folder / "results.json").write_text("[" * 600 + "]" * 600)
+    with pytest.raises(CheckpointError, match=r"results\.json: "):
         files_to_push(folder, with_results=True)
+
+
+@pytest.mark.parametrize("with_results", [False, True])
+def test_config_and_image_processor_are_pushed_without_paths_and_with_all_their_labels(folder, with_results):
+    """Names of Open Images' classes look like paths; `_name_or_path` is where transformers loaded something from."""
+    labels = {"0": "/m/01yrx", "1": "~", **{str(i): f"./kind/{i}" for i in range(2, 5)}}
+    for origin, kept in (("/home/alice/secret/vit", {}), ("google/vit", {"_name_or_path": "google/vit"})):
+        for name, more in (
+            ("config.json", {"id2label": labels}),
+            ("preprocessor_config.json", {"note": "/home/alice"}),
+        ):
+            fields = json.loads((folder / name).read_text()) | more | {"_name_or_path": origin}
+            (folder / name).write_text(json.dumps(fields))
+        files = files_to_push(folder, with_results)
+        assert b"secret" not in files["preprocessor_config.json"]
+        assert json.loads(files["preprocessor_config.json"])["note"] == "alice"
+        config = files["config.json"]
+        sent = json.loads(config if isinstance(config, bytes) else config.read_bytes())
+        assert sent["id2label"] == labels
+        assert {name: value for name, value in sent.items() if name == "_name_or_path"} == kept
+        assert {*json.loads((folder / "config.json").read_text())} - {*sent} == {"_name_or_path"} - {*kept}
+
+
+def test_no_field_of_a_recipe_keeps_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "alice" / "secret").mkdir(parents=True)
+    named = "{hidden_size: 8, _name_or_path: /home/alice/secret/vit, id2label: {0: /m/01yrx}, note: ~/alice/secret}"
+    recipe = {
+        "output_dir": "runs/x",
+        "run_name": "runs/alice/x",
+        "hub_model_id": "alice/vit",
+        "config_overrides": named,
+    }
+    recipe["metrics"] = ["accuracy", "evaluate-metric/f1", "alice/secret", "alice/metric.py", "a/b/metric.py"]
+    shown = public_recipe(recipe)
+    assert shown["run_name"] == "x"
+    assert shown["hub_model_id"] == "alice/vit"
+    assert shown["metrics"] == ["accuracy", "evaluate-metric/f1", "./secret", "./metric.py", "./metric.py"]
+    overrides = {"hidden_size": 8, "id2label": {0: "/m/01yrx"}, "note": "secret"}
+    assert yaml.safe_load(shown["config_overrides"]) == overrides
+    assert public_recipe({"config_overrides": yaml.safe_load(named)})["config_overrides"] == overrides
+    assert public_recipe({"config_overrides": "{a: [ /home/alice"})["config_overrides"] == "{}"
+    results = public_json({"training": {"arguments": {"run_name": "runs/alice/x"}}})
+    assert results == {"training": {"arguments": {"run_name": "x"}}}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +203,7 @@ def test_names_are_recorded_as_what_they_are(tmp_path, monkeypatch):
         "seed": 1,
         "config_overrides": '{"a": "b/c"}',
     }
-    assert public_state({"a": [{"b": "~/x", "c": "./y/z", "d": "a/b", "e": 1}]}) == {
+    assert public_json({"a": [{"b": "~/x", "c": "./y/z", "d": "a/b", "e": 1}]}) == {
         "a": [{"b": "x", "c": "z", "d": "a/b", "e": 1}]
     }
 

@@ -31,6 +31,8 @@ FULL = load_images("digits", "train")
 ROWS = FULL.select(range(64))
 EVERY_STEP = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json"}
+PICTURES = {"training_curve.png", "confusion_matrix.png", "attention.png"}
+CARD = "# A card\n" + "".join(f"![A picture]({name})\n" for name in sorted(PICTURES))
 RECIPE = {"output_dir": "x", "dataset_name": "digits", "learning_rate": 1e-3}
 RESULTS = {"model": {}, "dataset": {}, "metrics": {}, "recipe": RECIPE, "versions": {}, "hardware": {}}
 
@@ -97,10 +99,10 @@ def base(tmp_path_factory) -> Path:
 
 def old_model(folder: Path) -> None:
     """Put beside a model all that a save, an export, a training, a benchmark and a card of ours leave."""
-    texts = {"README.md": signed("# A card\n"), "results.json": json.dumps(RESULTS), "recipe.yaml": yaml.dump(RECIPE)}
+    texts = {"README.md": signed(CARD), "results.json": json.dumps(RESULTS), "recipe.yaml": yaml.dump(RECIPE)}
     names = ["trainer_state.json", "training_state.safetensors", "training_digests.json", "model.onnx"]
-    names += ["model.onnx.data", "model.stablehlo", "training_curve.png", "confusion_matrix.png", "attention.png"]
-    for name in [*names, "eval_results.json", ".eval_results/vit-cls.yaml"]:
+    names += ["model.onnx.data", "model.stablehlo", *PICTURES]
+    for name in [*names, ".eval_results/vit-cls.yaml"]:
         texts.setdefault(name, "old")
     (folder / ".eval_results").mkdir()
     for name, text in texts.items():
@@ -123,12 +125,31 @@ def test_a_save_leaves_nothing_of_an_earlier_model_and_all_of_the_users(folder, 
 
 def test_what_somebody_wrote_or_edited_stays(folder):
     old_model(folder)
-    (folder / "README.md").write_text(signed("# A card\n") + "and a word of mine")
+    (folder / "README.md").write_text(signed(CARD) + "and a word of mine")
     (folder / "results.json").write_text('{"accuracy": 1.0}')
     (folder / ".eval_results" / "mine.yaml").write_text("mine")
     tiny_model(num_labels=3).save_pretrained(folder)
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert left == MODEL | {"README.md", "results.json", "recipe.yaml", ".eval_results/mine.yaml"}
+    assert left == MODEL | PICTURES | {"README.md", "results.json", "recipe.yaml", ".eval_results/mine.yaml"}
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["exchanged", "in place"])
+def test_metrics_and_the_pictures_of_others_outlast_a_save(tmp_path, in_place, monkeypatch):
+    made = trainer(tmp_path)
+    if in_place:
+        monkeypatch.chdir(tmp_path)
+    for name in ("train", "eval", "test"):
+        made.save_metrics(name, {f"{name}_loss": 0.5})
+    (tmp_path / "README.md").write_text(signed("# A card without pictures\n"))
+    (tmp_path / "attention.png").write_text("mine")
+    made.save_model()
+    metrics = {f"{name}_results.json" for name in ("train", "eval", "test", "all")}
+    assert metrics | {"attention.png", "README.md"} <= {path.name for path in tmp_path.iterdir()}
+    made.model.params = jax.tree.map(lambda leaf: leaf + 1, made.model.params)
+    made.save_model()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert metrics | {"attention.png"} <= names
+    assert "README.md" not in names, "what was said of the other weights"
 
 
 def test_what_was_measured_of_the_same_model_stays(folder, model):
@@ -154,10 +175,11 @@ def test_the_state_that_is_saved_is_the_one_that_is_there_afterwards(tmp_path, i
     assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 3
 
 
-def test_without_links_files_are_copied_and_never_over_others(folder, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(1, "Operation not permitted")
+def refuse(*_, **__):
+    raise PermissionError(1, "Operation not permitted")
 
+
+def test_without_links_files_are_copied_and_never_over_others(folder, monkeypatch):
     monkeypatch.setattr("os.link", refuse)
     (folder / "notes.md").write_text("mine")
     (folder / "link").symlink_to("notes.md")
@@ -166,6 +188,25 @@ def test_without_links_files_are_copied_and_never_over_others(folder, monkeypatc
     assert (folder / "link").is_symlink()
     assert (folder / "link").read_text() == "mine"
     assert FlaxViTClsForImageClassification.from_pretrained(folder).config.num_labels == 3
+
+
+def test_a_processor_that_cannot_be_read_stops_no_save(folder, model, caplog):
+    """It is replaced: what the model has of its own, or what its config means, is what the folder then holds."""
+    other = tiny_model()
+    other.image_processor = None
+    broken = [("preprocessor_config.json", "{"), ("preprocessor_config.json", '{"image_mean": "x"}')]
+    broken += [("processor_config.json", "{"), ("processor_config.json", '{"image_processor": 3}')]
+    for saved in (model, other):
+        for name, text in broken:
+            (folder / name).write_text(text)
+            saved.save_pretrained(folder)
+            read = FlaxViTClsForImageClassification.from_pretrained(folder)
+            assert read.image_processor.output_hw == model.config.image_hw
+            assert not (folder / "processor_config.json").exists()
+    assert "processor_config.json" in caplog.text
+    (folder / "processor_config.json").write_text('{"tokenizer": 3}')
+    model.save_pretrained(folder)
+    assert (folder / "processor_config.json").exists()
 
 
 def test_a_folder_where_a_file_is_to_be_written_is_refused(folder, model):
@@ -413,6 +454,23 @@ def test_a_second_run_of_the_same_process_is_refused_and_saves_are_not(tmp_path)
     assert not (tmp_path / "run" / RUN_LOCK).exists()
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["exchanged", "in place"])
+def test_the_lock_outlasts_a_save_into_the_folder(tmp_path, links, in_place, monkeypatch):
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    held, place = trainer(tmp_path / "run"), tmp_path / "run"
+    with held.folder:
+        (place / "notes.md").write_text("mine")
+        if in_place:
+            monkeypatch.chdir(place)
+        for _ in range(2):
+            held.save_model()
+            with pytest.raises(ConfigError, match="another run is training into it"):
+                trainer(place).folder.__enter__()
+    assert {path.name for path in place.iterdir()} == MODEL | {"trainer_state.json", "notes.md"}
+
+
 def test_the_folder_is_tried_before_the_first_step(tmp_path):
     (tmp_path / "file").write_text("mine")
     steps = []
@@ -458,19 +516,28 @@ def test_a_stopped_run_keeps_its_step_and_goes_on_as_if_it_had_not(tmp_path, cap
     assert_same(again.model.params, whole.model.params)
 
 
-def test_a_second_signal_ends_at_once(tmp_path, handlers):
-    with pytest.raises(KeyboardInterrupt, match="at once"):
-        run(tmp_path / "run", callbacks=[At(1, send(signal.SIGINT, 2))])
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_second_signal_ends_at_once_and_says_so(tmp_path, capsys, handlers, number, error):
+    with pytest.raises(error):
+        run(tmp_path / "run", callbacks=[At(1, send(number, 2))])
     assert not (tmp_path / "run").exists()
+    assert capsys.readouterr().err == (
+        f"stopped at once by a second signal, {number.name}: what was not saved yet is lost\n"
+    )
 
 
-def test_a_signal_after_the_last_step_is_not_lost(tmp_path, handlers):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_last_step_loses_nothing_and_is_answered(tmp_path, capsys, handlers, number):
     class AtEnd(TrainerCallback):
         def on_train_end(self, args, state, control, **kwargs):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
-    with pytest.raises(KeyboardInterrupt, match="when the run had ended"):
-        run(tmp_path / "run", callbacks=[AtEnd])
+    ended = run(tmp_path / "run", callbacks=[AtEnd])
+    assert ended.state.global_step == 2
+    assert_same(ended.model.params, run(tmp_path / "other").model.params)
+    assert [line for line in capsys.readouterr().err.splitlines() if "step" not in line or "stops" in line] == [
+        f"{number.name} came after the last step: it stops nothing; send it again to stop what follows"
+    ]
 
 
 def test_a_programs_own_handlers_and_other_threads_are_left_alone(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.folder import replace_file
-from ..checkpoints.ownership import is_our_card, signed
+from ..checkpoints.ownership import is_our_card, pictures_of, signed
 from ..errors import CheckpointError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..names import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, PICTURES, RECIPE, TRAINING_CURVE
@@ -40,11 +40,14 @@ _SPELT_OUT = {"nll": "negative log-likelihood (nll)", "ece": "expected calibrati
 def render_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> str:
     """The card of a trained folder as Markdown: what was measured, with the pictures that lie there, and no more.
 
-    `repo_id` is what its example loads; default: the folder's name. Raises CheckpointError, naming the file, for a
-    folder that holds no classifier, or results that cannot be read.
+    Where its README.md is ours already, these are the pictures that it shows. `repo_id` is what its example loads;
+    default: the folder's name. Raises CheckpointError, naming the file, for a folder that holds no classifier, or
+    results that cannot be read.
     """
     path = Path(folder)
-    return _render(read_facts(path, repo_id), [name for name in PICTURES if (path / name).is_file()])
+    card = path / CARD
+    known = pictures_of(card) if card.is_file() and is_our_card(card) else PICTURES
+    return _render(read_facts(path, repo_id), [name for name in PICTURES if name in known and (path / name).is_file()])
 
 
 def write_card(
@@ -56,24 +59,29 @@ def write_card(
     """Write README.md, its pictures and the Hub's `.eval_results` into a trained folder.
 
     With images (paths, PIL images or arrays), up to 8 of them are drawn with what the model attends to; with the names
-    of their true classes, `labels`, it is said whether the model is right. Each file is the old one or the new one,
-    README.md comes last, and what no longer holds goes after it. A README.md that somebody wrote or edited is left
-    alone, with a warning. Raises CheckpointError where nothing can be written.
+    of their true classes, `labels`, it is said whether the model is right. Without (None), the picture of the last card
+    stays. Each file is the old one or the new one, README.md comes last, and what no longer holds goes after it. A
+    README.md that somebody wrote or edited is left alone with all pictures, with a warning. Raises CheckpointError
+    where nothing can be written.
     """
     path = Path(folder)
     facts = read_facts(path, repo_id)
-    made: dict[str, bytes] = _pictures(path, facts, images, labels)
     results = eval_results_yaml(facts)
-    made |= {} if results is None else {EVAL_RESULTS: results.encode()}
-    card = _render(facts, [name for name in PICTURES if name in made])
+    made: dict[str, bytes] = {} if results is None else {EVAL_RESULTS: results.encode()}
+    outdated = {EVAL_RESULTS} - set(made)
     if not (path / CARD).exists() or is_our_card(path / CARD):
-        made[CARD] = card.encode()
+        before = {name for name in pictures_of(path / CARD) if (path / name).is_file()}
+        made |= _pictures(path, facts, images, labels)
+        kept = {ATTENTION} & before if images is None else set()
+        made[CARD] = _render(facts, [name for name in PICTURES if name in made or name in kept]).encode()
+        outdated |= before - kept - set(made)
     else:
-        _log.warning("%s: was not written by vit-cls, or edited since: it is left as it is", path / CARD)
+        rule = "was not written by vit-cls, or edited since: it and the pictures are left as they are"
+        _log.warning("%s: %s", path / CARD, rule)
     try:
         for name, content in made.items():
             replace_file(path / name, content)
-        for name in {*PICTURES, EVAL_RESULTS} - set(made):
+        for name in outdated:
             (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(f"{path}: its card cannot be written ({error})") from error

@@ -8,7 +8,9 @@ from ..checkpoints.load import has_head, open_checkpoint, read_json
 from ..checkpoints.yaml_text import parse_yaml
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
+from ..hf.processor_files import read_processor
 from ..names import RECIPE, RESULTS, TRAINER_STATE
+from ..processing import ViTClsImageProcessor
 from ..provenance import hub_id, last_name
 
 
@@ -16,11 +18,13 @@ from ..provenance import hub_id, last_name
 class Facts:
     """A classifier and what is known of it; a dict is empty where its file is not there.
 
-    `name` is what `from_pretrained` is given: the Hub id, or the folder's own name.
+    `name` is what `from_pretrained` is given: the Hub id, or the folder's own name. `image_hw` is the height and width,
+    in pixels, of what its image processor gives, which the config's may differ from; None where they are the image's.
     """
 
     name: str
     config: ViTClsConfig
+    image_hw: tuple[int, int] | None
     parameters: int
     results: dict[str, Any]
     state: dict[str, Any]
@@ -71,9 +75,11 @@ def read_facts(folder: Path, repo_id: str | None) -> Facts:
     source = open_checkpoint(folder)
     if not has_head(source):
         raise CheckpointError(f"{folder}: holds no classifier; cards are written for classifiers")
+    processor = read_processor(source, source.config)
     return Facts(
         repo_id or folder.resolve().name,
         source.config,
+        processor.output_hw if isinstance(processor, ViTClsImageProcessor) else source.config.image_hw,
         sum(_count(tensor.shape) for tensor in source.tensors.values()),
         _read_json(folder / RESULTS),
         _read_json(folder / TRAINER_STATE),

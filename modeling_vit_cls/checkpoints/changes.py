@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +17,17 @@ from ..names import (
     CONFIG,
     EVAL_RESULTS,
     PICTURES,
+    PROCESSOR,
     RECIPE,
     RESULTS,
     TRAINER_STATE,
     is_checkpoint_file,
     is_weight_file,
 )
-from ..provenance import public_recipe, public_results, public_state
+from ..provenance import public_json, public_recipe, public_results
 from .json_file import read_json
 from .load import open_checkpoint
+from .yaml_text import parse_yaml
 
 Content = Path | bytes
 
@@ -50,7 +52,7 @@ def files_to_push(folder: Path, with_results: bool, card: str | None = None) -> 
     """The checkpoint in a folder, by path in the repository; with the results also what training and benchmark left.
 
     `card` is pushed instead of the folder's README.md. Whatever else lies there stays there. Paths of this machine, in
-    results, recipe and state that were written elsewhere, are pushed as the last name alone. Raises CheckpointError
+    any JSON and in the recipe, are pushed as the last name alone. Raises CheckpointError
     for a folder without a whole checkpoint, and for a text that holds a token of the Hub.
     """
     if not folder.is_dir():
@@ -62,7 +64,7 @@ def files_to_push(folder: Path, with_results: bool, card: str | None = None) -> 
     if with_results:
         found |= {name: folder / name for name in sorted(_REPLACED | {CARD}) if (folder / name).is_file()}
         found |= {} if card is None else {CARD: card.encode()}
-        found |= _without_paths(folder, found)
+    found |= _without_paths(folder, found)
     for name, content in found.items():
         if not is_weight_file(name) and _TOKEN.search(_read(content)):
             raise CheckpointError(f"{folder / name}: holds a token of the Hub; remove it there, and revoke the token")
@@ -70,23 +72,23 @@ def files_to_push(folder: Path, with_results: bool, card: str | None = None) -> 
 
 
 def _without_paths(folder: Path, files: Mapping[str, Content]) -> dict[str, bytes]:
-    """Those of results, recipe and state that hold paths of this machine, without them; in the folder they stay."""
+    """Those of the JSON files and the recipe that hold paths of this machine, without them; in the folder they stay."""
     changed: dict[str, bytes] = {}
-    results = read_json(folder / RESULTS)
+    results = read_json(folder / RESULTS) if RESULTS in files else {}
     records = {"dataset_name": results.get("dataset"), "model_name_or_path": _training(results).get("base_model")}
     local = [name for name, fields in records.items() if isinstance(fields, dict) and fields.get("source") == "folder"]
-    public: dict[str, Callable[[dict[str, Any]], Any]] = {
-        RESULTS: lambda fields: public_results(fields, local),
-        TRAINER_STATE: public_state,
-    }
-    for name, rule in public.items():
+    for name in (CONFIG, PROCESSOR, RESULTS, TRAINER_STATE):
         fields = read_json(folder / name) if name in files else {}
-        if (shown := rule(fields)) != fields:
+        try:
+            shown = public_results(fields, local) if name == RESULTS else public_json(fields)
+        except RecursionError as error:
+            raise CheckpointError(f"{folder / name}: is nested too deeply; mend it, or remove it") from error
+        if shown != fields:
             changed[name] = (json.dumps(shown, indent=2) + "\n").encode()
     if RECIPE in files:
         try:
-            recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            recipe = parse_yaml((folder / RECIPE).read_text(encoding="utf-8"))
+        except ValueError as error:
             raise CheckpointError(f"{folder / RECIPE}: cannot be read as YAML; mend it, or remove it") from error
         if isinstance(recipe, dict) and (shown := public_recipe(recipe, local)) != recipe:
             changed[RECIPE] = yaml.safe_dump(shown, sort_keys=False).encode()

@@ -12,6 +12,7 @@ from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..fitting import of_one_size
+from ..names import CONFIG, PROCESSOR
 from ..processing import ViTClsImageProcessor
 from .families import FAMILIES, timm_export
 from .families.table import Family
@@ -67,7 +68,7 @@ def write_foreign(
         field = _field_of(name)
         raise ConfigError(field, getattr(config, field), f"cannot be expressed by {family.name}, which has no {name!r}")
     write_weights(folder, restored)
-    files, other = {"config.json": export.fields}, []
+    files, other = {CONFIG: export.fields}, []
     if image_processor is not None and "max_num_patches" in image_processor.size:
         other.append(f"size={image_processor.size!r}")  # the model goes out as SigLIP, which takes one size
         image_processor = of_one_size(image_processor, config)
@@ -75,7 +76,7 @@ def write_foreign(
         if target == "timm":  # which keeps it in config.json
             export.fields["pretrained_cfg"] |= timm_export.transform(image_processor, config)
         else:
-            files["preprocessor_config.json"] = _transformers_processor(image_processor)
+            files[PROCESSOR] = _transformers_processor(image_processor)
         rounding = "torchvision" if target == "timm" else "transformers"
         if image_processor.do_center_crop and image_processor.crop_rounding != rounding:
             other.append(f"crop_rounding={image_processor.crop_rounding!r}")

@@ -14,6 +14,7 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, shorten
 from ..label_maps import LABEL_FIELDS, read_labels
 from ..modules import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
+from ..names import CONFIG
 from .adapt import canonical
 from .digests import architecture_digest
 from .families import FAMILIES, family_of, family_of_tensors
@@ -124,7 +125,7 @@ def is_foreign(path: Path) -> bool:
 
 def config_file(path: Path) -> Path:
     """Where the config.json of a folder or of a weight file lies, if it has one."""
-    return (path if path.is_dir() else path.parent) / "config.json"
+    return (path if path.is_dir() else path.parent) / CONFIG
 
 
 def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tensor], list[str]]:

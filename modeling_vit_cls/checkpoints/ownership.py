@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import CheckpointError
 from ..names import (
     CARD,
+    PICTURES,
     PROCESSOR,
     RECIPE,
     RESULTS,
@@ -15,6 +16,7 @@ from ..names import (
     is_measured_file,
     is_program_file,
     is_training_file,
+    is_weight_file,
 )
 from .json_file import read_json
 from .weights import read_weights
@@ -35,13 +37,22 @@ def is_our_card(file: Path) -> bool:
     return f"<!--{last}" == signed(text)[len(text) :]
 
 
+def pictures_of(card: Path) -> set[str]:
+    """Names of the pictures that a README.md shows, as we wrote it; none where it is somebody's own, or not there."""
+    if not (card.is_file() and is_our_card(card)):
+        return set()
+    text = card.read_text(encoding="utf-8")
+    return {name for name in PICTURES if f"]({name})" in text}
+
+
 class Outdated:
     """Which files of a folder go when a new model is saved into it.
 
     Those of the old checkpoint, its programs and a trainer's state always do. What was measured of the old model
-    (results, card, pictures, recipe) goes with its weights, and stays where the new ones and their image processor are
-    the same. README.md, results.json and recipe.yaml go only as we wrote them: one that somebody else wrote, or edited,
-    is his. `new` is the folder that the new model is written to.
+    (results, card, pictures, recipe) goes with its weights, and stays where there are none, or where the new ones and
+    their image processor are the same. README.md, results.json and recipe.yaml go only as we wrote them: one that
+    somebody else wrote, or edited, is his. Pictures go with the card that shows them. `new` is the folder that the new
+    model is written to.
     """
 
     def __init__(self, folder: Path):
@@ -51,7 +62,7 @@ class Outdated:
         """Whether a file goes, by its path relative to the folder."""
         if is_checkpoint_file(name) or is_program_file(name) or is_training_file(name):
             return True
-        return is_measured_file(name) and self._is_ours(name) and not self._is_same_model
+        return is_measured_file(name) and self._holds_weights and self._is_ours(name) and not self._is_same_model
 
     def _is_ours(self, name: str) -> bool:
         file = self.folder / name
@@ -64,7 +75,15 @@ class Outdated:
         if name == RECIPE:
             results = _read(self.folder / RESULTS)
             return _is_results(results) and _recipe(file) == results["recipe"]
-        return True
+        return name not in PICTURES or name in self._shown
+
+    @cached_property
+    def _holds_weights(self) -> bool:
+        return any(is_weight_file(entry.name) for entry in self.folder.iterdir())
+
+    @cached_property
+    def _shown(self) -> set[str]:
+        return pictures_of(self.folder / CARD)
 
     @cached_property
     def _is_same_model(self) -> bool:

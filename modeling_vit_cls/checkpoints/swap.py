@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..names import CONFIG
+from ..names import CONFIG, RUN_LOCK
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
@@ -92,11 +92,17 @@ def _sync_swap(folder: Path) -> None:
 def _exchange(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> bool:
     """Exchange the two folders in one step, what is not ours linked into the new one; False where that cannot be.
 
-    The folder that this process works in is not exchanged under its feet, and a mount point cannot be.
+    The folder that this process works in is not exchanged under its feet, and a mount point cannot be. Nor is one that
+    a run holds where its lock cannot be linked: a copy of a lock is one that nobody holds.
     """
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None or Path.cwd().is_relative_to(folder) or build.parent == folder:
         return False
+    if (folder / RUN_LOCK).is_file():
+        try:
+            os.link(folder / RUN_LOCK, build / RUN_LOCK, follow_symlinks=False)
+        except OSError:
+            return False
     for entry in sorted(folder.iterdir()):
         _link_kept(entry, build, is_ours)
     _sync_folder(build)

@@ -19,6 +19,7 @@ from .. import __version__
 from ..checkpoints.folder import replace_file
 from ..checkpoints.json_file import read_json
 from ..errors import CheckpointError, one_line
+from ..names import RESULTS
 from ..provenance import dataset_record, public_recipe, record
 
 Results = dict[str, Any]
@@ -69,7 +70,7 @@ def results(
 def known_of_training(folder: Path) -> Results:
     """Recipe and training as the results.json in a model's folder has them; empty where there is none that is ours."""
     try:
-        before = read_json(folder / "results.json")
+        before = read_json(folder / RESULTS)
     except CheckpointError:
         return {}
     return {name: before[name] for name in ("recipe", "training") if isinstance(before.get(name), dict)}

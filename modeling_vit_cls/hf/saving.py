@@ -1,6 +1,7 @@
 """From parameters, config and image processor to a checkpoint folder."""
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from ..checkpoints.ownership import Outdated
 from ..checkpoints.weights import write_weights
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..names import CONFIG, NESTED_PROCESSOR, PROCESSOR
 from ..processing import ViTClsImageProcessor
 from .processor_files import AnyProcessor, nested_processor, processor_fields, processor_of
+
+logger = logging.getLogger(__name__)
 
 
 def write_checkpoint(
@@ -30,15 +33,12 @@ def write_checkpoint(
 
     `Outdated` says which files of an earlier save go. Without an image processor, one that lies there stays if it fits.
     """
-    file, fields = processor_fields(folder) if folder.is_dir() else (folder, {})
-    if image_processor is None and fields:
-        lying = processor_of(fields, file)
-        image_processor = lying if lying.emits(config) else None
+    if image_processor is None and folder.is_dir():
+        image_processor = _fitting_processor(folder, config)
     if image_processor is None and config.num_channels in (1, 3):
         image_processor = ViTClsImageProcessor.for_config(config)
     size = sum(tensor.nbytes for tensor in tensors.values())
-    # A processor_config.json stays if it is of something else, but not one whose image processor would be read instead.
-    nested = {NESTED_PROCESSOR} if nested_processor(folder / NESTED_PROCESSOR) else set()
+    nested = {NESTED_PROCESSOR} if _hides_processor(folder / NESTED_PROCESSOR) else set()
     outdated = Outdated(folder)
     with replace_folder(folder, lambda name: outdated(name) or name in nested, size) as build:
         outdated.new = build
@@ -47,6 +47,29 @@ def write_checkpoint(
         if image_processor is not None:
             image_processor.to_json_file(build / PROCESSOR)
         also(build)
+
+
+def _fitting_processor(folder: Path, config: ViTClsConfig) -> AnyProcessor:
+    """The image processor that a folder holds, where a model of this config can use it."""
+    try:
+        file, fields = processor_fields(folder)
+        processor = processor_of(fields, file) if fields else None
+    except CheckpointError as error:
+        logger.warning("%s; it is not kept", error)
+        return None
+    return processor if processor is not None and processor.emits(config) else None
+
+
+def _hides_processor(file: Path) -> bool:
+    """Whether a processor_config.json would be read instead of the image processor that is saved beside it.
+
+    One of something else, a tokenizer say, would not. One that cannot be read would stop every reader.
+    """
+    try:
+        return bool(nested_processor(file))
+    except CheckpointError as error:
+        logger.warning("%s; it is not kept", error)
+        return True
 
 
 def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:

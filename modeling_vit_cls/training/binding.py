@@ -17,7 +17,7 @@ from .arguments import TrainingArguments
 # Arguments that may change between a run and its continuation: where it is written, shown, kept, how it is computed.
 _FREE = {"output_dir", "run_name", "project", "report_to", "disable_tqdm", "resume_from_checkpoint", "max_bad_images"}
 _FREE |= {"dataloader_num_workers", "per_device_eval_batch_size", "num_train_epochs", "max_steps"}
-_FREE_KINDS = ("logging_", "save_", "hub_", "push_to_hub")
+_FREE_KINDS = ("logging_", "save_", "hub_")
 _UNSAID = {"resume_from_checkpoint", "num_train_epochs", "max_steps"}  # `total_steps` says it
 _PATHS = ("output_dir", "run_name")
 

@@ -25,6 +25,7 @@ from ..names import RECIPE, RESULTS
 from ..provenance import dataset_record, record
 from .recipe import DataArguments, ModelArguments, Recipe
 from .run_folder import RunFolder
+from .stop import StopSignals
 from .trainer import FlaxTrainer
 
 _DRAWN = 8  # images of the test split whose attention the card shows
@@ -65,7 +66,8 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     trainer = FlaxTrainer(model, arguments, train, evaluation)
     trainer.folder, trainer.go_on = run_folder, go_on or trainer.go_on
     trainer.train()
-    trainer.save_model()
+    with StopSignals():  # nothing that was trained is lost: a signal is answered when the model is saved
+        trainer.save_model()
     found = benchmark(
         model,
         test,

@@ -118,7 +118,8 @@ class FlaxTrainer(TrainerReports):
         Raises FloatingPointError, naming the step and a parameter, when the loss or a gradient is not finite,
         ConfigError where a checkpoint is of another run, another run is training into `output_dir` or it cannot be
         written, BadImageError at broken images. At Ctrl-C or SIGTERM the step is finished and a checkpoint written;
-        then KeyboardInterrupt or SystemExit(143) is raised. A second one ends at once.
+        then KeyboardInterrupt or SystemExit(143) is raised. A second one ends at once. One that comes after the last
+        step stops nothing: train() returns, and the model can be saved.
         """
         with self.folder, self._stop:
             return self._train(resume_from_checkpoint)
