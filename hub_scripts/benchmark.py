@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     from modeling_vit_cls.evaluation.results import append_row, known_of_training, results, to_json, write_results
 
     no_bars_in_files()
+    model = FlaxViTClsForImageClassification.from_pretrained(arguments.model, dtype=arguments.dtype)
     dataset = load_images(
         arguments.dataset_name,
         arguments.split,
@@ -63,8 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
         revision=arguments.dataset_revision,
         image_column_name=arguments.image_column_name,
         label_column_name=arguments.label_column_name,
+        id2label=model.config.id2label,
     )
-    model = FlaxViTClsForImageClassification.from_pretrained(arguments.model, dtype=arguments.dtype)
     found = benchmark(
         model,
         dataset,

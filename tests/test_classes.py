@@ -58,7 +58,7 @@ def test_an_order_is_mapped_in_training_evaluation_benchmark_and_evaluator(tmp_p
 
 
 @pytest.mark.parametrize(
-    "names", [["cat", "dog", "fox"], ["Cat", "dog", "emu"], ["cat", "dog"], [*NAMES, "fox"], ["0", "1", "3"]]
+    "names", [["cat", "dog", "fox"], ["Cat", "dog", "emu"], ["cat", "dog"], [*NAMES, "fox"], ["0", "1", "2"]]
 )
 def test_other_names_are_refused_before_anything_is_computed(tmp_path, names, tally):
     model, data = classifier(NAMES), pictures(names)
@@ -114,8 +114,8 @@ def test_a_model_without_names_learns_those_of_its_training_data(tmp_path, caplo
     run = trainer(tmp_path, unnamed, None, pictures(NAMES))
     assert list(run._fitting(turned, "eval_dataset")["label"])[:3] == [2, 1, 0]
     assert unnamed.config.id2label[0] == "LABEL_0"  # nothing was learned
-    trainer(tmp_path, unnamed, pictures(["0", "1", "2"]))
-    assert unnamed.config.id2label[0] == "LABEL_0"
+    trainer(tmp_path, unnamed, pictures(["1", "2", "3"]))
+    assert list(unnamed.config.id2label.values()) == ["1", "2", "3"]
 
 
 def test_names_that_repeat_are_met_by_number(tmp_path):
@@ -150,18 +150,20 @@ def test_numbers_are_the_same_classes_in_a_column_and_loaded(tmp_path, names, la
     model = tiny_model(num_labels=3, num_channels=1) if names is None else classifier(names)
     raw = pictures(NAMES, labels, datasets.Value("int64"))
     raw.save_to_disk(str(tmp_path / "saved"))
-    loaded = load_images(str(tmp_path / "saved"), "train")
-    for data in (raw, loaded):
-        if expected is None:
-            for meet in (benchmark, lambda model, data: trainer(tmp_path, model).evaluate(data)):
-                with pytest.raises(ConfigError, match="out of range|must be one of"):
-                    meet(model, data)
-        else:
-            matrix = np.asarray(benchmark(model, data, disable_tqdm=True)["confusion_matrix"])
-            assert matrix.shape == (3, 3)
-            assert matrix.sum(axis=1).tolist() == np.bincount(expected, minlength=3).tolist()
-            assert trainer(tmp_path, model).predict(data).label_ids.tolist() == expected
-        tally.note("by number, or refused")
+    load = partial(load_images, str(tmp_path / "saved"), "train", id2label=model.config.id2label)
+    if expected is None:
+        run = trainer(tmp_path, model)
+        for meet in (lambda: benchmark(model, raw), lambda: run.evaluate(raw), load):
+            with pytest.raises(ConfigError, match="out of range|must be one of"):
+                meet()
+            tally.note("refused")
+        return
+    for data in (raw, load()):
+        matrix = np.asarray(benchmark(model, data, disable_tqdm=True)["confusion_matrix"])
+        assert matrix.shape == (3, 3)
+        assert matrix.sum(axis=1).tolist() == np.bincount(expected, minlength=3).tolist()
+        assert trainer(tmp_path, model).predict(data).label_ids.tolist() == expected
+        tally.note("by number")
 
 
 def test_other_labels_copy_no_image(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Classes by name: what a dataset calls them, what a model calls them, and the model's number of each."""
 
-import logging
 import re
 import unicodedata
 from collections import Counter
@@ -16,7 +15,6 @@ try:
 except ImportError as error:
     raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
 
-_log = logging.getLogger(__name__)
 _GIVE_NUMBERS = "give the dataset a column of the model's numbers, or the model an id2label without repetitions"
 _WHOLE = ("bool", "int", "uint", "float")  # floats too: a missing label made floats of whole numbers
 
@@ -39,11 +37,10 @@ def model_names(id2label: Mapping[int, str]) -> list[str]:
 def named_after(id2label: Mapping[int, str], names: Sequence[str]) -> Mapping[int, str]:
     """{class: name} of a model, and the names of the first dataset that it meets -> what later ones are matched with.
 
-    A model whose classes were never named ("LABEL_0") has the dataset's names from then on, unless these are numbers;
-    any other keeps its own.
+    A model whose classes were never named ("LABEL_0") has the dataset's names from then on; any other keeps its own.
     """
     known = model_names(id2label)
-    if known != _unnamed(len(known)) or len(names) != len(known) or list(names) == known or all(map(_is_number, names)):
+    if known != _unnamed(len(known)) or len(names) != len(known):
         return id2label
     return dict(enumerate(names))
 
@@ -51,21 +48,19 @@ def named_after(id2label: Mapping[int, str], names: Sequence[str]) -> Mapping[in
 def match_classes(names: Sequence[str], id2label: Mapping[int, str]) -> np.ndarray:
     """Names of a dataset's classes, names of a model's -> the model's number of each class of the dataset, (K,).
 
-    The names are the same, in any order; a model whose classes were never named ("LABEL_0") is taken by number. Names
-    that are numbers, as a column of numbers has them, are the model's numbers, unless its names are numbers too.
-    Raises ConfigError, with the names of both, where they do not fit.
+    The names are the same, in any order; a model whose classes were never named ("LABEL_0") is taken by number, and so
+    is one of repeated names, from a column of numbers. Raises ConfigError, with the names of both, where they do not
+    fit.
     """
     known = model_names(id2label)
-    if list(names) == known:
-        return np.arange(len(known))
-    if all(map(_is_number, names)):
-        return _match_numbers(names, known)
     if len(names) != len(known):
-        raise ConfigError("classes", list(names), _other_count(names, known))
-    if known == _unnamed(len(known)):
-        return np.arange(len(known))
+        rule = f"the dataset has {len(names)} classes, the model {len(known)}: {_shown(known)}"
+        raise ConfigError("classes", list(names), rule)
     given, own = [class_name(name) for name in names], [class_name(name) for name in known]
-    if twice := _repeated(own):
+    twice = _repeated(own)
+    if given == own or own == _unnamed(len(own)) or (twice and given == _numbers(len(own))):
+        return np.arange(len(known))
+    if twice:
         rule = f"the model has several classes called {shorten(twice, 200)}, which names cannot tell apart"
         raise ConfigError("classes", list(names), f"{rule}: not the model's by name; {_GIVE_NUMBERS}: {_shown(known)}")
     if sorted(given) != sorted(own):
@@ -74,25 +69,6 @@ def match_classes(names: Sequence[str], id2label: Mapping[int, str]) -> np.ndarr
         raise ConfigError("classes", list(names), f"{rule}: {_shown(known)}; {remedy}")
     numbers = {name: number for number, name in enumerate(own)}
     return np.asarray([numbers[name] for name in given])
-
-
-def _match_numbers(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
-    """The model's number of each class whose name is a number. Raises ConfigError for one that the model has not.
-
-    Fewer than the model has must leave one out: 0, 1, 2 of a thousand are rather another dataset's whole list.
-    """
-    first = [str(number) for number in range(len(names))]
-    if len(names) > len(known) or (len(names) < len(known) and list(names) == first):
-        raise ConfigError("classes", list(names), _other_count(names, known))
-    own = list(known) if all(map(_is_number, known)) else [str(number) for number in range(len(known))]
-    numbers = {name: number for number, name in enumerate(own)}
-    if beyond := [name for name in names if name not in numbers]:
-        rule = f"{beyond[0]} is out of range: the model has {len(known)} classes, by number"
-        remedy = "pass the model an id2label with the dataset's names, or give the dataset the model's"
-        raise ConfigError("classes", list(names), f"{rule} {_shown(own)}, by name {_shown(known)}; {remedy}")
-    if known not in (own, _unnamed(len(known))):
-        _log.warning("the dataset's classes are numbers, and taken as the model's, from 0 on: %s", _shown(known))
-    return np.asarray([numbers[name] for name in names])
 
 
 def renumbered(dataset: "datasets.Dataset", id2label: Mapping[int, str]) -> "datasets.Dataset":
@@ -221,7 +197,7 @@ def _with_labels(
         column = np.full(dataset.data.num_rows, -1, np.int64)
         column[rows.to_numpy()] = numbers
     whole = datasets.Dataset(dataset.data, dataset.info.copy(), dataset.split)
-    names = [str(number) for number in range(len(names))] if _repeated(names) else list(names)
+    names = _numbers(len(names)) if _repeated(names) else list(names)
     feature = datasets.ClassLabel(names=names)
     whole = whole.remove_columns(label).add_column(label, column.tolist(), feature=feature)  # pyright: ignore[reportCallIssue]
     return whole if rows is None else whole.select(rows.to_numpy(), keep_in_memory=True)
@@ -229,6 +205,10 @@ def _with_labels(
 
 def _unnamed(classes: int) -> list[str]:
     return [f"LABEL_{number}" for number in range(classes)]
+
+
+def _numbers(classes: int) -> list[str]:
+    return [str(number) for number in range(classes)]
 
 
 def _is_number(name: str) -> bool:
@@ -241,7 +221,3 @@ def _repeated(names: Sequence[str]) -> list[str]:
 
 def _shown(names: Sequence[str]) -> str:
     return shorten(list(names), 200)
-
-
-def _other_count(names: Sequence[str], known: Sequence[str]) -> str:
-    return f"the dataset has {len(names)} classes, the model {len(known)}: {_shown(known)}"

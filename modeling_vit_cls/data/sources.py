@@ -34,6 +34,7 @@ def load_images(
     revision: str | None = None,
     image_column_name: str | None = None,
     label_column_name: str | None = None,
+    id2label: Mapping[int, str] | None = None,
 ) -> "datasets.Dataset":
     """One split of a dataset as rows {"image": {"bytes", "path"}, "label": int}, the label a `ClassLabel`.
 
@@ -45,6 +46,7 @@ def load_images(
         image_column_name: default: the only column of images.
         label_column_name: default: the only column of classes, or one of texts or whole numbers that is called label,
             labels or class; these become classes, over all splits together.
+        id2label: of a model: whole numbers in a column are its classes then, and texts are names of them.
 
     Raises ConfigError for a dataset, split or column that is not there, and for examples without a class.
     """
@@ -60,8 +62,9 @@ def load_images(
         raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(found)}")
     dataset = check_dataset(found[chosen])
     label = _label_column(dataset, label_column_name)
-    dataset = as_classes(dataset, label, names_in(found.values(), label))
-    return labelled(dataset, image_column_name, label)
+    if id2label is None:
+        dataset = as_classes(dataset, label, names_in(found.values(), label))
+    return labelled(dataset, image_column_name, label, id2label=id2label)
 
 
 def labelled(
