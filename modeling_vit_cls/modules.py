@@ -44,10 +44,11 @@ class PatchProjection(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         c = self.config
         shape = (c.patch_size, c.patch_size, images.shape[-1], c.hidden_size)
-        kernel = self.param("kernel", kernel_init(c.initializer_range), shape)
+        kernel = self.param("kernel", kernel_init(c.initializer_range), shape, jnp.float32)
         patches = patch_product(images.astype(self.dtype), kernel.astype(self.dtype))
         if c.patch_bias:
-            patches = patches + self.param("bias", nn.initializers.zeros, (c.hidden_size,)).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (c.hidden_size,), jnp.float32)
+            patches = patches + bias.astype(self.dtype)[None, None, None]
         return patches.astype(self.dtype)
 
 
