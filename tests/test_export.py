@@ -133,7 +133,7 @@ OTHER_SIZES = {
 
 @pytest.mark.parametrize("kind", OTHER_SIZES)
 def test_a_processor_of_a_size_that_the_exported_model_refuses_is_refused(kind, tmp_path):
-    """transformers' ViT takes the config's size alone, its DINOv2 any, unasked; ours that of its own processor too."""
+    """Ours takes the size of its own processor too; of transformers' models ViT the config's alone, DINOv2 any."""
     for fields in ({}, {"dynamic_image_size": True}):
         model = tiny_model(image_size=16, **fields)
         model.image_processor = ViTClsImageProcessor(**OTHER_SIZES[kind])

@@ -245,7 +245,7 @@ def test_a_folder_that_holds_a_model_and_an_adapter_is_the_model(folder, model):
 
 @pytest.mark.skipif(not hasattr(transformers, "FlaxAutoModel"), reason="transformers 5 has no Flax classes of its own")
 def test_what_transformers_serves_is_given_every_keyword(tmp_path, monkeypatch):
-    """Keywords mean nothing to our models alone: BERT's class on 4.57 needs from_pt=True. No code is run there either."""
+    """Our models alone ignore some: BERT's class on 4.57 needs from_pt=True. No code is run there either."""
     given = {}
     monkeypatch.setattr(
         transformers.FlaxAutoModel,

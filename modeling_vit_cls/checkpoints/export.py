@@ -33,7 +33,7 @@ _CONSEQUENCES = {
     "initializer_range": "it acts where new parameters are drawn, and in no prediction",
     "dynamic_image_size": "scores are the same at {size}; images of another size are refused there, unless each call "
     "has interpolate_pos_encoding=True",
-    "size": "images are resized to {size} there, out of proportion; here they keep their proportions, and scores differ",
+    "size": "images are resized to {size} there, out of proportion; here they keep it, and scores differ",
 }
 # The field that a parameter comes from, by its name or what that begins with.
 _FIELD_OF = {
@@ -60,8 +60,8 @@ def write_foreign(
 ) -> list[str]:
     """Write a checkpoint for "transformers" or "timm" into an empty folder; names in `tensors` are canonical.
 
-    Returns "field=value" for what the target has otherwise, of which `consequence` says what follows: config fields that
-    act in training or at another image size alone, the rule by which a central crop begins, and a size that keeps
+    Returns "field=value" for what the target has otherwise (`consequence` says what follows): config fields that act in
+    training or at another image size alone, the rule by which a central crop begins, and a size that keeps
     proportions. Raises ConfigError, naming the field, for any other that it cannot express, and for an image processor
     of a size that the exported model refuses: what was written is read back, and must be the same model.
     """

@@ -40,8 +40,8 @@ class Outdated:
 
     Those of the old checkpoint, its programs and a trainer's state always do. What was measured of the old model
     (results, card, pictures, recipe) goes with its weights, and stays where the new ones and their image processor are
-    the same. README.md, results.json and recipe.yaml go only as we wrote them: one that somebody else wrote, or edited,
-    is his. `new` is the folder that the new model is written to.
+    the same. README.md, results.json and recipe.yaml go only as we wrote them: one that somebody else wrote or
+    edited stays. `new` is the folder that the new model is written to.
     """
 
     def __init__(self, folder: Path):
