@@ -1,11 +1,12 @@
 """What every verb of the command line has: help, an example, `--json`, and the function that runs it."""
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from modeling_vit_cls.errors import did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,7 +34,7 @@ class Parser(argparse.ArgumentParser):
                 return place
             if verbs and not word.startswith("-"):
                 if word not in verbs[0].choices:
-                    self.error(f"there is no verb {word!r}{_nearest(word, verbs[0].choices)}")
+                    self.error(f"there is no verb {word!r}{did_you_mean(word, verbs[0].choices, '{}')}")
                 return place
         return len(given)
 
@@ -48,13 +49,8 @@ class Parser(argparse.ArgumentParser):
         if name not in known:
             beginning = [option for option in known if option.startswith(name)]
             if len(beginning) != 1:
-                self.error(f"there is no option {name}{_nearest(name, known)}")
+                self.error(f"there is no option {name}{did_you_mean(name, known, '{}')}")
         return f"{name}{equals}{value}"
-
-
-def _nearest(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def add_verb(

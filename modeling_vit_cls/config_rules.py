@@ -1,6 +1,5 @@
 """The rules of a ViTClsConfig: one row a field, then the rules between fields; nothing is allocated to check them."""
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean
 
 MAX_PARAMETERS = 10**11  # a config beyond it is a typing error or an attack: 400 GB of float32
 MAX_LABELS = 500_000  # transformers keeps two dictionaries of that length: 0.1 GB
@@ -197,8 +196,7 @@ def check_call(fields: Mapping[str, Any], kwargs: dict[str, Any]) -> dict[str, A
     known = inherited_names()
     for name in kwargs:
         if name not in known:
-            near = difflib.get_close_matches(str(name), [*RULES, *sorted(known)], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, [*RULES, *sorted(known)])
             raise ConfigError(str(name), kwargs[name], f"is not a field of ViTClsConfig{hint}")
     if isinstance(kwargs.get("num_labels"), np.integer):
         kwargs = {**kwargs, "num_labels": int(kwargs["num_labels"])}

@@ -1,5 +1,8 @@
 """The three errors of the package: each says what was expected, what came, and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class ConfigError(ValueError):
     """A configuration that contradicts itself: names the field, the value found and the rule it breaks."""
@@ -30,6 +33,17 @@ def shorten(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def nearest(name: object, names: Iterable[str]) -> str | None:
+    """The one of `names` that is spelt most like `name`, if one is."""
+    return next(iter(difflib.get_close_matches(str(name), list(names), 1)), None)
+
+
+def did_you_mean(name: object, names: Iterable[str], form: str = "{!r}") -> str:
+    """ "; did you mean 'name'?" for the nearest of `names`, written in `form`, or nothing."""
+    near = nearest(name, names)
+    return "" if near is None else f"; did you mean {form.format(near)}?"
+
+
 def one_line(text: object) -> str:
-    """Any text on one line, without what is no letter: control characters, and marks that turn its order around."""
+    """Any text on one line, without what cannot be printed: control characters, and marks that reverse its order."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())

@@ -52,13 +52,14 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
                 logger.warning("%s: %s is not the same there: %s", folder, said, consequence(said, config))
             return
         processor = processor if processor is None else of_one_size(processor, config)
-        size = processor.output_hw if processor and model.interpolates(processor) else None
+        own = processor.output_hw if processor and model.interpolates(processor) else None
+        image_hw = own or config.image_hw
         if to == "onnx":
-            write_onnx(build / PROGRAMS[to], model.module, model.params, config, size)
+            write_onnx(build / PROGRAMS[to], model.module, model.params, config, image_hw)
         else:
-            write_stablehlo(build / PROGRAMS[to], model.module, model.params, config, size)
+            write_stablehlo(build / PROGRAMS[to], model.module, model.params, config, image_hw)
             write_weights(build, tensors, config=config)
-        write_manual(build / manual_of(to), to, model.module, config)
+        write_manual(build / manual_of(to), to, model.module, config, image_hw, processor is not None)
         config.to_json_file(build / CONFIG)
         if processor is not None:
             processor.to_json_file(build / PROCESSOR)

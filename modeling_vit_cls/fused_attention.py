@@ -39,7 +39,7 @@ def padding(tokens: int) -> int:
 def fused_attention(query: jax.Array, key: jax.Array, value: jax.Array, tokens: int) -> jax.Array:
     """Attention of every token to the first `tokens`: three arrays (B, T, heads, d) -> (B, T, heads, d).
 
-    Softmax in float32. What the tokens after these get is finite, and nobody's.
+    Softmax in float32. Rows after these are finite, and to be ignored.
     """
     lengths = {}
     if tokens < key.shape[1]:

@@ -13,7 +13,19 @@ from .errors import BadImageError, shorten
 
 # What is read, by Pillow's names. Pillow knows some forty more: one starts a program (EPS), others are rarely images of
 # the world and have decoders that few people test. An icon (ICO) may hold an image of another size than it says.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+# Each with the suffixes of its files' names.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf"),
+}
 MAX_PIXELS = 100_000_000  # more is a decompression bomb, or a picture to be tiled by its owner
 MAX_SIDE = 65_536  # pixels; a row of a PNG may be longer, and a column of it takes seconds to decode
 MAX_BYTES = 640_000_000  # of memory for one image until it is RGB: a JPEG of 64 megapixels, a WEBP of 32
@@ -54,13 +66,6 @@ def load_image(image: Any, name: str | None = None) -> Image.Image:
         raise BadImageError(f"{name}: cannot be read as an image; formats are {', '.join(_formats())}") from error
     except Exception as error:  # damaged files make Pillow raise nearly everything, and its own list is no promise
         raise BadImageError(f"{name}: cannot be read as an image ({shorten(str(error), 300)[1:-1]})") from error
-
-
-@cache
-def image_suffixes() -> frozenset[str]:
-    """Endings of the names of files that are read: ".jpg", ".png", ..."""
-    formats = _formats()
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in formats)
 
 
 @cache

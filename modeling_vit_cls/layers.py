@@ -55,11 +55,12 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", kernel_init(self.std), (x.shape[-1], self.features))
+        kernel = self.param("kernel", kernel_init(self.std), (x.shape[-1], self.features), jnp.float32)
         rows = "abcde"[: x.ndim - 1]
         y = product(f"{rows}y,yz->{rows}z", x.astype(self.dtype), kernel.astype(self.dtype), self.result)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
         return y.astype(self.result or self.dtype)
 
 

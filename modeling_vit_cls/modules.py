@@ -44,10 +44,11 @@ class PatchProjection(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         c = self.config
         shape = (c.patch_size, c.patch_size, images.shape[-1], c.hidden_size)
-        kernel = self.param("kernel", kernel_init(c.initializer_range), shape)
+        kernel = self.param("kernel", kernel_init(c.initializer_range), shape, jnp.float32)
         patches = patch_product(images.astype(self.dtype), kernel.astype(self.dtype))
         if c.patch_bias:
-            patches = patches + self.param("bias", nn.initializers.zeros, (c.hidden_size,)).astype(self.dtype)
+            bias = self.param("bias", nn.initializers.zeros, (c.hidden_size,), jnp.float32)
+            patches = patches + bias.astype(self.dtype)[None, None, None]
         return patches.astype(self.dtype)
 
 
@@ -127,8 +128,10 @@ class Encoder(nn.Module):
         last, stacked, length = len(rates) - 1, self.has_variable("params", STACK), x.shape[1]
         fused, whole_rope = length if self.fused else None, rope
         if self.fused:  # once, not in each block
-            x = jnp.pad(x, ((0, 0), (0, padding(length)), (0, 0)))
-            rope = rope and tuple(np.pad(table, ((0, padding(length)), (0, 0))) for table in rope)
+            added = (0, padding(length))
+            x = jnp.pad(x, ((0, 0), added, (0, 0)))
+            if rope is not None:
+                rope = np.pad(rope[0], (added, (0, 0))), np.pad(rope[1], (added, (0, 0)))
         if stacked:
             x = self._scan(x, rope, deterministic, rates[:last], fused)
         hidden_states, attentions = [x[:, :length]], []
@@ -269,7 +272,8 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
             c, self.dtype, self.gradient_checkpointing, self.attn_implementation, name="vit_cls"
         )
         outputs = backbone(images, deterministic, readout_only, attention_maps)
-        logits = linear(c, c.num_classes, self.dtype, "classifier", result=jnp.float32)(outputs.pooler_output)
+        pooled: Any = outputs.pooler_output
+        logits = linear(c, c.num_classes, self.dtype, "classifier", result=jnp.float32)(pooled)
         cls_logits = distillation_logits = None
         if c.has_distillation_head:  # Touvron et al. 2021, section 4: at inference the two heads are averaged
             token = outputs.last_hidden_state[:, 1]

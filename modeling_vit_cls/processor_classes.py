@@ -181,7 +181,7 @@ def our_fields(given: Mapping[str, Any], unnamed: str = OURS) -> Fields:
         return {name: given[name] for name in (*_FIELDS, "crop_rounding") if given.get(name) is not None}
     if name not in CLASSES:
         known = ", ".join(sorted(CLASSES))
-        raise ConfigError("image_processor_type", name, f"is not done here, only {known}: set model.image_processor")
+        raise ConfigError("image_processor_type", name, f"is not done here, only {known}")
     kind, is_4 = CLASSES[name], transformers.__version__.startswith("4.")
     _refuse_unknown(given, kind.knows)
     defaults = {**_PLAIN, **kind.defaults, **(_IN_4.get(name, {}) if is_4 else {})}
@@ -203,7 +203,7 @@ def class_of(given: Mapping[str, Any]) -> str | None:
     name = given.get("image_processor_type") or given.get("feature_extractor_type")
     if name is None:
         if "AutoImageProcessor" in (given.get("auto_map") or {}):
-            rule = "code of a repository is never run: set model.image_processor"
+            rule = "code of a repository is never run"
             raise ConfigError("auto_map", given["auto_map"], rule)
         return None
     if not isinstance(name, str):

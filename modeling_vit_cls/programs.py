@@ -28,19 +28,25 @@ _OPSET = 18
 _PROTOBUF_LIMIT = 2**31 - 2**24  # bytes of weights in one ONNX file: protobuf ends at 2 GiB, the graph takes some
 
 
-def write_manual(file: Path, kind: str, module: nn.Module, config: ViTClsConfig) -> None:
-    """How the program beside this file is called, what goes in and what comes out."""
-    height, width = config.image_hw
+def write_manual(
+    file: Path, kind: str, module: nn.Module, config: ViTClsConfig, image_hw: tuple[int, int], has_processor: bool
+) -> None:
+    """How the program beside this file is called, what goes in and what comes out, at the size it was traced at."""
+    height, width = image_hw
+    tokens = config.num_prefix_tokens + (height // config.patch_size) * (width // config.patch_size)
     shapes = {
         "logits": f"(B, {config.num_classes}), a number for each class of `id2label` in `config.json`; softmax makes "
         "probabilities of them",
-        "last_hidden_state": f"(B, {config.num_tokens}, {config.hidden_size})",
+        "last_hidden_state": f"(B, {tokens}, {config.hidden_size})",
         "pooler_output": f"(B, {config.readout_size})",
         "image_embeds": f"(B, {config.projection_size})",
     }
     outputs = "\n".join(f"- `{name}`: {shapes[name]}" for name in _outputs(module, config))
     pixels = f"(B, {config.num_channels}, {height}, {width})"
-    file.write_text(_MANUAL.format(program=PROGRAMS[kind], call=_CALLS[kind], pixels=pixels, outputs=outputs))
+    prepared = _WITH_PROCESSOR if has_processor else _WITHOUT_PROCESSOR
+    file.write_text(
+        _MANUAL.format(program=PROGRAMS[kind], call=_CALLS[kind], pixels=pixels, prepared=prepared, outputs=outputs)
+    )
 
 
 _MANUAL = """# How to call `{program}`
@@ -49,11 +55,13 @@ _MANUAL = """# How to call `{program}`
 {call}
 ```
 
-In: `pixel_values`, {pixels} float32, any number B of images, resized and normalised as `preprocessor_config.json` says
-(`AutoImageProcessor.from_pretrained(folder)` after `import modeling_vit_cls`, or your own code). Out, by name:
+In: `pixel_values`, {pixels} float32, any number B of images, {prepared}. Out, by name:
 
 {outputs}
 """
+_WITH_PROCESSOR = """resized and normalised as `preprocessor_config.json` says
+(`AutoImageProcessor.from_pretrained(folder)` after `import modeling_vit_cls`, or your own code)"""
+_WITHOUT_PROCESSOR = "prepared by your own code as the model was trained"
 _CALLS = {
     "onnx": """import numpy, onnxruntime
 
@@ -62,7 +70,7 @@ names = [output.name for output in session.get_outputs()]
 outputs = dict(zip(names, session.run(None, {"pixel_values": pixel_values})))""",
     "stablehlo": """import jax, pathlib, safetensors.numpy
 
-# The weights lie beside the program and are its first argument: calling it with the pixels alone fails.
+# The weights are in a file of their own. They are the first argument: calling it with the pixels alone fails.
 weights = safetensors.numpy.load_file("model.safetensors")
 program = jax.export.deserialize(bytearray(pathlib.Path("model.stablehlo").read_bytes()))
 outputs = program.call(weights, pixel_values)""",
@@ -77,7 +85,7 @@ def write_stablehlo(
     Parameters keep their names and types in model.safetensors, products the module's `dtype`. To serve it, in a process
     that has jax, numpy and safetensors alone:
 
-        program = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+        program = jax.export.deserialize(bytearray(pathlib.Path("model.stablehlo").read_bytes()))
         outputs = program.call(safetensors.numpy.load_file("model.safetensors"), pixel_values)
 
     The jax that serves it must be no older than the one that wrote it; StableHLO promises to read it for six months.

@@ -1,10 +1,9 @@
 """The named architectures: one row each, with its source and its size."""
 
-import difflib
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean
 
 
 class Shape(NamedTuple):
@@ -85,8 +84,6 @@ def list_variants(pattern: str = "*") -> list[str]:
 def variant_fields(name: str) -> dict[str, Any]:
     """Config fields of a named architecture. Raises ConfigError, naming the nearest, for an unknown one."""
     if name not in VARIANTS:
-        near = difflib.get_close_matches(str(name), VARIANTS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError("variant", name, f"is not one of list_variants(){hint}")
+        raise ConfigError("variant", name, f"is not one of list_variants(){did_you_mean(name, VARIANTS)}")
     row = VARIANTS[name]
     return {"image_size": row.image_size, "patch_size": row.patch_size, **SHAPES[row.size]._asdict()}

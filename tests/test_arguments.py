@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from hub_scripts.__main__ import main
 from modeling_vit_cls import ConfigError
 from modeling_vit_cls.training import TrainingArguments
-from modeling_vit_cls.training.fields import choices
 from modeling_vit_cls.training.foreign import IDLE, INSTEAD, RENAMED
 from modeling_vit_cls.training.optimizer import make_optimizer, make_schedule
 from modeling_vit_cls.training.recipe import (
@@ -26,6 +26,13 @@ from modeling_vit_cls.training.recipe import (
     packaged_recipes,
     read_recipe,
 )
+
+
+def choices(part, name) -> tuple[str, ...]:
+    """The values that a field may have, where its annotation lists them."""
+    kind = get_type_hints(part)[name]
+    return next((get_args(one_kind) for one_kind in (kind, *get_args(kind)) if get_origin(one_kind) is Literal), ())
+
 
 OWN = {field.name for field in dataclasses.fields(TrainingArguments)}
 CHOSEN = [
@@ -87,7 +94,7 @@ def test_a_value_of_any_type_is_taken_for_what_it_is_or_refused_by_the_name_of_i
 
 
 def test_every_argument_of_transformers_is_known(tally):
-    """Of the installed transformers: each is ours, another name, without meaning here, or refused with a remedy."""
+    """Of the installed transformers: each is ours, another name, ignored, or refused with a remedy."""
     assert not (IDLE & set(INSTEAD)) | (IDLE & OWN) | (set(INSTEAD) & OWN) | (set(RENAMED) & OWN)
     for field in dataclasses.fields(transformers.TrainingArguments):
         name = field.name

@@ -90,6 +90,7 @@ def test_which_number_of_the_model_a_class_has():
 
 
 def test_a_model_without_names_learns_those_of_its_training_data(tmp_path, caplog, tally):
+    caplog.set_level("INFO")
     config = tiny_config(num_labels=3, num_channels=1)
     turned = pictures(NAMES[::-1])
     text = datasets.Value("string")

@@ -1,6 +1,7 @@
 """What is exported comes back the same, bit by bit, or is refused by the field that the target cannot express."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -92,6 +93,60 @@ def test_what_acts_in_training_alone_is_said_and_no_obstacle(tmp_path, caplog):
     export_pretrained(model, tmp_path / "out", "transformers")
     assert "drop_path_rate=0.1 is not the same there: it acts in training alone" in caplog.text
     assert "position_interpolation='bilinear' is not the same there: scores are the same at 8 x 8 pixels" in caplog.text
+
+
+OTHERWISE = {  # what the target may have otherwise -> the model's config, its processor, what is said to follow
+    "drop_path_rate": ({"drop_path_rate": 0.1}, {}, "in training alone"),
+    "dynamic_image_size": ({"dynamic_image_size": True}, {}, "same at 8 x 8 pixels; .* has interpolate_pos_encoding"),
+    "position_interpolation": ({"position_interpolation": "bilinear"}, {}, "same at 8 x 8 pixels; at another image"),
+    "crop_rounding": ({}, {"do_center_crop": True, "crop_size": 8, "crop_rounding": "torchvision"}, "one pixel"),
+    "size": ({}, {"size": {"max_num_patches": 4, "patch_size": 4}}, "resized to 8 x 8 pixels there, .* scores differ"),
+}
+
+
+@pytest.mark.parametrize("field", OTHERWISE)
+def test_what_follows_from_each_difference_is_said_as_it_is(field, tmp_path, caplog):
+    fields, processor, follows = OTHERWISE[field]
+    model = tiny_model(**fields)
+    if processor:
+        model.image_processor = ViTClsImageProcessor(**{"size": 10, **processor})
+    export_pretrained(model, tmp_path / "out", "transformers")
+    (said,) = [record.getMessage() for record in caplog.records if f": {field}=" in record.getMessage()]
+    assert re.search(f"is not the same there: .*{follows}", said)
+    assert ("in no prediction" in said) == ("training" in follows)
+
+
+def test_every_field_that_acts_in_training_has_its_consequence(tmp_path, caplog):
+    fields = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "drop_path_rate": 0.1}
+    export_pretrained(tiny_model(**fields, initializer_range=0.1), tmp_path / "out", "timm")
+    said = [record.getMessage() for record in caplog.records]
+    for name in (*fields, "initializer_range"):
+        assert [text.endswith("in no prediction") for text in said if f": {name}=0.1 is not the same" in text] == [True]
+
+
+OTHER_SIZES = {
+    "size": {"size": 8},
+    "crop_size": {"size": 16, "do_center_crop": True, "crop_size": 8},
+    "any": {"size": {"shortest_edge": 16}},
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_SIZES)
+def test_a_processor_of_a_size_that_the_exported_model_refuses_is_refused(kind, tmp_path):
+    """Ours takes the size of its own processor too; of transformers' models ViT the config's alone, DINOv2 any."""
+    for fields in ({}, {"dynamic_image_size": True}):
+        model = tiny_model(image_size=16, **fields)
+        model.image_processor = ViTClsImageProcessor(**OTHER_SIZES[kind])
+        with pytest.raises(
+            ConfigError, match="transformers ViT takes 16 x 16 pixels alone: set model.image_proc"
+        ) as error:
+            export_pretrained(model, tmp_path / "vit", "transformers")
+        assert error.value.field == ("crop_size" if kind == "crop_size" else "size")
+        assert ("image_size=(8, 8)" in str(error.value)) == (kind != "any")
+        assert list(tmp_path.iterdir()) == []
+    model = tiny_model(image_size=16, layer_scale_init_value=0.5, readout="cls_mean")
+    model.image_processor = ViTClsImageProcessor(**OTHER_SIZES[kind])
+    export_pretrained(model, tmp_path / "dinov2", "transformers")
 
 
 def test_labels_and_image_processor_go_along(tmp_path):

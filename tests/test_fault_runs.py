@@ -134,5 +134,7 @@ def test_a_checkpoint_without_digests_says_so(runs, read, tmp_path):
     folder = tmp_path / "checkpoint-2"
     shutil.copytree(runs / "own" / "checkpoint-2", folder)
     (folder / "training_digests.json").unlink()
-    with pytest.raises(CheckpointError, match="is of an earlier version, which kept no digests; nothing goes on from"):
+    with pytest.raises(
+        CheckpointError, match="is of an earlier version, which kept no digests; training cannot be resumed"
+    ):
         read(folder)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 from conftest import assert_same, pixels, rewrite, tiny_config, tiny_model
 from local_hub import Repository
 from ml_dtypes import bfloat16
@@ -15,6 +16,7 @@ from modeling_vit_cls import (
     BadImageError,
     CheckpointError,
     ConfigError,
+    FlaxAutoModel,
     FlaxAutoModelForImageClassification,
     FlaxViTClsForImageClassification,
     FlaxViTClsModel,
@@ -239,3 +241,18 @@ def test_folders_of_other_tools_are_called_what_they_are(tmp_path):
 def test_a_folder_that_holds_a_model_and_an_adapter_is_the_model(folder, model):
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     assert_same(FlaxViTClsForImageClassification.from_pretrained(folder).params, model.params)
+
+
+@pytest.mark.skipif(not hasattr(transformers, "FlaxAutoModel"), reason="transformers 5 has no Flax classes of its own")
+def test_what_transformers_serves_is_given_every_keyword(tmp_path, monkeypatch):
+    """Our models alone ignore some: BERT's class on 4.57 needs from_pt=True. No code is run there either."""
+    given = {}
+    monkeypatch.setattr(
+        transformers.FlaxAutoModel,
+        "from_pretrained",
+        classmethod(lambda cls, path, *args, **kwargs: given.update(kwargs)),
+    )
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    asked = {"from_pt": True, "use_safetensors": False, "adapter_kwargs": {}, "proxies": {"https": "x"}, "seed": 3}
+    FlaxAutoModel.from_pretrained(tmp_path, **asked, trust_remote_code=True)
+    assert given == {**asked, "trust_remote_code": False}

@@ -1,12 +1,15 @@
 """Folders of images: which files are in which split, of which class, and what is refused."""
 
 import os
+import re
 
 import pytest
 from photos import names_of, write_images
+from PIL import Image
 
-from modeling_vit_cls import ConfigError
-from modeling_vit_cls.data.sources import class_names, load_images, splits_of
+from modeling_vit_cls import BadImageError, ConfigError
+from modeling_vit_cls.data.sources import class_names, load_images, open_image, splits_of
+from modeling_vit_cls.images import FORMATS
 
 # Names that mean something to a pattern, to a split or to a system, and are names of classes all the same.
 NAMES = ["bullet train", "test tube", "validation", "Train", "dev-board", "eval", "a [b]", "x*y?", "{c}", "Käfer", "犬"]
@@ -159,3 +162,22 @@ def test_metadata_that_cannot_be_used_is_named_by_its_row(tmp_path, table, messa
     (root / "train" / "metadata.csv").write_text(table)
     with pytest.raises(ConfigError, match=message):
         load_images(str(root), "train")
+
+
+def test_files_of_every_format_that_is_read_are_images_and_so_are_those_of_others(tmp_path):
+    """Every suffix that Pillow knows of a format that we read; of the others each is named where it is opened."""
+    Image.init()
+    read = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS} - {".pfm"}  # floats
+    assert read <= {suffix for suffixes in FORMATS.values() for suffix in suffixes}
+    others = [".heic", ".heif", ".ico", ".tga", ".psd", ".eps", ".jxl"]
+    names = [f"train/cat/a{suffix}" for suffix in (*sorted(read), *others)]
+    root = write_images(tmp_path, *(name for name in names if name.endswith(".png")), "train/dog/1.png")
+    for name in names:
+        (root / name).touch()
+    (root / "train/cat/notes.txt").touch()
+    dataset = load_images(str(root), "train")
+    assert set(names_of(dataset, root)) == {*names, "train/dog/1.png"}
+    for row in dataset:
+        if os.path.splitext(row["image"]["path"])[1] in others:
+            with pytest.raises(BadImageError, match=re.escape(row["image"]["path"])):
+                open_image(row["image"])

@@ -53,3 +53,14 @@ def test_64_bits_give_the_same_parameters_and_float32_logits(overrides):
         assert_same(wide.params, narrow.params)
         for given in (pixels(), pixels().astype(np.float64)):
             assert jax.eval_shape(lambda given=given: wide(given).logits).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("overrides", EVERYTHING)
+def test_a_module_that_is_first_built_under_64_bits_has_float32_parameters(overrides):
+    """By the module's own `init` too; the model's shapes may be known from before."""
+    config = tiny_config(**overrides, num_hidden_layers=1, patch_bias=True)
+    module = FlaxViTClsForImageClassification(config, _do_init=False).module
+    images, key = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32), jax.random.PRNGKey(0)
+    with jax.enable_x64(True):
+        wide = jax.eval_shape(module.init, key, images)["params"]
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(wide)} == {"float32"}

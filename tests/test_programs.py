@@ -16,7 +16,13 @@ from conftest import pixels, tiny_config, tiny_model
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
-from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, export_pretrained, programs
+from modeling_vit_cls import (
+    FlaxViTClsForImageClassification,
+    FlaxViTClsModel,
+    ViTClsImageProcessor,
+    export_pretrained,
+    programs,
+)
 from modeling_vit_cls.config_rules import RULES
 from modeling_vit_cls.errors import CheckpointError
 
@@ -198,6 +204,26 @@ def test_the_text_beside_a_program_says_how_it_is_called(to, kind, tmp_path, mod
         assert ", ".join(map(str, found.shape[1:])) == shapes[name]
     with pytest.raises(CheckpointError, match="which would be replaced"):
         export_pretrained(exported, tmp_path / "out", to)
+
+
+@pytest.mark.parametrize("kind", ["own size", "no processor"])
+def test_the_text_says_the_size_that_the_program_takes(kind, tmp_path):
+    """That of the image processor where the config has another; no processor is named where there is none."""
+    if kind == "own size":
+        model, size = tiny_model(FlaxViTClsModel, image_size=16), (8, 12)
+        model.image_processor = ViTClsImageProcessor(size={"height": 8, "width": 12})
+    else:
+        model, size = tiny_model(FlaxViTClsModel, num_channels=4), (8, 8)
+    export_pretrained(model, tmp_path / "out", "stablehlo")
+    program = jax.export.deserialize(bytearray((tmp_path / "out" / "model.stablehlo").read_bytes()))
+    text = (tmp_path / "out" / "model.stablehlo.md").read_text()
+    tokens = 1 + size[0] // 4 * size[1] // 4
+    assert f"`pixel_values`, (B, {model.config.num_channels}, {size[0]}, {size[1]}) float32" in text
+    assert f"`last_hidden_state`: (B, {tokens}, {model.config.hidden_size})" in text
+    assert program.in_avals[-1].shape[2:] == size
+    assert tokens in [leaf.shape[1] for leaf in program.out_avals if len(leaf.shape) == 3]
+    file = tmp_path / "out" / "preprocessor_config.json"
+    assert (file.name in text) == file.exists() == (kind == "own size")
 
 
 SERVE = """

@@ -303,7 +303,9 @@ def test_what_may_change_changes_and_the_log_says_so(base, tmp_path, caplog):
     moved = copied(base, tmp_path / "moved")
     longer = run(moved, **EVERY_STEP, max_steps=3, logging_steps=1, save_total_limit=2, resume_from_checkpoint=True)
     assert longer.state.global_step == longer.state.max_steps == 3
-    said = [record.message for record in caplog.records if "goes on otherwise than it began" in record.message]
+    said = [
+        record.message for record in caplog.records if "these settings changed since the checkpoint" in record.message
+    ]
     assert len(said) == 1
     for part in ("output_dir is now 'moved', was 'run'", "logging_steps is now 1, was 50", "steps are now 3, were 2"):
         assert part in said[0]
@@ -590,7 +592,7 @@ def test_text_that_is_nested_too_deeply_is_one_clear_error(folder, tmp_path):
     deep = "[" * 600 + "]" * 600
     recipe = tmp_path / "deep.yaml"
     recipe.write_text(f"output_dir: o\ndataset_name: digits\nmetrics: {deep}")
-    with pytest.raises(ConfigError, match=r"deep\.yaml.*nested too deeply"):
+    with pytest.raises(ConfigError, match=r"nested too deeply"):
         read_recipe(recipe)
     recipe.write_text(f"output_dir: o\ndataset_name: digits\nconfig_overrides: '{deep}'")
     with pytest.raises(ConfigError, match="config_overrides"):

@@ -117,7 +117,7 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
 
 
 def _python(text: str) -> str:
-    """A text as Python code has it, in double quotes; what is no letter as an escape."""
+    """A text as Python code has it, in double quotes; what cannot be printed as an escape."""
     return "".join(
         letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in json.dumps(text, ensure_ascii=False)
     )

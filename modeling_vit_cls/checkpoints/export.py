@@ -16,18 +16,25 @@ from ..names import CONFIG, PROCESSOR
 from ..processing import ViTClsImageProcessor
 from .families import FAMILIES, timm_export
 from .families.table import Family
-from .load import checked_tensors, open_checkpoint
+from .load import Source, checked_tensors, open_checkpoint
 from .weights import write_weights
 
 TARGETS = ("transformers", "timm")
 # What acts in training alone, or at another image size alone: where the target has it otherwise, that is said.
 _ELSEWHERE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range")
 _ELSEWHERE += ("position_interpolation",)
+_IN_TRAINING = "it acts in training alone, and in no prediction"
 _CONSEQUENCES = {
+    "hidden_dropout_prob": _IN_TRAINING,
+    "attention_probs_dropout_prob": _IN_TRAINING,
+    "drop_path_rate": _IN_TRAINING,
     "position_interpolation": "scores are the same at {size}; at another image size positions are resampled in another "
     "way there, and scores differ a little",
     "crop_rounding": "the central crop can begin one pixel further, and scores differ a little",
     "initializer_range": "it acts where new parameters are drawn, and in no prediction",
+    "dynamic_image_size": "scores are the same at {size}; images of another size are refused there, unless each call "
+    "has interpolate_pos_encoding=True",
+    "size": "images are resized to {size} there, out of proportion; here they keep it, and scores differ",
 }
 # The field that a parameter comes from, by its name or what that begins with.
 _FIELD_OF = {
@@ -54,9 +61,10 @@ def write_foreign(
 ) -> list[str]:
     """Write a checkpoint for "transformers" or "timm" into an empty folder; names in `tensors` are canonical.
 
-    Returns "field=value" for what the target has otherwise: config fields that act in training or at another image size
-    alone, and the rule by which a central crop begins, which moves it by one pixel. Raises ConfigError, naming the
-    field, for any other that it cannot express: what was written is read back, and must be the same model.
+    Returns "field=value" for what the target has otherwise (`consequence` says what follows): config fields that act in
+    training or at another image size alone, the rule by which a central crop begins, and a size that keeps
+    proportions. Raises ConfigError, naming the field, for any other that it cannot express, and for an image processor
+    of a size that the exported model refuses: what was written is read back, and must be the same model.
     """
     family = family_for(target, config)
     has_head = "classifier.kernel" in tensors
@@ -82,14 +90,16 @@ def write_foreign(
             other.append(f"crop_rounding={image_processor.crop_rounding!r}")
     for name, fields in files.items():
         (folder / name).write_text(json.dumps(fields, indent=2) + "\n")
-    return other + [f"{name}={getattr(config, name)!r}" for name in _differences(folder, family, config, has_head)]
+    back = _read_back(folder, family)
+    if image_processor is not None and not back.config.dynamic_image_size:
+        _check_size(image_processor, config, family)
+    return other + [f"{name}={getattr(config, name)!r}" for name in _differences(back, family, config, has_head)]
 
 
 def consequence(difference: str, config: ViTClsConfig) -> str:
     """What follows from a "field=value" of `write_foreign` for those who use the exported model."""
     height, width = config.image_hw
-    follows = _CONSEQUENCES.get(difference.partition("=")[0], "it acts in training alone, and in no prediction")
-    return follows.format(size=f"{width} x {height} pixels")
+    return _CONSEQUENCES[difference.partition("=")[0]].format(size=f"{width} x {height} pixels")
 
 
 def family_for(target: str, config: ViTClsConfig) -> Family:
@@ -112,13 +122,28 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
     return next(family for family in FAMILIES if family.name == name)
 
 
-def _differences(folder: Path, family: Family, config: ViTClsConfig, has_head: bool) -> list[str]:
-    """Fields of no consequence here that a written checkpoint has otherwise. Raises ConfigError at any other."""
+def _read_back(folder: Path, family: Family) -> Source:
+    """The checkpoint that was written. Raises CheckpointError where its config cannot be one of this family."""
     try:
-        source = open_checkpoint(folder)
+        return open_checkpoint(folder)
     except (CheckpointError, ConfigError) as error:
         reason = str(error).replace(f"{folder}{os.sep}", "")  # a folder that nobody has seen, and that is removed
         raise CheckpointError(f"{family.name} cannot express this config ({reason})") from error
+
+
+def _check_size(processor: ViTClsImageProcessor, config: ViTClsConfig, family: Family) -> None:
+    """Raise ConfigError for a processor whose images are not of the one size that the exported model takes unasked."""
+    if processor.output_hw != config.image_hw:
+        field = "crop_size" if processor.do_center_crop else "size"
+        height, width = config.image_hw
+        rule = f"{family.name} takes {width} x {height} pixels alone: set model.image_processor to one of this size"
+        if processor.output_hw is not None:
+            rule += f", or load the model with image_size={processor.output_hw}"
+        raise ConfigError(field, getattr(processor, field), rule)
+
+
+def _differences(source: Source, family: Family, config: ViTClsConfig, has_head: bool) -> list[str]:
+    """Names of fields that a written checkpoint has otherwise and may have. Raises ConfigError at any other."""
     back = source.config
     unread = () if has_head else ("use_distillation_head",)
     for name in FIELD_NAMES:

@@ -40,7 +40,7 @@ def _read_digests(folder: Path) -> dict[str, str]:
     file = folder / DIGESTS
     if not file.is_file():
         problem = "it was lost, or the checkpoint is of an earlier version, which kept no digests"
-        remedy = "nothing goes on from it; its model can be loaded, to begin a new run in another output_dir"
+        remedy = "training cannot be resumed from it; its model can be loaded, to begin a new run in another output_dir"
         raise CheckpointError(f"{file}: is missing: {problem}; {remedy}")
     try:
         text = file.read_bytes().decode()

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, snapshot_download
 from ..errors import CheckpointError, ConfigError, shorten
 from ..names import CONFIG, INDEX, NESTED_PROCESSOR, PROCESSOR, WEIGHTS
 from .folder import to_path
-from .hub_errors import in_one_line
+from .hub_errors import download_error
 from .load import config_file
 from .not_read import ADAPTER, OPEN_CLIP
 from .weights import FLAX, PICKLES, holds_weights, pickle_refused
@@ -90,7 +90,7 @@ def _download(repo_id: str, subfolder: str, revision: str | None, variant: str |
             names = HfApi(token=hub.get("token")).list_repo_files(repo_id, revision=revision)
             pickled = next((name for name in names if name.startswith(prefix) and name.endswith(PICKLES)), None)
     except Exception as error:  # huggingface_hub raises whatever a library, or what the other side says, makes it raise
-        line = in_one_line(error, repo_id, revision, hub.get("token"))
+        line = download_error(error, repo_id, revision, hub.get("token"))
         raise CheckpointError(line) from None  # the cause holds the request, and that the token
     if pickled and variant is None:
         raise pickle_refused(f"{repo_id}/{pickled}")

@@ -14,10 +14,15 @@ from huggingface_hub.errors import (
 )
 
 
-def in_one_line(error: Exception, repo_id: str, revision: str | None, token: str | bool | None) -> str:
+def download_error(error: Exception, repo_id: str, revision: str | None, token: str | bool | None) -> str:
     """The line for whatever huggingface_hub raised while a repository was read."""
+    return in_one_line(_reason(error, repo_id, revision), repo_id, revision, token)
+
+
+def in_one_line(reason: str, repo_id: str, revision: str | None, token: str | bool | None) -> str:
+    """Which repository, at which revision, and what stopped the transfer, without a token."""
     at = f" at revision {revision!r}" if revision not in (None, "main") else ""
-    return f"{repo_id}{at}: {without_token(_reason(error, repo_id, revision), token)}"
+    return f"{repo_id}{at}: {without_token(reason, token)}"
 
 
 def _reason(error: Exception, repo_id: str, revision: str | None) -> str:

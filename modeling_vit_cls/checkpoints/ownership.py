@@ -48,10 +48,10 @@ def pictures_of(card: Path) -> set[str]:
 class Outdated:
     """Which files of a folder go when a new model is saved into it.
 
-    Those of the old checkpoint, its programs and a trainer's state always do. What was measured of the old model
-    (results, card, pictures, recipe) goes with its weights, and stays where there are none, or where the new ones and
+        Those of the old checkpoint, its programs and a trainer's state always do. What was measured of the old model
+        (results, card, pictures, recipe) goes with its weights, and stays where there are none, or the new ones and
     their image processor are the same. README.md, results.json and recipe.yaml go only as we wrote them: one that
-    somebody else wrote, or edited, is his. Pictures go with the card that shows them. `new` is the folder that the new
+    somebody else wrote or edited stays. Pictures go with the card that shows them. `new` is the folder that the new
     model is written to.
     """
 

@@ -19,7 +19,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from ..errors import CheckpointError
 from .changes import Change, Content, compare, files_to_push, unasked
-from .push_errors import MALFORMED, in_one_line, is_temporary, is_unreachable, retry_after, unwrapped
+from .push_errors import MALFORMED, is_temporary, is_unreachable, retry_after, unwrapped, upload_error
 
 WAITS = (1.0, 2.0, 4.0)  # seconds before each further attempt
 _LONGEST_WAIT = 60.0  # more than this is not waited for, whatever the Hub asks
@@ -76,7 +76,7 @@ def plan_push(
         except (HTTPError, OSError, ValueError, LookupError, RuntimeError) as error:
             if not is_unreachable(error):
                 raise
-            line = in_one_line(error, repo_id, revision, pusher.api.token, unsure=False)
+            line = upload_error(error, repo_id, revision, pusher.api.token, unsure=False)
             url = f"{pusher.api.endpoint}/{repo_id}"
             return Push(repo_id, url, None, tuple(unasked(files)), line)
 
@@ -144,7 +144,7 @@ class _Pusher:
                 error = unwrapped(raised)
                 asked = retry_after(error)
                 if wait is None or not is_temporary(error) or asked > _LONGEST_WAIT:
-                    line = in_one_line(error, self.repo_id, self.revision, self.api.token, unsure=self.sent)
+                    line = upload_error(error, self.repo_id, self.revision, self.api.token, unsure=self.sent)
                     raise CheckpointError(line) from None  # the cause holds the request, and that the token
             time.sleep(max(wait, asked))
         raise AssertionError("the last attempt returns or raises")
@@ -224,7 +224,7 @@ class _Pusher:
             error = unwrapped(raised)
             self.sent = self.sent or is_temporary(error)
             if commit["create_pr"] and self.sent:  # reading main again would not show a pull request
-                line = in_one_line(error, self.repo_id, self.revision, self.api.token, unsure=True)
+                line = upload_error(error, self.repo_id, self.revision, self.api.token, unsure=True)
                 raise CheckpointError(f"{line}; look at its pull requests first") from None
             raise
         self.sent = True

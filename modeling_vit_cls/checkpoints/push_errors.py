@@ -6,7 +6,7 @@ import re
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
-from .hub_errors import first_line, without_token
+from .hub_errors import first_line, in_one_line
 
 # 412: the branch has moved on, by our own commit whose answer was lost or by another's; reading again tells.
 _TEMPORARY = {408, 412, 429, 500, 502, 503, 504}
@@ -41,11 +41,10 @@ def retry_after(error: Exception) -> float:
     return float(asked) if re.fullmatch(r"\d+(\.\d+)?", asked) else 0.0
 
 
-def in_one_line(error: Exception, repo_id: str, revision: str | None, token: str | bool | None, unsure: bool) -> str:
+def upload_error(error: Exception, repo_id: str, revision: str | None, token: str | bool | None, unsure: bool) -> str:
     """The repository, the reason and the remedy; `unsure`: a commit was sent, and no answer came."""
-    where = repo_id if revision is None else f"{repo_id} at revision {revision!r}"
     after = "push again: what has arrived is not sent twice" if unsure else "nothing was pushed"
-    return f"{where}: {without_token(_reason(error), token)}; {after}"
+    return f"{in_one_line(_reason(error), repo_id, revision, token)}; {after}"
 
 
 def _reason(error: Exception) -> str:

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ..errors import BadImageError, ConfigError
 from ..processing import ViTClsImageProcessor
 from .batch import Batch
-from .sources import named, open_image
+from .sources import OnBadImage, check_on_bad_image, named, open_image
 
 try:
     import grain
@@ -17,7 +17,6 @@ try:
 except ImportError as error:
     raise ImportError("grain is needed to read training data: pip install 'vit-cls[train]'") from error
 
-OnBadImage = Literal["raise", "skip"]
 _THREADS = max(2, len(os.sched_getaffinity(0)))  # Pillow decodes and resizes without the interpreter's lock
 
 
@@ -66,8 +65,7 @@ class _Examples(grain.sources.RandomAccessDataSource):
     """A dataset's rows as (pixels (H, W, C), label, row, valid), read at random: what grain calls a source."""
 
     def __init__(self, dataset: Any, processor: ViTClsImageProcessor, on_bad_image: OnBadImage):
-        if on_bad_image not in ("raise", "skip"):
-            raise ConfigError("on_bad_image", on_bad_image, "must be 'raise' or 'skip'")
+        check_on_bad_image(on_bad_image)
         if len(dataset) == 0:
             raise ConfigError("dataset", "Dataset", "has no examples")
         if processor.output_hw is None:

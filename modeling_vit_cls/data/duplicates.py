@@ -1,11 +1,12 @@
 """Images that are in two splits: counted by their content."""
 
 import os
-import stat
 from collections.abc import Iterable
 from typing import Any
 
 import xxhash
+
+from .stored import parts_of, size_of_file
 
 
 def count_duplicates(dataset: Any, others: Iterable[Any]) -> int:
@@ -38,23 +39,14 @@ def _size(image: Any) -> int | None:
     """Bytes of an image; None where there is none, or no regular file."""
     if image is None:
         return None
-    if image["bytes"] is not None:
-        return len(image["bytes"])
-    try:
-        found = os.stat(image["path"])
-    except (OSError, TypeError, ValueError):
-        return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+    return size_of_file(image["path"]) if image["bytes"] is None else len(image["bytes"])
 
 
 def _digest(image: Any) -> bytes:
-    if image["bytes"] is not None:
-        return xxhash.xxh3_128_digest(image["bytes"])
+    digest = xxhash.xxh3_128()
     try:
-        with open(image["path"], "rb") as file:
-            digest = xxhash.xxh3_128()
-            while part := file.read(1 << 20):
-                digest.update(part)
+        for part in parts_of(image):
+            digest.update(part)
     except OSError:  # a file that cannot be read is like no other
         return os.urandom(16)
     return digest.digest()

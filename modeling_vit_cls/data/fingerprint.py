@@ -1,7 +1,7 @@
 """What a dataset holds, in few words: two datasets of one fingerprint have the same images, labels and class names."""
 
+import contextlib
 import os
-import stat
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from pyarrow import compute
 
 from .classes import table_rows
 from .sources import class_names
+from .stored import parts_of, size_of_file
 
 _BUDGET = 2**28  # bytes of images that are read; of more, a sample is
 
@@ -34,7 +35,9 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
     every = max(1, -(-int(sizes.clip(0).sum()) // _BUDGET))
     for row in range(0, len(paths), every):
         if sizes[row] >= 0:
-            digest.update(_content(images[order[row].as_py()].as_py()))
+            with contextlib.suppress(OSError):  # the file went away: whoever trains on it is told
+                for part in parts_of(images[order[row].as_py()].as_py()):
+                    digest.update(part)
     labels = np.asarray(dataset.data.column("label").take(order).to_pylist(), np.int64)
     return {
         "examples": len(paths),
@@ -52,20 +55,5 @@ def _order(dataset: Any) -> pa.Array:
 
 def _size(in_row: int | None, path: str | None) -> int:
     """Bytes of an image that the row holds or a file; -1 where there is none to read."""
-    if in_row is not None:
-        return in_row
-    try:
-        found = os.stat(path or "")
-    except (OSError, ValueError):
-        return -1
-    return found.st_size if stat.S_ISREG(found.st_mode) else -1
-
-
-def _content(image: dict[str, Any]) -> bytes:
-    if image["bytes"] is not None:
-        return image["bytes"]
-    try:
-        with open(image["path"], "rb") as opened:
-            return opened.read()
-    except OSError:  # training finds out, and says what becomes of it
-        return b""
+    size = size_of_file(path) if in_row is None else in_row
+    return -1 if size is None else size

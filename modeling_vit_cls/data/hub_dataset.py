@@ -1,6 +1,5 @@
 """A dataset of the Hub by its id: the Hub is asked once whether it is there, so that a typo costs no retries."""
 
-import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,7 +10,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from ..errors import ConfigError, shorten
+from ..errors import ConfigError, nearest, shorten
 
 try:
     import datasets
@@ -101,5 +100,5 @@ def _near(name: str) -> str:
         beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
     except OSError:
         return ""
-    close = difflib.get_close_matches(path.name, beside, 1)
-    return f" (did you mean {str(path.parent / close[0])!r}?)" if close else ""
+    near = nearest(path.name, beside)
+    return "" if near is None else f" (did you mean {str(path.parent / near)!r}?)"

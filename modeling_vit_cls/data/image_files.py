@@ -1,22 +1,21 @@
-"""Which files of a folder are images, by their names; reads nothing and needs no library of datasets."""
+"""Which files of a folder are images, by their names; opens no file and needs no library of datasets."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# What cameras, phones and data sets hold. A HEIC that Pillow cannot open is still somebody's image: it is reported.
-_SUFFIXES = """
-jpg jpeg jpe jfif mpo png apng webp gif bmp dib tif tiff ppm pgm pbm pnm jp2 j2k j2c jpx jpf ico tga avif avifs heic
-heif
-"""
-IMAGE_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
+from ..images import FORMATS
+
+# Formats that are not read: their files count as broken images, which are named, not as documents beside images.
+_NOT_READ = {".heic", ".heif", ".ico", ".tga", ".psd", ".eps", ".jxl"}
+_SUFFIXES = _NOT_READ.union(*FORMATS.values())
 _OF_SYSTEMS = {"thumbs.db", "desktop.ini", "icon\r"}
 _FOLDERS_OF_SYSTEMS = {"__macosx", "@eadir", "$recycle.bin"}
 
 
 def is_image_name(name: str) -> bool:
     """Whether a file's name is that of an image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in _SUFFIXES
 
 
 def visible_entries(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -24,6 +24,8 @@ except ImportError as error:
     raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
 
 __all__ = ["class_names", "labelled", "load_images", "named", "open_image", "row_name", "splits_of"]
+
+OnBadImage = Literal["raise", "skip"]
 
 
 def load_images(
@@ -104,6 +106,12 @@ def splits_of(dataset_name: str, dataset_config_name: str | None = None, revisio
         return ["train", "test"]
     found = _open(dataset_name, dataset_config_name, revision)
     return list(folder_splits(found)) if isinstance(found, Path) else list(found)
+
+
+def check_on_bad_image(on_bad_image: Any) -> None:
+    """Raise ConfigError for what is no way to go on at a broken image."""
+    if on_bad_image not in ("raise", "skip"):
+        raise ConfigError("on_bad_image", on_bad_image, "must be 'raise' or 'skip'")
 
 
 def open_image(image: Mapping[str, Any] | None) -> Image.Image:

@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, count, pairwise
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..data.classes import match_classes
-from ..data.sources import class_names, labelled, named, open_image
+from ..data.sources import OnBadImage, check_on_bad_image, class_names, labelled, named, open_image
 from ..errors import BadImageError, ConfigError
 from ..fitting import check_processor
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
@@ -37,7 +37,7 @@ def benchmark(
     processor: ViTClsImageProcessor | None = None,
     metrics: Sequence[str] = DEFAULT_METRICS,
     batch_size: int = 32,
-    on_bad_image: Literal["raise", "skip"] = "raise",
+    on_bad_image: OnBadImage = "raise",
     disable_tqdm: bool | None = False,
 ) -> dict[str, Any]:
     """A dataset with a column of images and one of classes -> metrics, confusion matrix and throughput.
@@ -100,8 +100,7 @@ def _check(model: Any, batch_size: Any, on_bad_image: Any) -> None:
     refuse_unless_single_label(model.config, "a benchmark")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError("batch_size", batch_size, "must be a positive integer")
-    if on_bad_image not in ("raise", "skip"):
-        raise ConfigError("on_bad_image", on_bad_image, "must be 'raise' or 'skip'")
+    check_on_bad_image(on_bad_image)
 
 
 def _shape(model: FlaxViTClsForImageClassification, processor: ViTClsImageProcessor) -> tuple[int, int, int]:

@@ -47,21 +47,25 @@ class _FlaxAuto:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """The model of a folder or Hub repository; arguments as its class's own `from_pretrained`."""
-        config, kwargs = kwargs.get("config"), without_habits(kwargs)
+        config = kwargs.get("config")
         if not isinstance(config, PretrainedConfig):
             names = ("subfolder", "revision", "variant", "cache_dir", "force_download", "local_files_only", "token")
             hub = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+            if "token" not in hub and kwargs.get("use_auth_token"):  # the old name of it
+                hub["token"] = kwargs["use_auth_token"]
             path = checkpoint_path(config or pretrained_model_name_or_path, **hub)
             if is_foreign(path):  # another library's checkpoint, which our class reads
-                return cls._models[ViTClsConfig].from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+                ours = cls._models[ViTClsConfig]
+                return ours.from_pretrained(pretrained_model_name_or_path, *args, **without_habits(kwargs))
             kind = read_json(config_file(path)).get("model_type")
             if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
                 remedy = "code that a repository brings along is never run"
                 raise CheckpointError(f"{config_file(path)}: model_type={shorten(kind)} is not known here; {remedy}")
             config = AutoConfig.from_pretrained(config_file(path).parent, trust_remote_code=False)
         if type(config) in cls._models or not _has_upstream(cls):
+            kwargs = without_habits(kwargs)
             return cls._class_for(config).from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        kwargs = {**kwargs, "trust_remote_code": False}
+        kwargs = {**kwargs, "trust_remote_code": False}  # all else is transformers' to understand
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # pyright: ignore
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Keywords that users of transformers pass to from_pretrained by habit: what each one comes to here."""
+"""Keywords that users of transformers pass to from_pretrained by habit: ignored, renamed or refused."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

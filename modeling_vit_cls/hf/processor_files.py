@@ -1,4 +1,4 @@
-"""The image processor of a checkpoint: the file that says it, what it means, and what becomes of one not followed."""
+"""The image processor of a checkpoint: its file, what the file means, and one that asks for what is not done."""
 
 import json
 import logging

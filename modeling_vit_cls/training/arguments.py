@@ -10,8 +10,8 @@ import jax
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..data.augmentation import Augmentation
-from ..errors import ConfigError
-from .fields import check_fields, nearest
+from ..errors import ConfigError, did_you_mean
+from .fields import check_fields
 from .foreign import takes_transformers_names
 
 Strategy = Literal["no", "steps", "epoch"]
@@ -222,7 +222,7 @@ def _integrations(names: Any) -> Any:
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(INTEGRATION_TO_CALLBACK)
-            hint = nearest(str(name), INTEGRATION_TO_CALLBACK)
+            hint = did_you_mean(name, INTEGRATION_TO_CALLBACK)
             raise ConfigError("report_to", name, f"must be all, none, or some of {known}{hint}")
     return names
 

@@ -1,9 +1,7 @@
 """Values of a dataclass's fields, checked against their annotations: in Python as on the command line."""
 
 import dataclasses
-import difflib
 import os
-from collections.abc import Iterable
 from enum import Enum
 from functools import cache
 from numbers import Integral, Real
@@ -12,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 _LARGEST = 2**53  # what a float counts exactly
 
@@ -26,22 +24,6 @@ def check_fields(instance: Any) -> None:
     """
     for name, kind in _kinds(type(instance)).items():
         setattr(instance, name, _converted(name, getattr(instance, name), kind))
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """ "; did you mean 'name'?" for the nearest of `names`, or nothing."""
-    near = difflib.get_close_matches(name, list(names), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-@cache
-def choices(cls: type, name: str) -> tuple[str, ...]:
-    """The values that a field may have, where its annotation lists them; else none."""
-    kind = _kinds(cls).get(name)
-    for part in (kind, *get_args(kind)):
-        if get_origin(part) is Literal:
-            return get_args(part)
-    return ()
 
 
 @cache
@@ -71,7 +53,7 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
 
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in allowed:
-        hint = nearest(value, allowed) if isinstance(value, str) else ""
+        hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
         raise ConfigError(name, value, f"must be one of {', '.join(map(repr, allowed))}{hint}")
     return value
 

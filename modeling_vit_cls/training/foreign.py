@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 import transformers
 
-from ..errors import ConfigError
-from .fields import nearest
+from ..errors import ConfigError, did_you_mean
 
 _log = logging.getLogger(__name__)
 
@@ -153,7 +152,7 @@ def own_names(fields: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
         elif not _changes_nothing(name, value):
             raise ConfigError(name, value, foreign_rule(name, known))
     if idle:
-        _log.warning("%s: of PyTorch, without meaning here; left out", ", ".join(idle))
+        _log.warning("%s: these arguments concern PyTorch alone, and are ignored", ", ".join(idle))
     return own
 
 
@@ -165,7 +164,7 @@ def foreign_rule(name: str, known: set[str]) -> str:
         return "is of PyTorch and means nothing here: leave it out"
     if name in INSTEAD:
         return f"is not an argument here: {INSTEAD[name]}"
-    return f"is not an argument of training{nearest(name, known)}"
+    return f"is not an argument of training{did_you_mean(name, known)}"
 
 
 def refuse_card_facts(facts: Mapping[str, Any]) -> None:
@@ -179,7 +178,7 @@ def refuse_trainer_keywords(keywords: Mapping[str, Any], known: set[str]) -> Non
     """Raise ConfigError, naming it, for the first keyword that FlaxTrainer does not take, unless it is None."""
     for name, value in keywords.items():
         if name not in TRAINER_INSTEAD:
-            raise ConfigError(name, value, f"is not an argument of FlaxTrainer{nearest(name, known)}")
+            raise ConfigError(name, value, f"is not an argument of FlaxTrainer{did_you_mean(name, known)}")
         if value is not None and value != (None, None):
             raise ConfigError(name, value, f"is not an argument of FlaxTrainer: {TRAINER_INSTEAD[name]}")
 

@@ -1,7 +1,6 @@
 """A recipe: a YAML file and what the command line changes of it, as four dataclasses of checked fields."""
 
 import dataclasses
-import difflib
 import json
 import re
 from argparse import SUPPRESS
@@ -13,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 from transformers import HfArgumentParser
 
 from ..checkpoints.yaml_text import parse_yaml
-from ..errors import ConfigError, shorten
+from ..errors import ConfigError, did_you_mean, shorten
 from .arguments import TrainingArguments, argument
-from .fields import check_fields, nearest
+from .fields import check_fields
 from .foreign import IDLE, INSTEAD, RENAMED, foreign_rule, own_names
 
 
@@ -146,7 +145,7 @@ def find_recipe(name: str | Path) -> Path:
     if not path.exists() and str(name) in named:
         return named[str(name)]
     if not path.exists():
-        rule = f"there is no such file; recipes of the package are {', '.join(named)}{nearest(path.stem, named)}"
+        rule = f"there is no such file; recipes of the package are {', '.join(named)}{did_you_mean(path.stem, named)}"
         raise ConfigError("recipe", str(name), rule)
     return path
 
@@ -195,8 +194,7 @@ def _unknown(words: Sequence[str], known: set[str]) -> ConfigError:
     name = option.lstrip("-").replace("-", "_")
     if name in RENAMED or name in IDLE or name in INSTEAD:
         return ConfigError(option, " ".join(words[1:]), foreign_rule(name, known))
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean --{near[0]}?" if near else ""
+    hint = did_you_mean(name, known, "--{}")
     return ConfigError(option, " ".join(words[1:]), f"is not a field of a recipe{hint}")
 
 
@@ -236,5 +234,5 @@ class _Parser(HfArgumentParser):
         quoted = re.fullmatch(r"(.*?): '(.*?)'(?: \(choose from (.*)\))?", found[2], re.DOTALL)
         value, rule = (quoted[2], quoted[1]) if quoted else (None, found[2])
         if quoted and quoted[3]:
-            rule = f"must be one of {quoted[3]}{nearest(quoted[2], quoted[3].replace(chr(39), '').split(', '))}"
+            rule = f"must be one of {quoted[3]}{did_you_mean(quoted[2], quoted[3].replace(chr(39), '').split(', '))}"
         raise ConfigError(found[1].replace("-", "_"), value, rule)

@@ -75,7 +75,7 @@ def read_training_state(folder: Path, like: TrainState, run: Run) -> tuple[Train
     if CHECKPOINT.fullmatch(folder.name) and step_of(folder) != trainer_state.global_step:
         raise CheckpointError(f"{folder}: holds the checkpoint after {trainer_state.global_step} steps; rename it back")
     if changed:
-        _log.warning("%s: the run goes on otherwise than it began: %s", folder, "; ".join(changed))
+        _log.warning("%s: these settings changed since the checkpoint: %s", folder, "; ".join(changed))
     arrays = stack(arrays) if any(map(is_stacked, expected)) else arrays
     leaves = [jax.numpy.asarray(arrays[name]) for name in expected]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), trainer_state

@@ -332,7 +332,7 @@ class FlaxTrainer(TrainerReports):
         config.label2id = {name: number for number, name in config.id2label.items()}
         self.model._config = config
         names = shorten(list(config.id2label.values()), 200)
-        _log.warning("the model's classes had no names: they are those of train_dataset now: %s", names)
+        _log.info("the model's classes had no names: they are those of train_dataset now: %s", names)
 
     def _module(self, training: bool) -> Any:
         """The model's module as it is run: in bfloat16 if asked for, and in training recomputed."""
