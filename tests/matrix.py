@@ -13,7 +13,7 @@ from modeling_vit_cls import BadImageError, CheckpointError, ConfigError
 
 SOAK = int(os.environ.get("VIT_CLS_SOAK", "1"))
 OURS = (CheckpointError, ConfigError, BadImageError)
-SECONDS = 1.0  # of processor time, the longest that a case may take
+SECONDS = 1.0  # the longest that a case may take, by the clock or of processor time
 
 
 class Tally:
@@ -25,13 +25,14 @@ class Tally:
 
     def attempt(self, action: Callable[[], Any]) -> Any:
         """What `action` gives, or the error of ours that it raises; other errors go through, slow cases fail."""
-        start = time.process_time()  # not the clock: a busy machine is not the case's fault
+        start = time.perf_counter(), time.process_time()
         try:
             return action()
         except OURS as error:
             return error
         finally:
-            seconds = time.process_time() - start
+            # The lesser: a busy machine slows the clock, and threads that share a case's work add up.
+            seconds = min(time.perf_counter() - start[0], time.process_time() - start[1])
             self.slowest = max(self.slowest, seconds)
             assert seconds < SECONDS, f"took {seconds:.1f} s"
 
