@@ -3,13 +3,42 @@
 130 after Ctrl-C, and 141 where what reads the output has closed it, as shells have it.
 """
 
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[None]:
+    """Raise KeyboardInterrupt after Ctrl-C, also where it came while a callback of Python's swallowed the exception."""
+    received: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread() or (
+        signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if received:
+        raise KeyboardInterrupt
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit status."""
     try:
-        from .command import run_command  # here: Ctrl-C while it imports, which takes seconds, ends in one line too
+        with _interrupts_noted():
+            from .command import run_command  # here: Ctrl-C while it imports, which takes seconds, is one line too
 
         return run_command(arguments)
     except KeyboardInterrupt as stopped:

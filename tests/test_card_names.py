@@ -68,7 +68,7 @@ def test_what_is_not_recorded_to_be_of_the_hub_is_not_claimed(folder, name, sour
     assert claims(text) == (None, None)
     assert not (folder / EVAL_RESULTS).exists()
     assert "Measured on photos, split test" in text
-    assert "It was fine-tuned from photos, which is not known to be on the Hub." in text
+    assert "It was fine-tuned from a model called photos, which is not known to be on the Hub." in text
     assert "give yours by `--dataset_name FOLDER`" in text
     assert not re.search(r"home|me\\|\.\./|data/photos", text)
 

@@ -328,6 +328,15 @@ def test_a_backbone_has_no_card(tmp_path):
         render_card(tmp_path)
 
 
+def test_the_card_says_what_test_and_training_images_share(folder):
+    assert "in the training data too" not in render_card(folder)
+    write(folder, results={**RESULTS, "dataset": {**RESULTS["dataset"], "duplicates": 3}})
+    assert (
+        "**3 of these images are in the training data too, byte for byte: the numbers are too good.**"
+        in render_card(folder)
+    )
+
+
 def test_the_card_says_how_the_model_was_trained(folder):
     recipe = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "label_smoothing_factor": 0.1}
     recipe |= {"mixup_alpha": 0.2, "ema_decay": 0.99, "dataset_name": "./photos"}

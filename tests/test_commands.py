@@ -1,15 +1,18 @@
 """The command line as people type it: spelling, versions, pipes, Ctrl-C, and one line for whatever goes wrong."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
 import hub_scripts.command
 from hub_scripts import benchmark, exchange, predict, push, train, variants, verify
-from hub_scripts.__main__ import main
+from hub_scripts.__main__ import _interrupts_noted, main
 from modeling_vit_cls import __version__, list_variants
 
 VERBS = {
@@ -141,6 +144,16 @@ def test_ctrl_c_before_a_verb_is_read_is_one_line_too(monkeypatch, capsys):
         monkeypatch.setattr(hub_scripts.command, "run_command", interrupted)
         assert main(["variants"]) == 130
         assert capsys.readouterr().err == shown
+
+
+def test_ctrl_c_that_a_callback_swallows_is_not_lost():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), _interrupts_noted(), suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,7 @@ OTHERS = {
     "seed": ("seed", lambda: {"seed": 1}),
     "what is best": ("metric_for_best_model", lambda: {"metric_for_best_model": "accuracy"}),
     "fewer steps": ("max_steps", lambda: {"max_steps": 1}),
+    "fewer epochs": ("num_train_epochs", lambda: {"max_steps": -1, "num_train_epochs": 0.5}),
     "no evaluation": ("eval_strategy", lambda: {"eval_strategy": "no"}),
 }
 
@@ -260,6 +261,15 @@ def test_a_run_goes_on_only_as_itself(base, name, tally):
         run(base, **(EVERY_STEP | change()), resume_from_checkpoint=True)
     assert error.value.field == field
     tally.note("refused by field")
+
+
+def test_a_run_that_is_refused_leaves_the_trainer_as_it_was(tmp_path):
+    made = run(tmp_path, **EVERY_STEP)
+    with pytest.raises(ConfigError, match=r"holds checkpoint-\d of an earlier run.*--resume_from_checkpoint true"):
+        made.train()
+    assert made.state.global_step == 2
+    with pytest.raises(ConfigError, match=r"resume_from_checkpoint=.*is a run's folder: give .*checkpoint-\d"):
+        made.train(resume_from_checkpoint=tmp_path)
 
 
 def test_the_evaluated_images_bind_too(base):

@@ -83,7 +83,8 @@ class _Examples(grain.sources.RandomAccessDataSource):
             return self._processor.resized(open_image(example["image"])), example["label"], row, True
         except BadImageError as error:
             if not self._skip:
-                raise named(error, example["image"], row) from error
+                problem = named(error, example["image"], row)
+                raise BadImageError(f"{problem}; on_bad_image='skip' leaves it out") from error
             return self._blank, example["label"], row, False
 
 

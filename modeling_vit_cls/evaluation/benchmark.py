@@ -123,7 +123,7 @@ def _batches(
         except BadImageError as error:
             problem = named(error, image, row)
             if not skip:
-                raise problem from error
+                raise BadImageError(f"{problem}; on_bad_image='skip' leaves it out") from error
             _log.warning("left out: %s", problem)
             return None
 

@@ -81,7 +81,9 @@ def changes_since(run: Run, before: Run, checkpoint: Path) -> list[str]:
     for name in ("train_dataset", "eval_dataset"):
         _check_same_data(name, run[name], before[name], refuse)
     if run["total_steps"] < before["total_steps"]:
-        refuse("max_steps", run["total_steps"], f"{before['total_steps']} steps in all, and may have more")
+        field = "max_steps" if run["arguments"]["max_steps"] > 0 else "num_train_epochs"
+        rule = f"comes to {run['total_steps']:,} steps; the run in {checkpoint} had {before['total_steps']:,}"
+        raise ConfigError(field, run["arguments"][field], f"{rule}, and may have more, not fewer")
     if run["total_steps"] > before["total_steps"]:
         steps = f"the steps are now {run['total_steps']:,}, were {before['total_steps']:,}"
         changed.append(f"{steps}: the learning rate goes on as in a run of so many")

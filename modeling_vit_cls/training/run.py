@@ -99,7 +99,7 @@ def _training_record(recipe: Recipe, examples: int, left_out: int) -> dict[str, 
     """What the card says of the training: of what, from what, and without which images."""
     data, base = recipe.data, recipe.model.model_name_or_path
     dataset = {**dataset_record(data.dataset_name, data.dataset_revision), "split": data.train_split}
-    found: dict[str, Any] = {"dataset": {**dataset, "examples": examples}, "left_out": left_out}
+    found: dict[str, Any] = {"dataset": {**dataset, "examples": examples - left_out}, "left_out": left_out}
     return found | ({} if base is None else {"base_model": record(base, recipe.model.model_revision)})
 
 

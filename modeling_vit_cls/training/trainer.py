@@ -128,6 +128,9 @@ class FlaxTrainer(TrainerReports):
         args, started = self.args, time.time()
         check_run(self)
         assert self.train_dataset is not None
+        checkpoint = self._checkpoint(
+            (args.resume_from_checkpoint or False) if resume_from_checkpoint is None else resume_from_checkpoint
+        )
         steps_per_epoch = batches_per_epoch(len(self.train_dataset), args.train_batch_size)
         total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
         params = stack_params(self.model.params) if args.scans_layers else self.model.params
@@ -135,9 +138,6 @@ class FlaxTrainer(TrainerReports):
         self._schedule = make_schedule(args, total)
         state = initial_state(params, optimizer, args.ema_decay > 0)
         self.state, self._facts = TrainerState(), None
-        checkpoint = self._checkpoint(
-            (args.resume_from_checkpoint or False) if resume_from_checkpoint is None else resume_from_checkpoint
-        )
         self.state.max_steps = total
         if checkpoint is not None:
             state, self.state = read_training_state(checkpoint, state, self._run_facts())
@@ -345,10 +345,12 @@ class FlaxTrainer(TrainerReports):
         """The checkpoint to go on from. Raises ConfigError where a new run would mix with an older one's."""
         output_dir = Path(self.args.output_dir)
         found = checkpoints_of(output_dir)
+        if not isinstance(wanted, bool) and (inside := checkpoints_of(Path(wanted))):
+            raise ConfigError("resume_from_checkpoint", str(wanted), f"is a run's folder: give {inside[-1]}")
         chosen = Path(wanted) if not isinstance(wanted, bool) else found[-1] if wanted and found else None
         if found and (chosen is None or chosen.resolve().parent != output_dir.resolve()):
-            rule = f"holds {found[-1].name} of an earlier run: resume_from_checkpoint it, or give another folder"
-            raise ConfigError("output_dir", str(output_dir), rule)
+            rule = f"holds {found[-1].name} of an earlier run: go on with it by resume_from_checkpoint=True "
+            raise ConfigError("output_dir", str(output_dir), f"{rule}(--resume_from_checkpoint true), or give another")
         if chosen is not None:
             note_later(chosen)
         return chosen
