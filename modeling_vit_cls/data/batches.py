@@ -17,7 +17,7 @@ try:
 except ImportError as error:
     raise ImportError("grain is needed to read training data: pip install 'vit-cls[train]'") from error
 
-_THREADS = max(2, len(os.sched_getaffinity(0)))  # Pillow decodes and resizes without the interpreter's lock
+_THREADS = max(2, os.cpu_count() or 1)  # Pillow decodes and resizes without the interpreter's lock
 
 
 def batches_per_epoch(examples: int, batch_size: int) -> int:
