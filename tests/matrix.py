@@ -6,18 +6,42 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from modeling_vit_cls import BadImageError, CheckpointError, ConfigError
 
 SOAK = int(os.environ.get("VIT_CLS_SOAK", "1"))
 OURS = (CheckpointError, ConfigError, BadImageError)
-SECONDS = 1.0  # the longest that a case may take, by the clock or of processor time
+_UNITS = 8  # the most that a case may take: as much of the processor as counting to ten million, so many times
+
+
+@cache
+def _unit() -> float:
+    """Processor seconds of counting to ten million: what makes a bound that of work, on a machine of any speed."""
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        sum(range(10_000_000))
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+@contextmanager
+def bounded(units: float = _UNITS) -> Iterator[list[float]]:
+    """Fail if the block takes more of the processor than `units`; the list has its processor seconds afterwards."""
+    unit, taken, start = _unit(), list[float](), time.process_time()
+    try:
+        yield taken
+    finally:
+        taken.append(time.process_time() - start)
+        assert taken[0] < units * unit, f"took {taken[0]:.1f} s of the processor, at most {units * unit:.1f}"
 
 
 class Tally:
-    """Outcomes of a test's cases, and the seconds of the slowest."""
+    """Outcomes of a test's cases, and the processor seconds of the slowest."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -25,16 +49,13 @@ class Tally:
 
     def attempt(self, action: Callable[[], Any]) -> Any:
         """What `action` gives, or the error of ours that it raises; other errors go through, slow cases fail."""
-        start = time.perf_counter(), time.process_time()
-        try:
-            return action()
-        except OURS as error:
-            return error
-        finally:
-            # The lesser: a busy machine slows the clock, and threads that share a case's work add up.
-            seconds = min(time.perf_counter() - start[0], time.process_time() - start[1])
-            self.slowest = max(self.slowest, seconds)
-            assert seconds < SECONDS, f"took {seconds:.1f} s"
+        with bounded() as taken:
+            try:
+                found = action()
+            except OURS as error:
+                found = error
+        self.slowest = max(self.slowest, *taken)
+        return found
 
     def note(self, outcome: str) -> None:
         """Count one case."""

@@ -2,13 +2,13 @@
 
 import inspect
 import json
-import time
 
 import numpy as np
 import pytest
 from conftest import TINY, pixels, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrix import bounded
 from transformers import AutoConfig
 
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, ViTClsConfig
@@ -79,10 +79,8 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field in WRONG for value in WRONG[field]])
 def test_wrong_value_names_field_value_and_rule(field, value):
-    start = time.perf_counter()
-    with pytest.raises(ConfigError) as error:
+    with bounded(), pytest.raises(ConfigError) as error:
         ViTClsConfig(**{**TINY, field: value})
-    assert time.perf_counter() - start < 1
     assert error.value.field == field
     assert str(error.value).startswith(f"{field}=")
     assert error.value.rule in str(error.value)
@@ -96,11 +94,10 @@ def test_contradiction_is_named(field, overrides, words):
 
 
 def test_half_a_million_labels_are_the_limit_and_fast():
-    start = time.perf_counter()
-    assert len(ViTClsConfig(num_labels=500_000).id2label) == 500_000
-    with pytest.raises(ConfigError, match="num_labels"):
-        ViTClsConfig(num_labels=500_001)
-    assert time.perf_counter() - start < 2
+    with bounded(16):
+        assert len(ViTClsConfig(num_labels=500_000).id2label) == 500_000
+        with pytest.raises(ConfigError, match="num_labels"):
+            ViTClsConfig(num_labels=500_001)
 
 
 @pytest.mark.parametrize(
