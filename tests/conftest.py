@@ -34,11 +34,16 @@ from safetensors.numpy import load_file, save_file
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 
-# Programs that another test, process or world has compiled are not compiled again. With a limit of size, JAX locks the
-# folder: nobody reads half of one. Not by the environment: a process that a test kills could leave half of one behind.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / "build" / "compiled"))
-jax.config.update("jax_compilation_cache_max_size", 2**31)
+# What an earlier run, in either world, has compiled is not compiled again. Each process writes into a folder of its
+# own, which begins with links to what there is: nobody reads half of a program, whatever a test kills.
+_COMPILED = Path(__file__).parents[1] / "build" / "compiled"
+_COMPILED.mkdir(parents=True, exist_ok=True)
+_OWN = tempfile.TemporaryDirectory(dir=_COMPILED)
+for _program in (entry for entry in _COMPILED.iterdir() if entry.is_file()):
+    os.link(_program, Path(_OWN.name) / _program.name)
+jax.config.update("jax_compilation_cache_dir", _OWN.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # else the folder's name is part of each key
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 TINY |= {"image_size": 8, "patch_size": 4, "num_labels": 5}
@@ -107,6 +112,12 @@ def tally(record_property, request) -> Iterator[Tally]:
     yield tally
     assert tally.outcomes
     record_property("tally", (request.node.name, dict(tally.outcomes), tally.slowest))
+
+
+def pytest_sessionfinish() -> None:
+    """Leave to later runs what this process has compiled, each program in one step."""
+    for program in Path(_OWN.name).iterdir():
+        program.replace(_COMPILED / program.name)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

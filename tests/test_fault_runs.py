@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 from matrix import SOAK
-from test_run_folder import EVERY_STEP, run, steps_without_compiling, trainer
+from small_runs import EVERY_STEP, run, steps_without_compiling, trainer
 
 from modeling_vit_cls import CheckpointError, ConfigError
 from modeling_vit_cls.checkpoints.file_digests import write_digests

@@ -15,6 +15,8 @@ from modeling_vit_cls import (
     FlaxViTClsModel,
     export_pretrained,
 )
+from modeling_vit_cls.cards import render_card
+from modeling_vit_cls.training.recipe import read_recipe
 
 BACKBONE = [{"hidden_size": 32}, {"num_hidden_layers": 1}, {"num_hidden_layers": 3}, {"num_register_tokens": 1}]
 
@@ -167,3 +169,21 @@ def test_an_error_of_another_backbone_names_the_folder(folder):
     with pytest.raises(CheckpointError, match="differs in the backbone") as error:
         FlaxViTClsModel.from_pretrained(folder, num_register_tokens=1)
     assert str(folder) in str(error.value)
+
+
+def test_text_that_is_nested_too_deeply_is_one_clear_error(folder, tmp_path):
+    deep = "[" * 600 + "]" * 600
+    recipe = tmp_path / "deep.yaml"
+    recipe.write_text(f"output_dir: o\ndataset_name: digits\nmetrics: {deep}")
+    with pytest.raises(ConfigError, match=r"nested too deeply"):
+        read_recipe(recipe)
+    recipe.write_text(f"output_dir: o\ndataset_name: digits\nconfig_overrides: '{deep}'")
+    with pytest.raises(ConfigError, match="config_overrides"):
+        read_recipe(recipe).model.overrides  # noqa: B018
+    (folder / "recipe.yaml").write_text(f"metrics: {deep}")
+    with pytest.raises(CheckpointError, match=r"recipe\.yaml: cannot be read as YAML .*nested too deeply"):
+        render_card(folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", metadata={"xxh3_128": deep, "stamp": "x"})
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: its digests cannot be read"):
+        FlaxViTClsForImageClassification.from_pretrained(folder)

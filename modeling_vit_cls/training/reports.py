@@ -1,7 +1,6 @@
 """What a trainer says and writes of itself: metrics, state, card, push; under the names of transformers' Trainer."""
 
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -106,12 +105,6 @@ def mean_loss(state: TrainerState, rest: float) -> float:
             total += entry["loss"] * (entry["step"] - last)
             last = entry["step"]
     return total / max(state.global_step, 1)
-
-
-def loss_at(state: TrainerState, step: int | None) -> float:
-    """The loss of the evaluation at a step, from the log; infinite where there was none."""
-    losses = [entry["eval_loss"] for entry in state.log_history if entry["step"] == step and "eval_loss" in entry]
-    return losses[-1] if losses else math.inf
 
 
 def _shown(name: str, value: Any) -> str:

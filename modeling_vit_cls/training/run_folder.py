@@ -85,7 +85,25 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.partition("-")[2])
 
 
-def note_later(checkpoint: Path) -> None:
+def checkpoint_to_resume(output_dir: Path, wanted: bool | str | os.PathLike[str]) -> Path | None:
+    """The checkpoint that a run goes on from: a folder, or for True the last one; None where it begins.
+
+    Raises ConfigError where a new run would mix with an older one's, and for a run's folder in place of a checkpoint.
+    """
+    found = checkpoints_of(output_dir)
+    if not isinstance(wanted, bool) and (inside := checkpoints_of(Path(wanted))):
+        raise ConfigError("resume_from_checkpoint", str(wanted), f"is a run's folder: give {inside[-1]}")
+    chosen = Path(wanted) if not isinstance(wanted, bool) else found[-1] if wanted and found else None
+    if found and (chosen is None or chosen.resolve().parent != output_dir.resolve()):
+        rule = f"holds {found[-1].name} of an earlier run: go on with it by resume_from_checkpoint=True "
+        rule += "(--resume_from_checkpoint true), or give another folder"
+        raise ConfigError("output_dir", str(output_dir), rule)
+    if chosen is not None:
+        _note_later(chosen)
+    return chosen
+
+
+def _note_later(checkpoint: Path) -> None:
     """Log which checkpoints of a run are later than the one that it goes on from."""
     later = [other.name for other in checkpoints_of(checkpoint.parent) if CHECKPOINT.fullmatch(checkpoint.name)]
     later = [name for name in later if step_of(Path(name)) > step_of(checkpoint)]

@@ -26,14 +26,15 @@ from ..processing import ViTClsImageProcessor
 from ..scores import refuse_unless_single_label
 from ..stacking import stack_params
 from .arguments import TrainingArguments
+from .best import is_best
 from .binding import Run, run_of
 from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .checks import check_parts, check_run
 from .evaluation import BadImages, as_numbers, check_finite, evaluate_batches
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
-from .reports import TrainerReports, loss_at, mean_loss
-from .run_folder import RunFolder, checkpoints_of, copy_checkpoint, note_later, remove_outdated
+from .reports import TrainerReports, mean_loss
+from .run_folder import RunFolder, checkpoint_to_resume, copy_checkpoint, remove_outdated
 from .state import check_own_checkpoint, read_training_state, write_trainer_state, write_training_state
 from .step import TrainState, initial_state, make_eval_step, make_train_step
 from .stop import StopSignals
@@ -128,9 +129,8 @@ class FlaxTrainer(TrainerReports):
         args, started = self.args, time.time()
         check_run(self)
         assert self.train_dataset is not None
-        checkpoint = self._checkpoint(
-            (args.resume_from_checkpoint or False) if resume_from_checkpoint is None else resume_from_checkpoint
-        )
+        wanted = (args.resume_from_checkpoint or False) if resume_from_checkpoint is None else resume_from_checkpoint
+        checkpoint = checkpoint_to_resume(Path(args.output_dir), wanted)
         steps_per_epoch = batches_per_epoch(len(self.train_dataset), args.train_batch_size)
         total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
         params = stack_params(self.model.params) if args.scans_layers else self.model.params
@@ -263,21 +263,10 @@ class FlaxTrainer(TrainerReports):
         return self._facts
 
     def _note_best(self, metrics: dict[str, float]) -> None:
-        name = "eval_" + self.args.metric_for_best_model.removeprefix("eval_")
-        if name not in metrics:
-            rule = f"must be one of {', '.join(sorted(metrics))}"
-            raise ConfigError("metric_for_best_model", self.args.metric_for_best_model, rule)
-        value, best = metrics[name], self.state.best_metric
-        if math.isnan(value):
-            _log.warning("step %d: %s is NaN, which is never the best", self.state.global_step, name)
-            return
-        tied = value == best and metrics["eval_loss"] < loss_at(self.state, self.state.best_global_step)
-        if best is None or tied or (value > best if self.args.greater_is_better else value < best):
-            self.state.best_metric, self.state.best_global_step = value, self.state.global_step
-            if self.args.load_best_model_at_end:
-                folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-                self.state.best_model_checkpoint = str(folder)
-                self.control.should_save = True  # also between two of save_steps: it is loaded at the end
+        if is_best(self.state, self.args, metrics) and self.args.load_best_model_at_end:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            self.state.best_model_checkpoint = str(folder)
+            self.control.should_save = True  # also between two of save_steps: it is loaded at the end
 
     def _evaluate(self, dataset: Any, params: Any, prefix: str) -> PredictionOutput:
         args, started = self.args, time.perf_counter()
@@ -340,20 +329,6 @@ class FlaxTrainer(TrainerReports):
         recompute = training and (self.args.gradient_checkpointing or module.gradient_checkpointing)
         dtype = jnp.bfloat16 if self.args.bf16 else self.model.dtype
         return module.clone(dtype=dtype, gradient_checkpointing=recompute)
-
-    def _checkpoint(self, wanted: bool | str | os.PathLike[str]) -> Path | None:
-        """The checkpoint to go on from. Raises ConfigError where a new run would mix with an older one's."""
-        output_dir = Path(self.args.output_dir)
-        found = checkpoints_of(output_dir)
-        if not isinstance(wanted, bool) and (inside := checkpoints_of(Path(wanted))):
-            raise ConfigError("resume_from_checkpoint", str(wanted), f"is a run's folder: give {inside[-1]}")
-        chosen = Path(wanted) if not isinstance(wanted, bool) else found[-1] if wanted and found else None
-        if found and (chosen is None or chosen.resolve().parent != output_dir.resolve()):
-            rule = f"holds {found[-1].name} of an earlier run: go on with it by resume_from_checkpoint=True "
-            raise ConfigError("output_dir", str(output_dir), f"{rule}(--resume_from_checkpoint true), or give another")
-        if chosen is not None:
-            note_later(chosen)
-        return chosen
 
     def _take_best_along(self) -> None:
         """See that the best checkpoint so far is whole, of this run, and in its folder, before any step is made."""
