@@ -98,7 +98,7 @@ def measure(peer: str, names: list[str], until: float) -> dict[str, Any]:
 def rows(name: str, found: dict[str, dict[str, Any]], peak: float) -> list[str]:
     """Lines of one work's table. Training counts as three forward passes, whatever is computed again."""
     from modeling_vit_cls import ViTClsConfig
-    from modeling_vit_cls.flops import gflops_per_image
+    from modeling_vit_cls.nn.flops import gflops_per_image
 
     work, lines = WORKS[name], []
     flops = 1e9 * gflops_per_image(ViTClsConfig(**work.sizes)) * (3 if work.kind == "training" else 1)

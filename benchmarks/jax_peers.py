@@ -49,8 +49,8 @@ def ours_read_by_processes(work: Work) -> Step:
 def training_step(work: Work, attention: str = "auto", readers: int | None = None) -> Step:
     """A step as `FlaxTrainer` makes it by default; `readers` processes, or threads for 0, read JPEG files for it."""
     from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig, ViTClsImageProcessor
-    from modeling_vit_cls.data.batch import Batch
-    from modeling_vit_cls.stacking import stack_params
+    from modeling_vit_cls.images.batch import Batch
+    from modeling_vit_cls.nn.scan import stack_params
     from modeling_vit_cls.training.arguments import TrainingArguments
     from modeling_vit_cls.training.optimizer import make_optimizer
     from modeling_vit_cls.training.step import initial_state, make_train_step
@@ -85,8 +85,8 @@ def photographs(processor: Any, batch_size: int, readers: int) -> Iterator[Any]:
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
-    from modeling_vit_cls.data.batches import training_batches
-    from modeling_vit_cls.data.sources import load_images
+    from modeling_vit_cls.images.batches import training_batches
+    from modeling_vit_cls.images.sources import load_images
 
     with tempfile.TemporaryDirectory() as name:
         for number, photograph in enumerate(load_sample_images().images):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_vit_cls import ViTClsConfig
-from modeling_vit_cls.flops import gflops_per_image
+from modeling_vit_cls.nn.flops import gflops_per_image
 
 from .report import RESULTS, machine, write
 from .work import Work

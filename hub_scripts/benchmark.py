@@ -51,9 +51,9 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Load, run, print, write."""
     # Here, because datasets and evaluate take a second to import, which the other verbs need not wait for.
-    from modeling_vit_cls.data.sources import load_images
     from modeling_vit_cls.evaluation.benchmark import DEFAULT_METRICS, benchmark
     from modeling_vit_cls.evaluation.results import append_row, known_of_training, results, to_json, write_results
+    from modeling_vit_cls.images.sources import load_images
 
     no_bars_in_files()
     model = FlaxViTClsForImageClassification.from_pretrained(arguments.model, dtype=arguments.dtype)

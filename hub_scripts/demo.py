@@ -18,7 +18,7 @@ def run() -> int:
             return status
 
     from modeling_vit_cls import FlaxAutoModelForImageClassification, ImageClassificationPipeline
-    from modeling_vit_cls.data.sources import load_images, open_image
+    from modeling_vit_cls.images.sources import load_images, open_image
     from modeling_vit_cls.names import RESULTS
 
     for stem in RECIPES:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
-from modeling_vit_cls.checkpoints.hub import checkpoint_path
-from modeling_vit_cls.checkpoints.load import has_head, open_checkpoint
 from modeling_vit_cls.export import export_pretrained
+from modeling_vit_cls.families.open import has_head, open_checkpoint
+from modeling_vit_cls.hub.download import checkpoint_path
 
 from .verbs import add_verb
 

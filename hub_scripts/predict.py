@@ -11,7 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from modeling_vit_cls import BadImageError, FlaxViTClsForImageClassification, ImageClassificationPipeline
-from modeling_vit_cls.data.image_files import images_below
+from modeling_vit_cls.images.image_files import images_below
 
 from .verbs import add_verb
 

@@ -31,7 +31,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Push, or plan it, and say what changes."""
-    from modeling_vit_cls.checkpoints.push import plan_push, push_folder
+    from modeling_vit_cls.hub.push import plan_push, push_folder
     from modeling_vit_cls.names import CARD
 
     folder = Path(arguments.folder)

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from modeling_vit_cls import ViTClsConfig, list_variants
-from modeling_vit_cls.flops import gflops_per_image
+from modeling_vit_cls.nn.flops import gflops_per_image
 from modeling_vit_cls.variants import VARIANTS
 
 from .verbs import add_verb

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from modeling_vit_cls import CheckpointError
-from modeling_vit_cls.checkpoints.file_digests import check_digests
-from modeling_vit_cls.checkpoints.folder import read_undisturbed
-from modeling_vit_cls.checkpoints.hub import checkpoint_path
-from modeling_vit_cls.checkpoints.load import Source, checked_tensors, open_checkpoint
-from modeling_vit_cls.checkpoints.tensor import Tensor
+from modeling_vit_cls.families.open import Source, checked_tensors, open_checkpoint
+from modeling_vit_cls.files.file_digests import check_digests
+from modeling_vit_cls.files.folder import read_undisturbed
+from modeling_vit_cls.files.tensor import Tensor
+from modeling_vit_cls.hub.download import checkpoint_path
 from modeling_vit_cls.names import DIGESTS
 
 from .verbs import add_verb

@@ -8,11 +8,11 @@ from transformers import AutoConfig, AutoImageProcessor
 from .configuration_vit_cls import ViTClsConfig
 from .errors import BadImageError, CheckpointError, ConfigError
 from .export import export_pretrained
-from .hf.auto import FlaxAutoModel, FlaxAutoModelForImageClassification
-from .hf.base import FlaxPreTrainedModel
+from .images.processor import ViTClsImageProcessor
 from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, vit_cls_forward
-from .pipeline import ImageClassificationPipeline
-from .processing import ViTClsImageProcessor
+from .predict import ImageClassificationPipeline
+from .pretrained.auto import FlaxAutoModel, FlaxAutoModelForImageClassification
+from .pretrained.base import FlaxPreTrainedModel
 from .variants import list_variants
 
 AutoConfig.register(ViTClsConfig.model_type, ViTClsConfig, exist_ok=True)

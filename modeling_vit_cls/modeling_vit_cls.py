@@ -8,12 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .checkpoints.report import LoadReport
 from .configuration_vit_cls import ViTClsConfig
 from .errors import BadImageError, ConfigError, shorten
-from .features import chosen_blocks, compile_intermediates
-from .hf.base import FlaxPreTrainedModel
-from .modules import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
+from .nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
+from .pretrained.base import FlaxPreTrainedModel
+from .pretrained.intermediates import chosen_blocks, compile_intermediates
+from .pretrained.report import LoadReport
 
 
 class _FlaxViTCls(FlaxPreTrainedModel):

@@ -7,7 +7,7 @@ from conftest import tiny_config
 from transformers import TrainerCallback
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
-from modeling_vit_cls.data.sources import load_images
+from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 
 

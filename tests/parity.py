@@ -19,12 +19,12 @@ from test_families import FOLDERS, load
 from test_processing import CROP_STARTS
 
 from modeling_vit_cls import ViTClsConfig, ViTClsImageProcessor, export_pretrained
-from modeling_vit_cls.checkpoints.families import family_of, timm_export
-from modeling_vit_cls.checkpoints.families import timm as timm_families
-from modeling_vit_cls.checkpoints.families import torchvision as torchvision_families
-from modeling_vit_cls.checkpoints.load import Source, checked_tensors
-from modeling_vit_cls.checkpoints.tensor import Tensor
-from modeling_vit_cls.processor_classes import CLASSES
+from modeling_vit_cls.families import family_of, timm_export
+from modeling_vit_cls.families import timm as timm_families
+from modeling_vit_cls.families import torchvision as torchvision_families
+from modeling_vit_cls.families.open import Source, checked_tensors
+from modeling_vit_cls.files.tensor import Tensor
+from modeling_vit_cls.images.processor_classes import CLASSES
 
 OURS = {"logits", "cls_logits", "distillation_logits", "last_hidden_state", "pooler_output", "image_embeds"}
 

@@ -14,7 +14,7 @@ import cpu_torchvision  # noqa: F401 (before transformers, which imports torchvi
 from test_families import FOLDERS, differences, load, weights
 
 from modeling_vit_cls import ConfigError, export_pretrained
-from modeling_vit_cls.checkpoints.load import open_checkpoint
+from modeling_vit_cls.families.open import open_checkpoint
 
 
 def targets(folder: Path) -> set[str]:

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from transformers import TrainerCallback
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
-from modeling_vit_cls.data.sources import load_images
+from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 
 FULL = load_images("digits", "train")

@@ -9,8 +9,8 @@ from photos import write_images
 
 from hub_scripts.__main__ import main
 from modeling_vit_cls import BadImageError, FlaxViTClsForImageClassification, ImageClassificationPipeline
-from modeling_vit_cls.data.sources import load_images, open_image
 from modeling_vit_cls.evaluation.benchmark import benchmark
+from modeling_vit_cls.images.sources import load_images, open_image
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 
 NAMES = {0: "cat", 1: "dog"}

@@ -19,11 +19,11 @@ from sklearn.metrics import confusion_matrix
 
 from hub_scripts.__main__ import main
 from modeling_vit_cls import BadImageError, ConfigError, ImageClassificationPipeline, ViTClsImageProcessor
-from modeling_vit_cls.data.sources import load_images, open_image
 from modeling_vit_cls.evaluation.benchmark import benchmark
 from modeling_vit_cls.evaluation.evaluator import ViTClsEvaluator
 from modeling_vit_cls.evaluation.metrics import Accuracy
 from modeling_vit_cls.evaluation.results import append_row, results, write_results
+from modeling_vit_cls.images.sources import load_images, open_image
 
 NAMES = [str(number) for number in range(10)]
 QUIET = {"disable_tqdm": True}

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from test_cards import RESULTS, STATE, cells, write
 
 from modeling_vit_cls.cards import render_card, write_card
-from modeling_vit_cls.checkpoints.changes import EVAL_RESULTS
+from modeling_vit_cls.hub.changes import EVAL_RESULTS
 
 
 @pytest.fixture(scope="module")

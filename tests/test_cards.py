@@ -21,7 +21,7 @@ from test_pictures import LOG, ODD
 
 from modeling_vit_cls import CheckpointError, FlaxViTClsModel, ViTClsImageProcessor
 from modeling_vit_cls.cards import card_to_push, render_card, write_card
-from modeling_vit_cls.checkpoints.changes import EVAL_RESULTS
+from modeling_vit_cls.hub.changes import EVAL_RESULTS
 
 PICTURES = ["training_curve.png", "confusion_matrix.png", "attention.png"]
 RESULTS: dict[str, Any] = {

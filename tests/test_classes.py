@@ -10,10 +10,10 @@ import pytest
 from conftest import tiny_config, tiny_model
 
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification
-from modeling_vit_cls.data.classes import match_classes
-from modeling_vit_cls.data.sources import labelled, load_images
 from modeling_vit_cls.evaluation.benchmark import benchmark
 from modeling_vit_cls.evaluation.evaluator import ViTClsEvaluator
+from modeling_vit_cls.images.classes import match_classes
+from modeling_vit_cls.images.sources import labelled, load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 from modeling_vit_cls.training.recipe import read_recipe
 from modeling_vit_cls.training.run import build_model

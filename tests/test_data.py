@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from modeling_vit_cls import BadImageError, ConfigError, ViTClsImageProcessor
-from modeling_vit_cls.data.augmentation import Augmentation, augment, normalise
-from modeling_vit_cls.data.batches import evaluation_batches, training_batches
-from modeling_vit_cls.data.sources import class_names, labelled, load_images, splits_of
+from modeling_vit_cls.images.augmentation import Augmentation, augment, normalise
+from modeling_vit_cls.images.batches import evaluation_batches, training_batches
+from modeling_vit_cls.images.sources import class_names, labelled, load_images, splits_of
 
 GREY = ViTClsImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.4], image_std=[0.3])
 COLOUR = ViTClsImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.4, 0.5, 0.6], image_std=[0.3, 0.2, 0.1])

@@ -18,7 +18,7 @@ from modeling_vit_cls import (
     FlaxViTClsModel,
     export_pretrained,
 )
-from modeling_vit_cls.checkpoints.families import family_of
+from modeling_vit_cls.families import family_of
 
 
 def changed(

@@ -17,7 +17,7 @@ from matrix import SOAK
 from test_families import GOLDEN
 
 from modeling_vit_cls import CheckpointError, FlaxViTClsModel
-from modeling_vit_cls.checkpoints.weights import read_weights
+from modeling_vit_cls.files.weights import read_weights
 
 MEMORY = 200_000_000  # bytes that all the cases of a test may add to the process's peak
 DATA = bytes(range(256))

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 from test_fault_corruptions import corrupted
 
 from modeling_vit_cls import BadImageError, ViTClsImageProcessor
-from modeling_vit_cls.images import FORMATS, load_image
+from modeling_vit_cls.images.rgb import FORMATS, load_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 FAULTS = ["bit", "zeroed block", "swapped blocks", "inserted", "truncated", "appended", "html", "empty"]

@@ -13,7 +13,7 @@ from matrix import SOAK
 from small_runs import EVERY_STEP, run, steps_without_compiling, trainer
 
 from modeling_vit_cls import CheckpointError, ConfigError
-from modeling_vit_cls.checkpoints.file_digests import write_digests
+from modeling_vit_cls.files.file_digests import write_digests
 from modeling_vit_cls.training.optimizer import make_optimizer
 from modeling_vit_cls.training.state import read_training_state
 from modeling_vit_cls.training.step import initial_state

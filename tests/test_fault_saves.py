@@ -20,7 +20,7 @@ from forked_saves import ForkedSaves, other_model
 from matrix import SOAK
 
 from modeling_vit_cls import CheckpointError, FlaxViTClsForImageClassification
-from modeling_vit_cls.checkpoints.folder import replace_folder
+from modeling_vit_cls.files.folder import replace_folder
 
 Model = FlaxViTClsForImageClassification
 

@@ -21,7 +21,7 @@ from modeling_vit_cls import (
     ViTClsConfig,
     export_pretrained,
 )
-from modeling_vit_cls.checkpoints.formats import read_file
+from modeling_vit_cls.files.formats import read_file
 
 ARRAYS = {
     "a/b/kernel": np.random.default_rng(0).normal(size=(300, 20)).astype(np.float32),

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from conftest import pixels, tiny_model
 
-from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel, fused_attention, modules
-from modeling_vit_cls.fused_attention import is_fused
-from modeling_vit_cls.stacking import stack_params
+from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel
+from modeling_vit_cls.nn import fused_attention
+from modeling_vit_cls.nn import vit as modules
+from modeling_vit_cls.nn.fused_attention import is_fused
+from modeling_vit_cls.nn.scan import stack_params
 
 CHOICES = [{}, {"readout": "mean"}, {"readout": "map"}, {"position_embedding": "rope"}, {"num_register_tokens": 3}]
 

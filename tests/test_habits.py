@@ -21,7 +21,7 @@ from modeling_vit_cls import (
     FlaxViTClsForImageClassification,
     FlaxViTClsModel,
 )
-from modeling_vit_cls.checkpoints.finite import is_finite
+from modeling_vit_cls.files.finite import is_finite
 
 NOTHING = {
     "device_map": ["auto", None, "cpu", {"": "cpu"}, "balanced"],

@@ -8,8 +8,8 @@ from photos import names_of, write_images
 from PIL import Image
 
 from modeling_vit_cls import BadImageError, ConfigError
-from modeling_vit_cls.data.sources import class_names, load_images, open_image, splits_of
-from modeling_vit_cls.images import FORMATS
+from modeling_vit_cls.images.rgb import FORMATS
+from modeling_vit_cls.images.sources import class_names, load_images, open_image, splits_of
 
 # Names that mean something to a pattern, to a split or to a system, and are names of classes all the same.
 NAMES = ["bullet train", "test tube", "validation", "Train", "dev-board", "eval", "a [b]", "x*y?", "{c}", "Käfer", "犬"]

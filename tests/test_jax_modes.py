@@ -7,7 +7,7 @@ import pytest
 from conftest import assert_same, pixels, tiny_config
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
-from modeling_vit_cls.data.augmentation import Augmentation, augment, normalise
+from modeling_vit_cls.images.augmentation import Augmentation, augment, normalise
 
 EVERYTHING = [
     {"use_distillation_token": True, "drop_path_rate": 0.1, "hidden_dropout_prob": 0.1, "pre_norm": True},

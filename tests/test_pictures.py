@@ -10,7 +10,7 @@ from conftest import tiny_model
 from matplotlib.figure import Figure
 from PIL import Image
 
-from modeling_vit_cls.pictures import attention_maps, confusion_matrix, has_curve, training_curve
+from modeling_vit_cls.cards.pictures import attention_maps, confusion_matrix, has_curve, training_curve
 
 LOG = [
     {"step": 10, "epoch": 1.0, "loss": 1.5, "learning_rate": 1e-3, "grad_norm": 1.0},

@@ -12,8 +12,8 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, ViTClsImageProcessor, export_pretrained
-from modeling_vit_cls.processing import whole_patches
-from modeling_vit_cls.processor_classes import CLASSES
+from modeling_vit_cls.images.processor import whole_patches
+from modeling_vit_cls.images.processor_classes import CLASSES
 
 IS_4 = transformers.__version__.startswith("4.")
 ON_PILLOW: dict = {"use_fast": False} if IS_4 else {"backend": "pil"}  # whether torchvision is there or not

@@ -16,15 +16,10 @@ from conftest import pixels, tiny_config, tiny_model
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
-from modeling_vit_cls import (
-    FlaxViTClsForImageClassification,
-    FlaxViTClsModel,
-    ViTClsImageProcessor,
-    export_pretrained,
-    programs,
-)
+from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, ViTClsImageProcessor, export_pretrained
 from modeling_vit_cls.config_rules import RULES
 from modeling_vit_cls.errors import CheckpointError
+from modeling_vit_cls.export import programs
 
 # Every field that changes what is computed, in several of its values; the rest keeps its default.
 CONFIGS = {

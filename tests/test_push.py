@@ -14,8 +14,8 @@ from local_hub import LocalHub, Repository
 from hub_scripts.__main__ import main
 from modeling_vit_cls import CheckpointError, FlaxViTClsForImageClassification
 from modeling_vit_cls.cards import write_card
-from modeling_vit_cls.checkpoints.changes import EVAL_RESULTS
-from modeling_vit_cls.checkpoints.push import plan_push, push_folder
+from modeling_vit_cls.hub.changes import EVAL_RESULTS
+from modeling_vit_cls.hub.push import plan_push, push_folder
 
 # huggingface_hub 2.4 uploads to LFS with an argument that its own HTTP library has renamed (2026-11-23).
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -322,7 +322,7 @@ def test_what_is_no_name(hub, folder, name):
 
 
 def test_a_long_wait_is_left_to_the_user(hub, folder, repo_id, waits, monkeypatch):
-    monkeypatch.setattr("modeling_vit_cls.checkpoints.push._LONGEST_WAIT", 5.0)
+    monkeypatch.setattr("modeling_vit_cls.hub.push._LONGEST_WAIT", 5.0)
     hub.faults = iter(["429"])
     with pytest.raises(CheckpointError, match="the Hub asks to wait 7 s; nothing was pushed"):
         push_folder(folder, repo_id)

@@ -21,7 +21,7 @@ from PIL import Image
 from hub_scripts.__main__ import main
 from modeling_vit_cls import CheckpointError
 from modeling_vit_cls.cards import render_card
-from modeling_vit_cls.checkpoints.changes import files_to_push
+from modeling_vit_cls.hub.changes import files_to_push
 from modeling_vit_cls.provenance import last_name, public_json, public_recipe, record
 
 RECIPE = """

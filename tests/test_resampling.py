@@ -10,7 +10,7 @@ from conftest import pixels
 from safetensors.numpy import load_file, save_file
 
 from modeling_vit_cls import CheckpointError, ConfigError, FlaxViTClsForImageClassification
-from modeling_vit_cls.resampling import resample_patch_kernel
+from modeling_vit_cls.nn.resampling import resample_patch_kernel
 
 GOLDEN = Path(__file__).parent / "golden"
 KERNEL = "embeddings.patch_embedding.projection.kernel"

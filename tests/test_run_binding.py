@@ -8,7 +8,7 @@ from small_runs import EVERY_STEP, FULL, ROWS, base, copied, run, steps_without_
 
 from hub_scripts.__main__ import main
 from modeling_vit_cls import CheckpointError, ConfigError, FlaxViTClsForImageClassification, ViTClsImageProcessor
-from modeling_vit_cls.data.sources import load_images
+from modeling_vit_cls.images.sources import load_images
 
 __all__ = ["base", "steps_without_compiling"]  # fixtures, for this module too
 
@@ -71,7 +71,7 @@ def test_the_evaluated_images_bind_too(base):
 
 
 def test_files_count_by_name_size_and_content_wherever_they_lie(tmp_path):
-    from modeling_vit_cls.data.fingerprint import fingerprint
+    from modeling_vit_cls.images.fingerprint import fingerprint
 
     def images(root: Path):
         for row in ROWS.select(range(6)):

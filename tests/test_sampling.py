@@ -6,10 +6,10 @@ import pytest
 from photos import write_images
 
 from modeling_vit_cls import ConfigError
-from modeling_vit_cls.data.duplicates import count_duplicates
-from modeling_vit_cls.data.sampling import hold_out, in_turns, sample_rows
-from modeling_vit_cls.data.shown import readable_images
-from modeling_vit_cls.data.sources import load_images
+from modeling_vit_cls.images.duplicates import count_duplicates
+from modeling_vit_cls.images.sampling import hold_out, in_turns, sample_rows
+from modeling_vit_cls.images.shown import readable_images
+from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.training.recipe import read_recipe
 from modeling_vit_cls.training.run import load_splits, run_recipe
 

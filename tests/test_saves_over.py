@@ -10,7 +10,7 @@ from conftest import tiny_model
 from small_runs import MODEL, base, refuse, steps_without_compiling, trainer
 
 from modeling_vit_cls import CheckpointError, FlaxViTClsForImageClassification, ViTClsImageProcessor
-from modeling_vit_cls.checkpoints.ownership import signed
+from modeling_vit_cls.files.ownership import signed
 
 __all__ = ["base", "steps_without_compiling"]  # fixtures, for this module too
 

@@ -15,8 +15,8 @@ from modeling_vit_cls import (
     ViTClsConfig,
     export_pretrained,
 )
-from modeling_vit_cls.data.sources import load_images
 from modeling_vit_cls.evaluation.benchmark import benchmark
+from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 
 MULTI, SINGLE = "multi_label_classification", "single_label_classification"

@@ -10,8 +10,8 @@ from photos import write_images
 from PIL import Image
 
 from modeling_vit_cls import ConfigError
-from modeling_vit_cls.data.hub_dataset import check_disjoint
-from modeling_vit_cls.data.sources import class_names, labelled, load_images, splits_of
+from modeling_vit_cls.images.hub_dataset import check_disjoint
+from modeling_vit_cls.images.sources import class_names, labelled, load_images, splits_of
 
 
 def png(level: int = 0) -> bytes:

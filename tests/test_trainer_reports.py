@@ -12,7 +12,7 @@ from conftest import tiny_config
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel
-from modeling_vit_cls.data.sources import load_images
+from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 from modeling_vit_cls.training.foreign import TRAINER_INSTEAD
 from modeling_vit_cls.training.run_folder import checkpoints_of, remove_outdated

@@ -13,9 +13,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import TrainerCallback
 
 from modeling_vit_cls import BadImageError, CheckpointError, ConfigError, FlaxViTClsForImageClassification
-from modeling_vit_cls.data.batches import evaluation_batches
-from modeling_vit_cls.data.sources import load_images
-from modeling_vit_cls.stacking import stack_params, unstack_params
+from modeling_vit_cls.images.batches import evaluation_batches
+from modeling_vit_cls.images.sources import load_images
+from modeling_vit_cls.nn.scan import stack_params, unstack_params
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 from modeling_vit_cls.training.optimizer import kernels, layer_rates, make_schedule
 from modeling_vit_cls.training.step import initial_state, make_train_step

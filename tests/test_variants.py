@@ -7,8 +7,8 @@ import pytest
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig, list_variants
 from modeling_vit_cls.config_rules import FIELD_NAMES, estimate_parameters
-from modeling_vit_cls.flops import gflops_per_image
-from modeling_vit_cls.modules import FlaxViTClsForImageClassificationModule
+from modeling_vit_cls.nn.flops import gflops_per_image
+from modeling_vit_cls.nn.vit import FlaxViTClsForImageClassificationModule
 from modeling_vit_cls.variants import VARIANTS
 
 # Counted by the sources themselves: Steiner et al. 2022, table 2; torchvision's vit_b_16, vit_l_16, vit_h_14.

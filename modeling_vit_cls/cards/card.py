@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.folder import replace_file
-from ..checkpoints.ownership import is_our_card, pictures_of, signed
 from ..errors import CheckpointError
+from ..files.folder import replace_file
+from ..files.ownership import is_our_card, pictures_of, signed
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..names import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, PICTURES, RECIPE, TRAINING_CURVE
 from ..provenance import hub_id, is_hub_id, last_name
@@ -126,7 +126,7 @@ def _python(text: str) -> str:
 def _pictures(
     folder: Path, facts: Facts, images: Sequence[Any] | None, labels: Sequence[str] | None
 ) -> dict[str, bytes]:
-    from .. import pictures  # matplotlib takes a second to import, and rendering alone does not need it
+    from . import pictures  # matplotlib takes a second to import, and rendering alone does not need it
 
     made: dict[str, bytes] = {}
     log = facts.state.get("log_history") or []

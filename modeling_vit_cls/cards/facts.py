@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.load import has_head, open_checkpoint, read_json
-from ..checkpoints.yaml_text import parse_yaml
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
-from ..hf.processor_files import read_processor
+from ..families.open import has_head, open_checkpoint, read_json
+from ..files.yaml_text import parse_yaml
+from ..images.processor import ViTClsImageProcessor
 from ..names import RECIPE, RESULTS, TRAINER_STATE
-from ..processing import ViTClsImageProcessor
+from ..pretrained.processor_files import read_processor
 from ..provenance import hub_id, last_name
 
 

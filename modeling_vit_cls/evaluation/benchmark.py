@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data.classes import match_classes
-from ..data.sources import OnBadImage, check_on_bad_image, class_names, labelled, named, open_image
 from ..errors import BadImageError, ConfigError
-from ..fitting import check_processor
+from ..images.classes import match_classes
+from ..images.processor import ViTClsImageProcessor
+from ..images.sources import OnBadImage, check_on_bad_image, class_names, labelled, named, open_image
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
-from ..processing import ViTClsImageProcessor
+from ..pretrained.processor_fit import check_processor
 from ..scores import refuse_unless_single_label, scores_of
 from .metrics import compute_metrics, load_metric
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-from ..data.classes import match_classes
-from ..data.sources import open_image
 from ..errors import ConfigError
+from ..images.classes import match_classes
+from ..images.sources import open_image
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
-from ..pipeline import ImageClassificationPipeline
+from ..predict import ImageClassificationPipeline
 from ..scores import refuse_unless_single_label
 from .metrics import load_metric
 

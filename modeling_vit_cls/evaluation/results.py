@@ -16,9 +16,9 @@ from typing import Any
 import jax
 
 from .. import __version__
-from ..checkpoints.folder import replace_file
-from ..checkpoints.json_file import read_json
 from ..errors import CheckpointError, one_line
+from ..files.folder import replace_file
+from ..files.json_file import read_json
 from ..names import RESULTS
 from ..provenance import dataset_record, public_recipe, record
 

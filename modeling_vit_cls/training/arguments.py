@@ -9,8 +9,8 @@ from typing import Any, Literal
 import jax
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from ..data.augmentation import Augmentation
 from ..errors import ConfigError, did_you_mean
+from ..images.augmentation import Augmentation
 from .fields import check_fields
 from .foreign import takes_transformers_names
 

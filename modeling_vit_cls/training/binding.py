@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 import jax.numpy as jnp
 
 from ..config_rules import FIELD_NAMES
-from ..data.fingerprint import fingerprint
 from ..errors import ConfigError, shorten
+from ..images.fingerprint import fingerprint
+from ..images.processor import ViTClsImageProcessor
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
-from ..processing import ViTClsImageProcessor
 from .arguments import TrainingArguments
 
 # Arguments that may change between a run and its continuation: where it is written, shown, kept, how it is computed.

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from transformers import TrainerState
 
-from ..data.batches import Batch
-from ..data.sources import row_name
 from ..errors import BadImageError, ConfigError, shorten
-from ..stacking import unstack
+from ..images.batches import Batch
+from ..images.sources import row_name
+from ..nn.scan import unstack
 
 _KEPT = "BadImages"  # the name in a trainer's state
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..errors import ConfigError
-from ..stacking import is_stacked
+from ..nn.scan import is_stacked
 from .arguments import TrainingArguments
 
 

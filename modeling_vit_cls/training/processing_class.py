@@ -4,8 +4,8 @@ import logging
 from typing import Any
 
 from ..errors import ConfigError
-from ..fitting import of_one_size
-from ..processing import ViTClsImageProcessor
+from ..images.processor import ViTClsImageProcessor
+from ..pretrained.processor_fit import of_one_size
 
 _log = logging.getLogger(__name__)
 

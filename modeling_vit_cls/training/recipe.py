@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 from transformers import HfArgumentParser
 
-from ..checkpoints.yaml_text import parse_yaml
 from ..errors import ConfigError, did_you_mean, shorten
+from ..files.yaml_text import parse_yaml
 from .arguments import TrainingArguments, argument
 from .fields import check_fields
 from .foreign import IDLE, INSTEAD, RENAMED, foreign_rule, own_names

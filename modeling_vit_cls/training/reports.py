@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import TrainerState
 
-from ..checkpoints.folder import replace_file
 from ..errors import ConfigError
+from ..files.folder import replace_file
 from .arguments import TrainingArguments
 from .foreign import refuse_card_facts
 from .state import write_trainer_state
@@ -79,7 +79,7 @@ class TrainerReports:
         if not blocking:
             raise ConfigError("blocking", blocking, "a push returns when its one commit is made: leave it out")
         from ..cards import card_to_push
-        from ..checkpoints.push import push_folder
+        from ..hub.push import push_folder
 
         folder = Path(self.args.output_dir)
         repo_id = self.args.hub_model_id or folder.resolve().name

@@ -7,19 +7,19 @@ from typing import Any
 import yaml
 
 from ..cards import write_card
-from ..checkpoints.folder import replace_file
-from ..checkpoints.hub import checkpoint_path
-from ..checkpoints.load import has_head, open_checkpoint
 from ..configuration_vit_cls import ViTClsConfig
-from ..data.classes import class_name, match_classes, model_names
-from ..data.duplicates import count_duplicates
-from ..data.sampling import hold_out, sample_rows
-from ..data.shown import readable_images
-from ..data.sources import class_names, load_images
-from ..data.splits import split_name
 from ..errors import ConfigError
 from ..evaluation.benchmark import DEFAULT_METRICS, benchmark
 from ..evaluation.results import Results, results, write_results
+from ..families.open import has_head, open_checkpoint
+from ..files.folder import replace_file
+from ..hub.download import checkpoint_path
+from ..images.classes import class_name, match_classes, model_names
+from ..images.duplicates import count_duplicates
+from ..images.sampling import hold_out, sample_rows
+from ..images.shown import readable_images
+from ..images.sources import class_names, load_images
+from ..images.splits import split_name
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..names import RECIPE, RESULTS
 from ..provenance import dataset_record, record

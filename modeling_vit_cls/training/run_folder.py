@@ -7,8 +7,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from ..checkpoints.folder import remove_if_left
 from ..errors import ConfigError
+from ..files.folder import remove_if_left
 from ..names import CHECKPOINT, RUN_LOCK
 
 _log = logging.getLogger(__name__)

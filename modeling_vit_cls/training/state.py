@@ -15,12 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from transformers import TrainerState
 
-from ..checkpoints.file_digests import check_digests, write_digests
-from ..checkpoints.folder import replace_file
-from ..checkpoints.writing import write_safetensors
 from ..errors import CheckpointError
+from ..files.file_digests import check_digests, write_digests
+from ..files.folder import replace_file
+from ..files.writing import write_safetensors
 from ..names import CHECKPOINT, TRAINER_STATE, TRAINING_STATE
-from ..stacking import is_stacked, stack, unstack
+from ..nn.scan import is_stacked, stack, unstack
 from .binding import Run, changes_since
 from .run_folder import step_of
 from .step import TrainState

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict
 
-from ..data.augmentation import augment, normalise
-from ..data.batch import Batch
-from ..processing import ViTClsImageProcessor
-from ..stacking import is_stacked, unstack_params
+from ..images.augmentation import augment, normalise
+from ..images.batch import Batch
+from ..images.processor import ViTClsImageProcessor
+from ..nn.scan import is_stacked, unstack_params
 from .arguments import TrainingArguments
 
 

@@ -16,15 +16,15 @@ import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput, speed_metrics
 
-from ..data.batches import Batch, batches_per_epoch, evaluation_batches, training_batches
-from ..data.classes import class_names, named_after, renumbered
-from ..data.sources import labelled
 from ..errors import ConfigError, shorten
-from ..fitting import check_processor
+from ..images.batches import Batch, batches_per_epoch, evaluation_batches, training_batches
+from ..images.classes import class_names, named_after, renumbered
+from ..images.processor import ViTClsImageProcessor
+from ..images.sources import labelled
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
-from ..processing import ViTClsImageProcessor
+from ..nn.scan import stack_params
+from ..pretrained.processor_fit import check_processor
 from ..scores import refuse_unless_single_label
-from ..stacking import stack_params
 from .arguments import TrainingArguments
 from .best import is_best
 from .binding import Run, run_of

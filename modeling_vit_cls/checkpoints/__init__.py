@@ -1,1 +1,0 @@
-"""Weights on disk and on the Hub: reading, writing, strict loading, adapting to another config."""

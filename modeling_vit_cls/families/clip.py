@@ -1,0 +1,83 @@
+"""Vision towers of CLIP (Radford et al. 2021): a norm before the blocks, one after [CLS] alone, a projection."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..configuration_vit_cls import ViTClsConfig
+from ..errors import CheckpointError, ConfigError
+from ..files.tensor import Tensor
+from ..images.processor_classes import CLIP
+from .family import BICUBIC, Export, Family, common_fields, cropped, has, has_classifier, square
+from .layouts import linear, norm, tokens
+from .siglip import TABLE as _SIGLIP
+
+_COPIED = [
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "image_size",
+    "patch_size",
+    "num_channels",
+    "initializer_range",
+]
+
+TABLE = {
+    **{name: targets for name, targets in _SIGLIP.items() if not name.startswith(("head.", "classifier"))},
+    "embeddings.class_embedding": tokens("embeddings.cls_token", axes=1),
+    "pre_layrnorm": norm("pre_norm"),  # so spelled
+    "visual_projection": linear("projection"),
+    "classifier": linear("classifier"),  # to be refused by name
+}
+
+
+def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    if has_classifier(fields, tensors):
+        problem = "CLIPForImageClassification classifies the mean of the patches without a norm, which no readout gives"
+        raise CheckpointError(f"{problem}; fine-tune CLIP itself: its folder loads with a new head")
+    vision = fields.get("vision_config") or fields
+    size = fields.get("projection_dim", vision.get("projection_dim", 512))
+    classes = {"CLIPModel", "CLIPVisionModelWithProjection"}
+    projected = has(tensors, "projection") or not classes.isdisjoint(fields.get("architectures") or ())
+    return {
+        "patch_size": 32,
+        **{name: vision[name] for name in _COPIED if name in vision},
+        "hidden_act": vision.get("hidden_act", "quick_gelu"),
+        "layer_norm_eps": vision.get("layer_norm_eps", 1e-5),
+        "attention_probs_dropout_prob": vision.get("attention_dropout", 0.0),
+        "patch_bias": False,
+        "pre_norm": True,
+        "norm_position": "after_readout",
+        "projection_size": size if projected else None,
+    }
+
+
+def _export(config: ViTClsConfig, has_head: bool) -> Export:
+    if has_head:
+        raise ConfigError("num_labels", config.num_labels, "a classifier on CLIP is not written: load the backbone")
+    fields = {
+        **common_fields(config, _COPIED, has_head),
+        "architectures": ["CLIPVisionModelWithProjection" if config.projection_size else "CLIPVisionModel"],
+        "model_type": "clip_vision_model",
+        "image_size": square(config, "transformers' CLIP"),
+        "hidden_act": config.hidden_act,
+        "layer_norm_eps": config.layer_norm_eps,
+        "attention_dropout": config.attention_probs_dropout_prob,
+        **({"projection_dim": config.projection_size} if config.projection_size else {}),
+    }
+    return Export(fields, "vision_model.")
+
+
+FAMILIES = (
+    Family(
+        "transformers CLIP",
+        _fields,
+        TABLE,
+        model_types=("clip", "clip_vision_model"),
+        prefixes=("vision_model.",),
+        ignored=("text_model.*", "text_projection.*", "logit_scale", "embeddings.position_ids"),
+        processor=cropped(BICUBIC | CLIP, margin=1.0),
+        processor_class="CLIPImageProcessor",
+        export=_export,
+    ),
+)

@@ -1,0 +1,222 @@
+"""timm's `vit_*` and `deit*`, DINOv2, DINOv3, CLIP and SigLIP too: fused qkv, the model that its config.json builds."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+
+from ..configuration_vit_cls import ViTClsConfig
+from ..errors import CheckpointError, shorten
+from ..files.tensor import Tensor
+from .family import IMAGENET, Family
+from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
+from .sizes import sizes
+from .timm_architectures import arguments, present_name
+from .timm_export import INTERPOLATIONS, export
+
+# Architectures whose block is ours; others share the names of their tensors but compute something else with them.
+_PLAIN = (
+    r"vit_(tiny|small|medium|base|large|huge|so400m|giantopt)_patch\d+(_reg\d)?(_clip(_quickgelu)?|_siglip|_dinov2)?"
+    r"(_gap)?(_\d+)?|deit3?_(tiny|small|medium|base|large|huge)(_distilled)?_patch\d+_\d+"
+)
+_GIANT = r"vit_giant_patch14(_reg4)?_dinov2"
+_DINOV3 = r"vit_(tiny|small|small_plus|base|large|huge_plus|7b)_patch16_dinov3(_qkvb)?"
+_ACT_LAYERS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
+# Arguments of create_model that are read here, that show in a tensor's shape, or that act in training alone; others
+# may change what the model computes.
+_ARGUMENTS = {"img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio"}
+_ARGUMENTS |= {"qkv_bias", "init_values", "class_token", "no_embed_class", "reg_tokens", "num_reg_tokens", "pre_norm"}
+_ARGUMENTS |= {"fc_norm", "use_fc_norm", "global_pool", "act_layer", "swiglu_mlp", "swiglu_align_to", "weight_init"}
+_ARGUMENTS |= {"dynamic_img_size", "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate"}
+_ARGUMENTS |= {"proj_drop_rate", "attn_drop_rate", "drop_path_rate"}
+_EVAS_NAMES = {"num_reg_tokens": "reg_tokens", "use_fc_norm": "fc_norm"}
+_READOUTS = {"token": "cls", "avg": "mean", "map": "map", "": "cls"}
+
+_POOLING = "readout.attention_pooling"
+TABLE = {
+    "cls_token": tokens("embeddings.cls_token"),
+    "reg_token": tokens("embeddings.register_tokens"),
+    "dist_token": tokens("embeddings.distillation_token"),
+    "pos_embed": tokens("embeddings.position_embedding.embedding"),
+    "patch_embed.proj": conv("embeddings.patch_embedding.projection"),
+    "norm_pre": norm("pre_norm"),
+    "norm": norm("norm"),
+    "fc_norm": norm("norm"),
+    "head": linear("classifier"),
+    "head_dist": linear("distillation_classifier"),
+    "attn_pool.latent": tokens(f"{_POOLING}.probe"),
+    "attn_pool.q": linear(f"{_POOLING}.attention.query"),
+    "attn_pool.kv": stacked(f"{_POOLING}.attention.key", f"{_POOLING}.attention.value"),
+    "attn_pool.proj": linear(f"{_POOLING}.attention.out"),
+    "attn_pool.norm": norm(f"{_POOLING}.norm"),
+    "attn_pool.mlp.fc1": linear(f"{_POOLING}.mlp.fc1"),
+    "attn_pool.mlp.fc2": linear(f"{_POOLING}.mlp.fc2"),
+    "blocks.{}.norm1": norm("{}.norm1"),
+    "blocks.{}.attn.qkv": qkv("{}.attention"),
+    "blocks.{}.attn.proj": linear("{}.attention.out"),
+    "blocks.{}.ls1.gamma": vector("{}.layer_scale1"),
+    "blocks.{}.norm2": norm("{}.norm2"),
+    "blocks.{}.mlp.fc1": linear("{}.mlp.fc1"),
+    "blocks.{}.mlp.fc2": linear("{}.mlp.fc2"),
+    "blocks.{}.ls2.gamma": vector("{}.layer_scale2"),
+}
+_SWIGLU = TABLE | {"blocks.{}.mlp.fc1": stacked("{}.mlp.gate", "{}.mlp.fc1")}
+_EVA_ROWS = {
+    "blocks.{}.attn.qkv": {"weight": qkv("{}.attention")["weight"]},
+    "blocks.{}.attn.q_bias": vector("{}.attention.query.bias"),
+    "blocks.{}.attn.v_bias": vector("{}.attention.value.bias"),
+    "blocks.{}.gamma_1": vector("{}.layer_scale1"),
+    "blocks.{}.gamma_2": vector("{}.layer_scale2"),
+    "blocks.{}.mlp.fc1_g": linear("{}.mlp.gate"),
+    "blocks.{}.mlp.fc1_x": linear("{}.mlp.fc1"),
+}
+_EVA = _EVA_ROWS | TABLE | _EVA_ROWS  # its own names come first
+
+
+def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What timm's create_model("local-dir:...") builds: the name's arguments, model_args before them."""
+    name = present_name(fields["architecture"])
+    given: dict[str, Any] = fields.get("model_args") or {}
+    for argument in sorted(set(given) - _ARGUMENTS):
+        problem = f"{argument}={given[argument]!r} is not known here, and may change what the model computes"
+        raise CheckpointError(f"config.json: model_args: {problem}")
+    built = arguments(name)
+    built |= {_EVAS_NAMES.get(argument, argument): value for argument, value in given.items()}
+    classes, pool = _num_classes(fields, given), built["global_pool"]
+    _refuse_readouts(name, classes, built)
+    act = built["act_layer"] or "gelu"
+    fc_norm = pool == "avg" if built["fc_norm"] is None else bool(built["fc_norm"])
+    _refuse_norms(tensors, fc_norm)
+    ours = sizes(tensors) | {
+        "num_hidden_layers": built["depth"],
+        "num_attention_heads": built["num_heads"],
+        "image_size": _size(fields, given),
+        "qkv_bias": bool(built["qkv_bias"]),
+        "layer_scale_init_value": built["init_values"] or None,
+        "hidden_act": _ACT_LAYERS.get(act, act),
+        "layer_norm_eps": 1e-5 if "_clip" in name or "_dinov3" in name else 1e-6,
+        "pre_norm": bool(built["pre_norm"]),
+        "patch_bias": not built["pre_norm"],
+        "use_cls_token": bool(built["class_token"]),
+        "use_distillation_token": "_distilled" in name,
+        "num_register_tokens": built["reg_tokens"],
+        "position_embedding_tokens": "patches" if built["no_embed_class"] and built["class_token"] else "all",
+        "position_interpolation": "bicubic_antialias",
+        "readout": _READOUTS.get(pool, pool),
+        "norm_position": "after_readout" if fc_norm else "before_readout",
+        "architectures": ["ViTClsForImageClassification" if classes else "ViTClsModel"],
+    }
+    if built["swiglu_mlp"]:
+        ours |= {"mlp": "swiglu", "hidden_act": "silu"}
+    if "_dinov3" in name:
+        ours |= {"position_embedding": "rope", "key_bias": False}
+    ours["dynamic_image_size"] = bool(given.get("dynamic_img_size", "_dinov3" in name))
+    return ours | ({"num_labels": classes} | _labels(fields, classes) if classes else {})
+
+
+def _num_classes(fields: dict[str, Any], given: dict[str, Any]) -> int:
+    """Classes of the head, 0 for none. Raises CheckpointError where timm would put a new head for the file's."""
+    said = fields.get("num_classes", (fields.get("pretrained_cfg") or {}).get("num_classes", 1000))
+    if given.get("num_classes", said) != said:
+        problem = f"num_classes={said!r}, but model_args has {given['num_classes']!r}: timm would draw a new head"
+        raise CheckpointError(f"config.json: {problem}")
+    if not isinstance(said, int) or said < 0:
+        raise CheckpointError(f"config.json: num_classes={said!r} must be a number of classes, 0 for no head")
+    return said
+
+
+def _refuse_norms(tensors: Mapping[str, Tensor], fc_norm: bool) -> None:
+    """Raise CheckpointError where the file has the norm of the other place, which has the same name here."""
+    for tensor in (tensors[key] for key in ("norm.scale", "norm.bias") if key in tensors):
+        if tensor.name.startswith("fc_norm") != fc_norm:
+            asked = "fc_norm, after the pooling" if fc_norm else "norm, before the pooling"
+            raise CheckpointError(f"{tensor.file.name}: tensor {tensor.name!r}, but timm builds {asked}")
+
+
+def _refuse_readouts(name: str, classes: int, built: dict[str, Any]) -> None:
+    """Raise CheckpointError where timm makes of the tokens what our readouts do not."""
+    pool = built["global_pool"]
+    if pool == "map" and (built["class_token"] or built["reg_tokens"]):
+        raise CheckpointError("config.json: global_pool='map' of timm leaves out [CLS] and registers, which ours reads")
+    if pool == "" and classes:
+        raise CheckpointError("config.json: global_pool='' with a classifier, which would classify each token")
+    if "_distilled" in name and not classes:
+        raise CheckpointError("config.json: a distilled backbone of timm gives two tokens' mean, ours [CLS]")
+
+
+def _size(fields: dict[str, Any], given: dict[str, Any]) -> tuple[int, int]:
+    size = given.get("img_size") or (fields.get("pretrained_cfg") or fields).get("input_size", (3, 224, 224))[1:]
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _labels(fields: dict[str, Any], count: int) -> dict[str, Any]:
+    """Names of `count` classes: a list, or a dict by number in which some may be missing; "labels" is the old key.
+
+    Raises CheckpointError for names that are not those of the classifier.
+    """
+    said = fields.get("pretrained_cfg")
+    names = fields.get("label_names", (fields if said is None else said).get("label_names"))
+    names = fields.get("labels", names) if said is None else names
+    if not names or not count:
+        return {}
+    pairs = dict(enumerate(names)) if isinstance(names, list) and len(names) == count else names
+    pairs = pairs if isinstance(pairs, dict) else {"": names}
+    id2label = {int(i): label for i, label in pairs.items() if str(i).isdecimal() and isinstance(label, str)}
+    if len(id2label) != len(pairs) or max(id2label) >= count:
+        raise CheckpointError(f"label_names={shorten(names)}: expected the names of {count} classes, a list or a dict")
+    return {"id2label": {i: id2label.get(i, f"LABEL_{i}") for i in range(count)}}
+
+
+def _processor(fields: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
+    """Image processor of a `pretrained_cfg`, as timm.data.transforms_imagenet_eval has it, for the model's own size.
+
+    "squash" resizes both sides to size / crop_pct; "center", the default, the side that needs it. Then the central
+    crop. Raises CheckpointError for other modes, which no processor here has.
+    """
+    said = fields.get("pretrained_cfg") or fields
+    share, mode = said.get("crop_pct") or 0.875, said.get("crop_mode") or "center"
+    interpolation = said.get("interpolation") or "bicubic"
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0.01 <= share <= 100:
+        raise CheckpointError(f"crop_pct={shorten(share)} must be a number from 0.01 to 100")
+    if mode not in ("center", "squash"):
+        raise CheckpointError(f"crop_mode={shorten(mode)} is not read, only 'center' and 'squash'")
+    if interpolation not in INTERPOLATIONS:
+        raise CheckpointError(f"interpolation={shorten(interpolation)} must be one of {', '.join(INTERPOLATIONS)}")
+    height, width = config.image_hw
+    rows, columns = math.floor(height / share), math.floor(width / share)
+    if mode == "squash":
+        size = {"height": rows, "width": columns}
+    else:
+        size = {"shortest_edge": rows} if rows == columns else {"min_height": rows, "min_width": columns}
+    return {
+        "size": size,
+        "do_center_crop": mode == "center" or (rows, columns) != (height, width),
+        "crop_size": {"height": height, "width": width},
+        "crop_rounding": "torchvision",
+        "resample": int(Image.Resampling[interpolation.upper()]),
+        "image_mean": _each_channel(said.get("mean") or IMAGENET["image_mean"], config.num_channels),
+        "image_std": _each_channel(said.get("std") or IMAGENET["image_std"], config.num_channels),
+    }
+
+
+def _each_channel(numbers: Any, channels: int) -> list[Any]:
+    return list(numbers) * (channels if len(numbers) == 1 else 1)
+
+
+FAMILIES = tuple(
+    Family(
+        f"timm {kind}",
+        _fields,
+        table,
+        architectures=architectures,
+        ignored=("mask_token",),
+        processor=_processor,
+        export=export,
+    )
+    for kind, architectures, table in (
+        ("ViT", _PLAIN, TABLE),
+        ("DINOv2 giant", _GIANT, _SWIGLU),
+        ("DINOv3", _DINOV3, _EVA),
+    )
+)

@@ -1,0 +1,135 @@
+"""A config of ours as timm's: the architecture that computes the same, and its arguments."""
+
+import math
+from typing import Any
+
+from PIL import Image
+
+from ..configuration_vit_cls import ViTClsConfig
+from ..errors import ConfigError
+from ..images.processor import ViTClsImageProcessor
+from .family import Export
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+_SIDES = (("height", "width"), ("min_height", "min_width"), ("shortest_edge", "shortest_edge"))
+_POOLS = {"cls": "token", "mean": "avg", "map": "map"}
+
+
+def export(config: ViTClsConfig, has_head: bool) -> Export:
+    """What timm's `create_model("local-dir:...")` and `create_model("hf-hub:...")` read."""
+    if config.readout not in _POOLS:
+        raise ConfigError("readout", config.readout, f"timm has {', '.join(_POOLS)}")
+    pool, fc_norm = _POOLS[config.readout], config.norm_position == "after_readout"
+    if config.readout == "map" and config.num_prefix_tokens:
+        raise ConfigError(
+            "readout", "map", "timm's pools patches alone, ours all tokens: needs a model without prefix tokens"
+        )
+    if config.readout == "map" and (config.mlp == "swiglu" or not config.qkv_bias):
+        raise ConfigError("readout", "map", "timm's pooling has a plain MLP, and biases")
+    if config.pre_norm and config.patch_bias:
+        raise ConfigError("patch_bias", True, "timm's models with pre_norm have none")
+    if config.use_distillation_token and not has_head:
+        raise ConfigError("use_distillation_token", True, "timm's backbones give the mean of both tokens")
+    patches_alone = config.position_embedding_tokens == "patches" or config.num_positioned_prefix_tokens == 0
+    if config.num_register_tokens and config.position_embedding == "learned" and not patches_alone:
+        rule = "timm's models with registers give positions to the patches alone"
+        raise ConfigError("position_embedding_tokens", config.position_embedding_tokens, rule)
+    height, width = config.image_hw
+    arguments = {
+        "img_size": [height, width],
+        "patch_size": config.patch_size,
+        "in_chans": config.num_channels,
+        "embed_dim": config.hidden_size,
+        "depth": config.num_hidden_layers,
+        "num_heads": config.num_attention_heads,
+        "mlp_ratio": _ratio(config, packed=config.mlp == "swiglu" and config.position_embedding != "rope"),
+        "qkv_bias": config.qkv_bias,
+        "init_values": config.layer_scale_init_value,
+        "global_pool": pool,
+    }
+    if config.position_embedding == "rope":
+        arguments |= {"num_reg_tokens": config.num_register_tokens, "use_fc_norm": fc_norm}
+    else:
+        arguments |= {
+            "reg_tokens": config.num_register_tokens,
+            "class_token": config.use_cls_token,
+            "no_embed_class": patches_alone,
+            "pre_norm": config.pre_norm,
+            "fc_norm": fc_norm,
+            "dynamic_img_size": True,
+        }
+    fields = {
+        "architecture": _architecture(config),
+        "num_classes": config.num_classes if has_head else 0,
+        "num_features": config.hidden_size,
+        "global_pool": pool,
+        "pretrained_cfg": {
+            "input_size": [config.num_channels, height, width],
+            "num_classes": config.num_classes if has_head else 0,
+            "pool_size": None,
+            "first_conv": "patch_embed.proj",
+            "classifier": ["head", "head_dist"] if config.use_distillation_token else "head",
+        },
+        "model_args": arguments,
+    }
+    if has_head:
+        fields["label_names"] = [config.id2label[i] for i in range(config.num_classes)]  # pyright: ignore
+    without = ["norm" if fc_norm else "fc_norm"]
+    if config.mlp == "mlp":
+        without.append("blocks.{}.mlp.fc1_x")
+    return Export(fields, without=tuple(without))
+
+
+def _architecture(config: ViTClsConfig) -> str:
+    """The architecture with our block; all sizes are given as its arguments."""
+    if config.position_embedding == "rope":
+        size = "huge_plus" if config.mlp == "swiglu" else "small"
+        return f"vit_{size}_patch16_dinov3" + ("_qkvb" if config.qkv_bias else "")
+    if config.mlp == "swiglu":
+        return "vit_giant_patch14_dinov2"
+    if config.use_distillation_token:
+        return "deit_tiny_distilled_patch16_224"
+    if config.layer_norm_eps == 1e-5:
+        return "vit_base_patch16_clip" + ("_quickgelu" if config.hidden_act == "quick_gelu" else "") + "_224"
+    return "vit_so400m_patch16_siglip_256" if config.hidden_act == "gelu_pytorch_tanh" else "vit_base_patch16_224"
+
+
+def _ratio(config: ViTClsConfig, packed: bool) -> float:
+    """The `mlp_ratio` by which timm computes the width again, rounding down."""
+    width = config.intermediate_size * (2 if packed else 1)
+    ratio = width / config.hidden_size
+    return ratio if int(config.hidden_size * ratio) == width else (width + 0.5) / config.hidden_size
+
+
+def transform(processor: ViTClsImageProcessor, config: ViTClsConfig) -> dict[str, Any]:
+    """The `pretrained_cfg` of an image processor. Raises ConfigError for one that timm cannot say."""
+    always = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    squash = "height" in processor.size
+    if not squash:
+        always["do_center_crop"] = True
+    for name, value in always.items():
+        if getattr(processor, name) != value:
+            raise ConfigError(name, getattr(processor, name), f"timm has {value!r} always")
+    if processor.output_hw != config.image_hw or not processor.emits(config):
+        raise ConfigError("crop_size", processor.crop_size, f"timm's is image_size={config.image_size!r} always")
+    interpolation = Image.Resampling(processor.resample).name.lower()
+    if interpolation not in INTERPOLATIONS:
+        raise ConfigError("resample", processor.resample, f"timm has {', '.join(INTERPOLATIONS)}")
+    return {
+        "mean": list(processor.image_mean),
+        "std": list(processor.image_std),
+        "interpolation": interpolation,
+        "crop_pct": _crop_share(processor.size, config.image_hw),
+        "crop_mode": "squash" if squash else "center",
+    }
+
+
+def _crop_share(size: dict[str, int], image_hw: tuple[int, int]) -> float:
+    """The `crop_pct` by which timm divides the crop's sides, rounding down, to get the size to resize to."""
+    names = next(pair for pair in _SIDES if pair[0] in size)
+    larger = (size[names[0]], size[names[1]])
+    share = min(crop / side for crop, side in zip(image_hw, larger))
+    for near in (share, share * (1 - 1e-12)):  # the quotient of a quotient may be a hair too small
+        if tuple(math.floor(side / near) for side in image_hw) == larger:
+            return near
+    raise ConfigError("size", size, f"timm divides both sides of the crop, {image_hw}, by one number, rounding down")

@@ -1,0 +1,1 @@
+"""Bytes on disk: folders replaced in one step, weight formats, lazily read tensors, digests, bounded JSON."""

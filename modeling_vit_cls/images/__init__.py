@@ -1,0 +1,1 @@
+"""Any image to RGB, the image processor, datasets, batches and augmentation. Knows no model."""

@@ -1,0 +1,83 @@
+"""What happens to a batch on the device, inside the jitted step: scaling, normalisation, crops, flips, mixing."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .processor import ViTClsImageProcessor
+
+
+class Augmentation(NamedTuple):
+    """What training does to images beyond normalising them; the defaults do nothing.
+
+    `random_resized_crop_scale` is the smallest share of the image's area that a crop keeps, which is then resized to
+    the whole size (Szegedy et al. 2015, section 6: 0.08); `mixup_alpha` and `cutmix_alpha` are the parameters of the
+    Beta distributions of Zhang et al. 2018 and Yun et al. 2019: with both, each batch takes one or the other.
+    """
+
+    random_resized_crop_scale: float = 1.0
+    horizontal_flip: bool = False
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+
+
+def normalise(pixels: jax.Array, processor: ViTClsImageProcessor) -> jax.Array:
+    """What the processor does after resizing: (B, H, W, C) uint8 -> (B, H, W, C) float32."""
+    images = pixels.astype(jnp.float32)
+    if processor.do_rescale:
+        images = images * processor.rescale_factor
+    if processor.do_normalize:
+        mean, std = np.asarray([processor.image_mean, processor.image_std], np.float32)[:, None, None, None]
+        images = (images - mean) / std
+    return images
+
+
+def augment(
+    key: jax.Array, images: jax.Array, targets: jax.Array, valid: jax.Array, how: Augmentation
+) -> tuple[jax.Array, jax.Array]:
+    """Crop, flip and mix: images (B, H, W, C) float32 and targets (B, K), probabilities of the classes.
+
+    No image is mixed with one that is not `valid`.
+    """
+    crop_key, flip_key, mix_key = jax.random.split(key, 3)
+    if how.random_resized_crop_scale < 1:
+        keys = jax.random.split(crop_key, len(images))
+        images = jax.vmap(_random_resized_crop, (0, 0, None))(keys, images, how.random_resized_crop_scale)
+    if how.horizontal_flip:
+        flips = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
+        images = jnp.where(flips, images[:, :, ::-1], images)
+    if how.mixup_alpha or how.cutmix_alpha:
+        share = _shares(mix_key, (images.shape[1], images.shape[2]), how)[None] * jnp.ones((len(images), 1, 1, 1))
+        share = jnp.where((valid & valid[::-1])[:, None, None, None], share, 1.0)  # (B, H, W, 1) of each own pixel
+        images = share * images + (1 - share) * images[::-1]
+        own = share.mean((1, 2))
+        targets = own * targets + (1 - own) * targets[::-1]
+    return images, targets
+
+
+def _random_resized_crop(key: jax.Array, image: jax.Array, smallest: float) -> jax.Array:
+    """A crop of random area and aspect ratio (3/4 to 4/3), resized bilinearly: (H, W, C) -> (H, W, C)."""
+    height, width, _ = image.shape
+    area_key, ratio_key, place_key = jax.random.split(key, 3)
+    area = jax.random.uniform(area_key, minval=smallest)
+    ratio = jnp.exp(jax.random.uniform(ratio_key, minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
+    sides = jnp.minimum(jnp.sqrt(area * jnp.stack([1 / ratio, ratio])), 1.0)  # shares of height and width
+    start = jax.random.uniform(place_key, (2,)) * (1 - sides)
+    scale = 1 / sides
+    offset = -start * scale * jnp.asarray([height, width], jnp.float32)
+    return jax.image.scale_and_translate(image, image.shape, (0, 1), scale, offset, "linear")
+
+
+def _shares(key: jax.Array, hw: tuple[int, int], how: Augmentation) -> jax.Array:
+    """How much of each pixel (H, W, 1) an image keeps: the same everywhere for mixup, 0 in a box for cutmix."""
+    choice_key, mixup_key, cutmix_key, place_key = jax.random.split(key, 4)
+    mixup = jnp.full((*hw, 1), jax.random.beta(mixup_key, how.mixup_alpha or 1.0, how.mixup_alpha or 1.0))
+    kept = jax.random.beta(cutmix_key, how.cutmix_alpha or 1.0, how.cutmix_alpha or 1.0)
+    half = jnp.sqrt(1 - kept) / 2 * jnp.asarray(hw, jnp.float32)
+    centre = jax.random.uniform(place_key, (2,)) * jnp.asarray(hw, jnp.float32)
+    rows, columns = (jnp.arange(side) + 0.5 for side in hw)
+    box = (abs(rows - centre[0]) < half[0])[:, None] & (abs(columns - centre[1]) < half[1])[None]
+    use_cutmix = jax.random.bernoulli(choice_key, 0.5 if how.mixup_alpha else 1.0) if how.cutmix_alpha else False
+    return jnp.where(use_cutmix, 1.0 - box[:, :, None], mixup)

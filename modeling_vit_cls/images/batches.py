@@ -1,0 +1,107 @@
+"""Batches of uint8 images in an order that is a pure function of seed, epoch and step."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadImageError, ConfigError
+from .batch import Batch
+from .processor import ViTClsImageProcessor
+from .sources import OnBadImage, check_on_bad_image, named, open_image
+
+try:
+    import grain
+    from absl import flags
+except ImportError as error:
+    raise ImportError("grain is needed to read training data: pip install 'vit-cls[train]'") from error
+
+_THREADS = max(2, os.cpu_count() or 1)  # Pillow decodes and resizes without the interpreter's lock
+
+
+def batches_per_epoch(examples: int, batch_size: int) -> int:
+    """The last batch is filled up, so that every example counts once an epoch."""
+    return -(-examples // batch_size)
+
+
+def training_batches(
+    dataset: Any,
+    processor: ViTClsImageProcessor,
+    *,
+    batch_size: int,
+    num_epochs: int,
+    seed: int,
+    start_step: int = 0,
+    num_workers: int = 0,
+    on_bad_image: OnBadImage = "raise",
+) -> Iterator[Batch]:
+    """All batches of a training run from `start_step` on, each epoch in an order of its own.
+
+    Args:
+        dataset: rows as `load_images` gives them.
+        num_workers: processes that read and resize; 0 for threads of this one.
+
+    Raises BadImageError, naming the file, at a broken image that is not to be skipped.
+    """
+    shuffled = grain.MapDataset.source(_Examples(dataset, processor, on_bad_image)).seed(seed).shuffle()
+    return _read(_batched(shuffled, batch_size).repeat(num_epochs)[start_step:], num_workers)
+
+
+def evaluation_batches(
+    dataset: Any,
+    processor: ViTClsImageProcessor,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    on_bad_image: OnBadImage = "raise",
+) -> Iterator[Batch]:
+    """All examples once, in the dataset's order; see `training_batches`."""
+    examples = grain.MapDataset.source(_Examples(dataset, processor, on_bad_image))
+    return _read(_batched(examples, batch_size), num_workers)
+
+
+class _Examples(grain.sources.RandomAccessDataSource):
+    """A dataset's rows as (pixels (H, W, C), label, row, valid), read at random: what grain calls a source."""
+
+    def __init__(self, dataset: Any, processor: ViTClsImageProcessor, on_bad_image: OnBadImage):
+        check_on_bad_image(on_bad_image)
+        if len(dataset) == 0:
+            raise ConfigError("dataset", "Dataset", "has no examples")
+        if processor.output_hw is None:
+            raise ConfigError("processor", processor, "must resize or crop to one size, so that images fill a batch")
+        self._dataset, self._processor, self._skip = dataset, processor, on_bad_image == "skip"
+        self._blank = np.zeros((*processor.output_hw, len(processor.image_mean)), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, row: Any) -> Any:
+        row = int(row)
+        example = self._dataset[row]
+        try:
+            return self._processor.resized(open_image(example["image"])), example["label"], row, True
+        except BadImageError as error:
+            if not self._skip:
+                problem = named(error, example["image"], row)
+                raise BadImageError(f"{problem}; on_bad_image='skip' leaves it out") from error
+            return self._blank, example["label"], row, False
+
+
+def _batched(examples: Any, batch_size: int) -> Any:
+    def stack(rows: Sequence[tuple[np.ndarray, int, int, bool]]) -> Batch:
+        missing = batch_size - len(rows)
+        rows = [*rows, *[(np.zeros_like(rows[0][0]), 0, -1, False)] * missing]
+        pixels, labels, numbers, valid = zip(*rows)
+        return Batch(np.stack(pixels), np.asarray(labels, np.int32), np.asarray(numbers, np.int32), np.asarray(valid))
+
+    return examples.batch(batch_size, batch_fn=stack)
+
+
+def _read(batches: Any, num_workers: int) -> Iterator[Batch]:
+    if num_workers == 0:
+        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=4)))
+    if not flags.FLAGS.is_parsed():  # grain's processes ask for its flags; a program without absl has parsed none
+        flags.FLAGS.mark_as_parsed()
+    options = grain.MultiprocessingOptions(num_workers=num_workers)
+    return iter(batches.to_iter_dataset().mp_prefetch(options))

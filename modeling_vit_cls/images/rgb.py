@@ -1,0 +1,178 @@
+"""Reading images: a path, bytes, PIL image or array -> an upright RGB image of 8 bits a channel, or BadImageError."""
+
+import io
+import os
+import stat
+from functools import cache
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from ..errors import BadImageError, shorten
+
+# What is read, by Pillow's names. Pillow knows some forty more: one starts a program (EPS), others are rarely images of
+# the world and have decoders that few people test. An icon (ICO) may hold an image of another size than it says.
+# Each with the suffixes of its files' names.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf"),
+}
+MAX_PIXELS = 100_000_000  # more is a decompression bomb, or a picture to be tiled by its owner
+MAX_SIDE = 65_536  # pixels; a row of a PNG may be longer, and a column of it takes seconds to decode
+MAX_BYTES = 640_000_000  # of memory for one image until it is RGB: a JPEG of 64 megapixels, a WEBP of 32
+# Bytes a pixel that a decoder takes at its peak, measured, beside or with the image; others decode row by row.
+_DECODERS = {"WEBP": 20, "AVIF": 13, "JPEG2000": 26, "TIFF": 12, "GIF": 9}
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # bytes a pixel; other modes take 4
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+_TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
+_BLOCK = 1 << 22  # pixels that are laid on white at once
+
+
+def load_image(image: Any, name: str | None = None) -> Image.Image:
+    """A path, a file's bytes, a PIL image or an array to an upright RGB image of 8 bits a channel.
+
+    Files are regular files of `FORMATS`; what decoding would take of memory is known before, and at most `MAX_BYTES`.
+    Arrays are uint8 or uint16, (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels. Transparency is laid on white,
+    16 bits are scaled to 8, CMYK and palettes are converted, the EXIF orientation is applied, and of an animation the
+    first frame is taken. `name` is what an error calls the image, by default its path or type. Raises BadImageError,
+    which says that name, for whatever is not an image.
+    """
+    is_path = isinstance(image, str | os.PathLike)
+    if name is None:
+        name = shorten(os.fspath(image), 500)[1:-1] if is_path else type(image).__name__
+    try:
+        if is_path:
+            with _open_file(os.fspath(image)) as file:
+                return _decoded(file)
+        if isinstance(image, bytes):
+            return _decoded(io.BytesIO(image))
+        if isinstance(image, Image.Image):
+            return _upright_rgb(image, is_ours=False)
+        return _upright_rgb(_from_array(np.asarray(image)), is_ours=True)
+    except BadImageError as error:
+        raise BadImageError(f"{name}: {error}") from error
+    except FileNotFoundError as error:
+        raise BadImageError(f"{name}: there is no such file") from error
+    except UnidentifiedImageError as error:
+        raise BadImageError(f"{name}: cannot be read as an image; formats are {', '.join(_formats())}") from error
+    except Exception as error:  # damaged files make Pillow raise nearly everything, and its own list is no promise
+        raise BadImageError(f"{name}: cannot be read as an image ({shorten(str(error), 300)[1:-1]})") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow has; older ones have no AVIF."""
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+
+def _open_file(path: str | bytes) -> BinaryIO:
+    """A regular file, opened to read. Opening a pipe would wait for its writer; reading a device would not end."""
+    if str(path).startswith(("http://", "https://")):
+        raise BadImageError("is an address; images are read from files: download it first")
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    _refuse_special(os.stat(path))
+    descriptor = os.open(path, flags)
+    try:
+        _refuse_special(os.fstat(descriptor))  # what was opened, which may have been put there meanwhile
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _refuse_special(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+        raise BadImageError(f"is {kind}, expected a regular file")
+
+
+def _decoded(file: BinaryIO) -> Image.Image:
+    opened = Image.open(file, formats=_formats())
+    opened.seek(0)
+    return _upright_rgb(opened, is_ours=True)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype not in (np.uint8, np.uint16):
+        remedy = "scale it to 0..255 and cast it to uint8, so that its range is known"
+        raise BadImageError(f"expected an array of uint8 or uint16, got {array.dtype} {array.shape}: {remedy}")
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise BadImageError(f"expected (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {array.shape}")
+    if array.dtype == np.uint16:
+        array = _to_8_bits(array)
+    return Image.fromarray(array)
+
+
+def _to_8_bits(array: np.ndarray) -> np.ndarray:
+    """0..65535 to 0..255, rounded."""
+    return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _upright_rgb(image: Image.Image, is_ours: bool) -> Image.Image:
+    """Decode, turn and convert, after a look at the memory it takes; in place where no one else has the image."""
+    _check_size(image)
+    if is_ours:
+        ImageOps.exif_transpose(image, in_place=True)
+    else:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":  # Pillow's own conversion would clip to white
+        array = np.asarray(image)
+        if array.min() < 0 or array.max() > 65535:
+            raise BadImageError(f"has values from {array.min()} to {array.max()}, expected 16 bits: 0 to 65535")
+        return Image.fromarray(_to_8_bits(array)).convert("RGB")
+    if image.mode == "F":
+        raise BadImageError("holds floating-point values of unknown range: scale it to 8 or 16 bits")
+    if image.mode in _TRANSPARENT or "transparency" in image.info:
+        return _on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _check_size(image: Image.Image) -> None:
+    """Raise BadImageError for an image that has no pixels, too many, or would take too much memory to decode."""
+    pixels = image.width * image.height
+    if pixels == 0:
+        raise BadImageError(f"is empty: {image.width} x {image.height} pixels")
+    if pixels > MAX_PIXELS:
+        raise BadImageError(f"has {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS:,}")
+    if max(image.size) > MAX_SIDE:
+        raise BadImageError(f"has {image.width} x {image.height} pixels, over the limit of {MAX_SIDE:,} a side")
+    if not isinstance(image, ImageFile.ImageFile) or (not image.tile and getattr(image, "_im", None) is not None):
+        return  # it is decoded already
+    if image.format not in FORMATS:
+        raise BadImageError(f"is of the format {image.format}, which is not read: load it before, if you trust it")
+    stored = _STORED.get(image.mode, 4)
+    decoder = _DECODERS.get(image.format, 5)
+    if image.format in ("JPEG", "MPO"):
+        decoder = 4 + 2 * len(image.getbands())  # of a progressive one, which has all coefficients in memory at once
+    tags = getattr(image, "tag_v2", None) or {}
+    tile = 8 * int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
+    converted = 0 if image.mode == "RGB" else 4
+    need = max(pixels * max(decoder, stored + converted), tile)
+    if need > MAX_BYTES:
+        size = f"{image.width} x {image.height} pixels as {image.format}"
+        raise BadImageError(f"{size} would take {need:,} bytes to decode, over the limit of {MAX_BYTES:,}: reduce it")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An image with transparency laid on white, a few rows at a time: less memory than all at once."""
+    rgb = Image.new("RGB", image.size, "white")
+    rows = max(1, _BLOCK // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        block = image.crop(box).convert("RGBA")
+        rgb.paste(Image.alpha_composite(Image.new("RGBA", block.size, "white"), block).convert("RGB"), box)
+    return rgb

@@ -1,0 +1,190 @@
+"""A labelled image dataset by name: one of the Hub, a folder of images or of tables, or the built-in digits."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from ..errors import BadImageError, ConfigError
+from .classes import as_classes, by_number, check_labels, class_names, is_label_column, names_in
+from .digits import load_digits
+from .hub_dataset import load_hub_dataset
+from .image_files import images_below
+from .image_folder import folder_splits, load_image_folder
+from .kinds import check_dataset
+from .metadata import LABEL_COLUMNS
+from .rgb import load_image
+from .splits import find_split
+from .table_folder import is_saved_to_disk, load_saved, load_tables, table_files
+
+try:
+    import datasets
+except ImportError as error:
+    raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
+
+__all__ = ["class_names", "labelled", "load_images", "named", "open_image", "row_name", "splits_of"]
+
+OnBadImage = Literal["raise", "skip"]
+
+
+def load_images(
+    dataset_name: str,
+    split: str,
+    *,
+    dataset_config_name: str | None = None,
+    revision: str | None = None,
+    image_column_name: str | None = None,
+    label_column_name: str | None = None,
+    id2label: Mapping[int, str] | None = None,
+) -> "datasets.Dataset":
+    """One split of a dataset as rows {"image": {"bytes", "path"}, "label": int}, the label a `ClassLabel`.
+
+    Args:
+        dataset_name: an id on the Hub; "digits", scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, a fifth of
+            them "test"; or a folder: of images (`split/class/image.jpg`, or `class/image.jpg`, which is all "train";
+            `metadata.csv` or `.jsonl` may name the labels), of parquet files, or of `save_to_disk`.
+        split: a folder's split may be spelled in the usual ways: "val" is "validation".
+        image_column_name: default: the only column of images.
+        label_column_name: default: the only column of classes, or one of texts or whole numbers that is called label,
+            labels or class; these become classes, over all splits together.
+        id2label: of a model: whole numbers in a column are its classes then, and texts are names of them.
+
+    Raises ConfigError for a dataset, split or column that is not there, and for examples without a class.
+    """
+    if dataset_name == "digits":
+        return load_digits(split)
+    found = _open(dataset_name, dataset_config_name, revision)
+    if isinstance(found, Path):
+        if image_column_name not in (None, "image"):
+            raise ConfigError("image_column_name", image_column_name, "must be left out for a folder of images")
+        return load_image_folder(found, split, label_column_name)
+    chosen = find_split(split, list(found)) if Path(dataset_name).expanduser().is_dir() else split
+    if chosen not in found:
+        raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(found)}")
+    dataset = check_dataset(found[chosen])
+    label = _label_column(dataset, label_column_name)
+    if id2label is None:
+        dataset = as_classes(dataset, label, names_in(found.values(), label))
+    return labelled(dataset, image_column_name, label, id2label=id2label)
+
+
+def labelled(
+    dataset: "datasets.Dataset",
+    image_column_name: str | None = None,
+    label_column_name: str | None = None,
+    *,
+    id2label: Mapping[int, str] | None = None,
+    field: str = "dataset",
+) -> "datasets.Dataset":
+    """Any dataset with a column of images and one of classes as rows {"image": {"bytes", "path"}, "label": int}.
+
+    A column of texts or whole numbers becomes classes: those of the model with `id2label`, where it is given.
+
+    Raises ConfigError, with the name of the argument in `field`, for another kind of dataset, where a column is not
+    there, for examples without a class and labels that are out of range.
+    """
+    dataset = check_dataset(dataset, field)
+    if len(dataset) == 0:
+        raise ConfigError(field, "Dataset", "has no examples")
+    image = image_column_name or _only_image_column(dataset)
+    if not _is_image_column(dataset.features.get(image)):
+        rule = f"must be a column of type Image; there are {dataset.features}"
+        raise ConfigError("image_column_name", image, rule)
+    label = _label_column(dataset, label_column_name)
+    dataset = dataset.select_columns([image, label])
+    dataset = as_classes(dataset, label) if id2label is None else by_number(dataset, label, id2label)
+    check_labels(dataset, label)
+    if (image, label) != ("image", "label"):
+        dataset = dataset.rename_columns({image: "image", label: "label"})
+    return dataset.cast_column("image", datasets.Image(decode=False))  # broken images are ours to name
+
+
+def splits_of(dataset_name: str, dataset_config_name: str | None = None, revision: str | None = None) -> list[str]:
+    """Names of a dataset's splits."""
+    if dataset_name == "digits":
+        return ["train", "test"]
+    found = _open(dataset_name, dataset_config_name, revision)
+    return list(folder_splits(found)) if isinstance(found, Path) else list(found)
+
+
+def check_on_bad_image(on_bad_image: Any) -> None:
+    """Raise ConfigError for what is no way to go on at a broken image."""
+    if on_bad_image not in ("raise", "skip"):
+        raise ConfigError("on_bad_image", on_bad_image, "must be 'raise' or 'skip'")
+
+
+def open_image(image: Mapping[str, Any] | None) -> Image.Image:
+    """The image of a row, {"bytes", "path"}, as upright RGB. Raises BadImageError that names its path."""
+    if image is None or (image["bytes"] is None and image["path"] is None):
+        raise BadImageError("there is no image in it")
+    if image["bytes"] is None:
+        return load_image(image["path"])
+    return load_image(image["bytes"], name=image["path"] or "an image without a path")
+
+
+def row_name(image: Mapping[str, Any] | None, row: int) -> str:
+    """What a row's image is called where it is reported: its path, or else the number of the row."""
+    path = None if image is None else image["path"]
+    return f"row {row}" if path is None else str(path)
+
+
+def named(error: BadImageError, image: Mapping[str, Any] | None, row: int) -> BadImageError:
+    """The error of a row's image, with the row's number where the image has no path."""
+    name = row_name(image, row)
+    return error if name in str(error) else BadImageError(f"{name}: {error}")
+
+
+def _open(name: str, config_name: str | None, revision: str | None) -> Path | dict[str, Any]:
+    """A folder of images, or the splits of another dataset."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ConfigError("dataset_revision", revision, f"{name} is a folder here, which has no revisions")
+        try:
+            if is_saved_to_disk(folder):
+                return load_saved(folder)
+            if (files := table_files(folder)) and next(images_below(folder), None) is None:
+                return load_tables(folder, files, config_name)
+        except OSError as error:
+            raise ConfigError("dataset_name", name, f"cannot be listed ({error})") from error
+        if config_name is not None:
+            raise ConfigError("dataset_config_name", config_name, f"{name} is a folder of images, which has none")
+        return folder
+    if folder.exists():
+        raise ConfigError("dataset_name", name, "is a file: give a folder of images, or unpack it first")
+    return load_hub_dataset(name, config_name, revision)
+
+
+def _is_image_column(feature: Any) -> bool:
+    if isinstance(feature, dict):  # a parquet file that datasets did not write
+        return set(feature) == {"bytes", "path"}
+    return isinstance(feature, datasets.Image) or (
+        isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary")
+    )
+
+
+def _only_image_column(dataset: "datasets.Dataset") -> str:
+    names = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    names = names or [name for name, feature in dataset.features.items() if _is_image_column(feature)]
+    if len(names) != 1:
+        rule = f"must be given: the dataset has {len(names)} columns of type Image, of {dataset.column_names}"
+        remedy = "or keep one alone with dataset.select_columns"
+        raise ConfigError("image_column_name", None, f"{rule}; {remedy}")
+    return names[0]
+
+
+def _label_column(dataset: "datasets.Dataset", wanted: str | None) -> str:
+    features = dataset.features
+    if wanted is not None:
+        if not is_label_column(features.get(wanted)):
+            rule = f"must be a column of type ClassLabel, of texts or of whole numbers; there are {features}"
+            raise ConfigError("label_column_name", wanted, rule)
+        return wanted
+    names = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    names = names or [name for name in LABEL_COLUMNS if is_label_column(features.get(name))]
+    if len(names) != 1:
+        rule = f"must be given: the dataset has {len(names)} columns of type ClassLabel, of {dataset.column_names}"
+        remedy = "or rename the column of classes to label and remove the others"
+        raise ConfigError("label_column_name", None, f"{rule}; {remedy}")
+    return names[0]

@@ -1,0 +1,1 @@
+"""The mathematics: images -> patches -> tokens -> readout -> logits, in flax.linen. Knows the config alone."""

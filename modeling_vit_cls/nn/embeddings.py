@@ -1,0 +1,95 @@
+"""flax.linen modules that make tokens of images: patches, positions, [CLS] and the like. Shapes as in vit.py."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ..configuration_vit_cls import ViTClsConfig
+from .layers import Dtype, kernel_init
+from .matmul import patch_product
+from .positions import sincos2d_table
+from .resampling import Grid, resample_positions
+
+
+class PatchEmbedding(nn.Module):
+    """Images to patches by a convolution whose strides are its size: (B, H, W, C) -> (B, N, D), rows first."""
+
+    config: ViTClsConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        c = self.config
+        patches = PatchProjection(c, self.dtype, name="projection")(images)
+        return patches.reshape(patches.shape[0], -1, c.hidden_size)
+
+
+class PatchProjection(nn.Module):
+    """The convolution itself: (B, H, W, C) -> (B, h, w, D)."""
+
+    config: ViTClsConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        c = self.config
+        shape = (c.patch_size, c.patch_size, images.shape[-1], c.hidden_size)
+        kernel = self.param("kernel", kernel_init(c.initializer_range), shape, jnp.float32)
+        patches = patch_product(images.astype(self.dtype), kernel.astype(self.dtype))
+        if c.patch_bias:
+            bias = self.param("bias", nn.initializers.zeros, (c.hidden_size,), jnp.float32)
+            patches = patches + bias.astype(self.dtype)[None, None, None]
+        return patches.astype(self.dtype)
+
+
+class PositionEmbedding(nn.Module):
+    """Positions that are added to tokens: grid -> (prefix tokens covered + N, D).
+
+    A learned table belongs to the configured grid and is resampled to any other.
+    """
+
+    config: ViTClsConfig
+
+    @nn.compact
+    def __call__(self, grid: Grid) -> jax.Array:
+        c = self.config
+        covered = c.num_positioned_prefix_tokens if c.position_embedding_tokens == "all" else 0
+        if c.position_embedding == "sincos2d":  # Chen et al. 2021 (MoCo v3): [CLS] stands at zero
+            return jnp.pad(sincos2d_table(grid, c.hidden_size), ((covered, 0), (0, 0)))
+        rows, columns = c.grid
+        shape = (covered + rows * columns, c.hidden_size)
+        table = self.param("embedding", kernel_init(c.initializer_range), shape, jnp.float32)
+        patches = resample_positions(table[covered:], c.grid, grid, c.position_interpolation)
+        return jnp.concatenate([table[:covered], patches])
+
+
+class Embeddings(nn.Module):
+    """Images to the sequence [CLS, distillation, registers, patches]: (B, H, W, C) -> (B, T, D)."""
+
+    config: ViTClsConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, deterministic: bool = True) -> jax.Array:
+        c = self.config
+        grid = (images.shape[1] // c.patch_size, images.shape[2] // c.patch_size)
+        patches = PatchEmbedding(c, self.dtype, name="patch_embedding")(images)
+
+        def tokens(name: str, count: int) -> jax.Array:
+            init = nn.initializers.normal(c.initializer_range)
+            token = self.param(name, init, (count, c.hidden_size), jnp.float32)
+            return jnp.broadcast_to(token.astype(self.dtype)[None], (images.shape[0], count, c.hidden_size))
+
+        sequence = [patches]
+        if c.use_distillation_token:
+            sequence.insert(0, tokens("distillation_token", 1))
+        if c.use_cls_token:
+            sequence.insert(0, tokens("cls_token", 1))
+        x = jnp.concatenate(sequence, axis=1)
+        if c.position_embedding in ("learned", "sincos2d"):
+            positions = PositionEmbedding(c, name="position_embedding")(grid).astype(self.dtype)
+            x = x + jnp.pad(positions, ((x.shape[1] - len(positions), 0), (0, 0)))[None]
+        if c.num_register_tokens:  # Darcet et al. 2024: registers have no position
+            prefix, patches = jnp.split(x, [c.num_positioned_prefix_tokens], axis=1)
+            x = jnp.concatenate([prefix, tokens("register_tokens", c.num_register_tokens), patches], axis=1)
+        return nn.Dropout(c.hidden_dropout_prob)(x, deterministic)

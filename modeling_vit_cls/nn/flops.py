@@ -1,0 +1,22 @@
+"""How much work a config is, by arithmetic alone."""
+
+from ..configuration_vit_cls import ViTClsConfig
+
+
+def gflops_per_image(config: ViTClsConfig) -> float:
+    """Billions of floating-point operations of the matrix products of one forward pass, a multiply-add counting 2.
+
+    Normalisation, softmax and activations are left out, as in the field's tables (below 2 % of the whole).
+    """
+    width, tokens = config.hidden_size, config.num_tokens
+    rows, columns = config.grid
+    patches = rows * columns * config.patch_size**2 * config.num_channels * width
+    projections = 4 * tokens * width**2
+    attention = 2 * tokens**2 * width
+    mlp = (3 if config.mlp == "swiglu" else 2) * tokens * width * config.intermediate_size
+    feature = config.representation_size or config.readout_size
+    head = feature * config.num_classes + (config.readout_size * feature if config.representation_size else 0)
+    pooling = 0
+    if config.readout == "map":
+        pooling = 2 * tokens * width**2 + 2 * width**2 + 2 * tokens * width + 2 * width * config.intermediate_size
+    return 2e-9 * (patches + config.num_hidden_layers * (projections + attention + mlp) + pooling + head)

@@ -1,0 +1,185 @@
+"""flax.linen layers of a Transformer: attention, MLP, the pre-norm block. Shapes as in vit.py."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+
+from ..configuration_vit_cls import ViTClsConfig
+from .fused_attention import fused_attention
+from .matmul import product
+from .positions import rotate
+
+Dtype = Any
+Rope = tuple[np.ndarray, np.ndarray] | None
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """GELU, x times the normal distribution function at x: Hendrycks & Gimpel 2016, section 2.
+
+    By erf, as PyTorch has it: jax.nn.gelu is made of erfc, which takes a CPU over twice as long.
+    """
+    return x * (0.5 * (1 + jax.lax.erf(x * np.float32(0.5**0.5))))
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": gelu,
+    "gelu_pytorch_tanh": partial(nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+    "silu": nn.silu,
+    "relu": nn.relu,
+}
+
+# JAX's truncated normal keeps 0.8796 of the standard deviation it is given; torch's keeps all of it.
+_TRUNCATED_STD = 0.87962566103423978
+
+
+def kernel_init(std: float) -> nn.initializers.Initializer:
+    """Truncated normal of standard deviation `std`, cut at two deviations of its parent."""
+    return nn.initializers.truncated_normal(std / _TRUNCATED_STD)
+
+
+class Linear(nn.Module):
+    """Linear layer: (..., D) -> (..., F) in `result`, by default the compute type `dtype`; accumulated in float32."""
+
+    features: int
+    std: float
+    dtype: Dtype = jnp.float32
+    use_bias: bool = True
+    result: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", kernel_init(self.std), (x.shape[-1], self.features), jnp.float32)
+        rows = "abcde"[: x.ndim - 1]
+        y = product(f"{rows}y,yz->{rows}z", x.astype(self.dtype), kernel.astype(self.dtype), self.result)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+        return y.astype(self.result or self.dtype)
+
+
+def linear(
+    config: ViTClsConfig, features: int, dtype: Dtype, name: str, use_bias: bool = True, result: Dtype = None
+) -> Linear:
+    """A linear layer with the model's initialisation."""
+    return Linear(features, config.initializer_range, dtype, use_bias, result, name=name)
+
+
+def layer_norm(config: ViTClsConfig, dtype: Dtype, name: str) -> nn.LayerNorm:
+    """LayerNorm over D, its variance in two passes as in torch: the fast one loses digits on large means."""
+    return nn.LayerNorm(config.layer_norm_eps, dtype, use_fast_variance=False, name=name)
+
+
+# What the backward pass of a loop keeps of a block; norms, softmax and activation are computed again, which takes less
+# time than to write them into the loop's arrays and to read them.
+KEPT = jax.checkpoint_policies.save_only_these_names("heads", "mixed", "middle", "hidden")
+
+
+class Attention(nn.Module):
+    """Multi-head attention of some tokens to all: (B, Q, D), (B, T, D) -> (B, Q, D), probabilities (B, heads, Q, T).
+
+    Vaswani et al. 2017, equation 1; softmax in float32. With `fused`, the number of tokens before the padding, a fused
+    kernel computes it, and there are no probabilities (None).
+    """
+
+    config: ViTClsConfig
+    dtype: Dtype = jnp.float32
+    fused: int | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, context: jax.Array, rope: Rope = None, deterministic: bool = True
+    ) -> tuple[jax.Array, jax.Array | None]:
+        c = self.config
+        key_bias = c.qkv_bias if c.key_bias is None else c.key_bias
+
+        def heads(tokens: jax.Array, name: str, use_bias: bool) -> jax.Array:  # (B, T, D) -> (B, heads, T, d)
+            projected = linear(c, c.hidden_size, self.dtype, name, use_bias)(tokens)
+            return projected.reshape(*projected.shape[:2], c.num_attention_heads, -1).swapaxes(1, 2)
+
+        query, key = heads(x, "query", c.qkv_bias), heads(context, "key", key_bias)
+        value = heads(context, "value", c.qkv_bias)
+        if rope is not None:
+            prefix = context.shape[1] - len(rope[0])
+            query, key = rotate(query, rope, prefix), rotate(key, rope, prefix)
+        if self.fused is not None:  # (B, T, heads, d), in which the products above write them
+            query, key, value = (tokens.swapaxes(1, 2) for tokens in (query, key, value))
+        query, key, value = (checkpoint_name(kept, "heads") for kept in (query, key, value))
+        probabilities = None
+        if self.fused is not None:
+            mixed = fused_attention(query, key, value, self.fused)
+        else:
+            scores = product("bhqd,bhkd->bhqk", query, key, jnp.float32) * query.shape[-1] ** -0.5
+            probabilities = jax.nn.softmax(scores).astype(self.dtype)
+            dropped = nn.Dropout(c.attention_probs_dropout_prob)(probabilities, deterministic)
+            mixed = product("bhqk,bhkd->bhqd", dropped, value).astype(self.dtype).swapaxes(1, 2)
+        mixed = checkpoint_name(mixed.reshape(x.shape), "mixed")
+        return linear(c, c.hidden_size, self.dtype, "out")(mixed), probabilities
+
+
+class Mlp(nn.Module):
+    """Two linear layers, or three with a gate (Shazeer 2020, equation 6): (B, T, D) -> (B, T, D)."""
+
+    config: ViTClsConfig
+    dtype: Dtype = jnp.float32
+    gated: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        act = ACTIVATIONS[c.hidden_act]
+
+        def features(name: str) -> jax.Array:
+            wide = linear(c, c.intermediate_size, self.dtype, name)(x)
+            return checkpoint_name(wide, "hidden").astype(jnp.float32)
+
+        hidden = act(features("gate")) * features("fc1") if self.gated else act(features("fc1"))
+        return linear(c, c.hidden_size, self.dtype, "fc2")(hidden.astype(self.dtype))
+
+
+class EncoderBlock(nn.Module):
+    """Pre-norm block: (B, T, D) -> (B, T, D) and attention probabilities. Dosovitskiy et al. 2021, equations 2, 3.
+
+    `drop_path_rate` may be traced: it differs from block to block where one program runs them all. `tokens` limits the
+    output to the first tokens, for which nothing but keys and values of the others is computed. `fused` as in
+    Attention.
+    """
+
+    config: ViTClsConfig
+    dtype: Dtype = jnp.float32
+    fused: int | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, rope: Rope, deterministic: bool, drop_path_rate: Any = 0.0, tokens: int | None = None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        c = self.config
+
+        def drop_path(y: jax.Array) -> jax.Array:  # whole images: Huang et al. 2016, section 3
+            if deterministic or c.drop_path_rate == 0:
+                return y
+            keep = 1 - jnp.asarray(drop_path_rate, jnp.float32)
+            kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (len(y), 1, 1))
+            return jnp.where(kept, (y / keep).astype(y.dtype), 0)
+
+        def branch(y: jax.Array, number: int) -> jax.Array:
+            y = nn.Dropout(c.hidden_dropout_prob)(y, deterministic)
+            if c.layer_scale_init_value is not None:
+                init = nn.initializers.constant(c.layer_scale_init_value)
+                scale = self.param(f"layer_scale{number}", init, (c.hidden_size,), jnp.float32)
+                y = y * scale.astype(self.dtype)[None, None]
+            return drop_path(y)
+
+        y = layer_norm(c, self.dtype, "norm1")(x)
+        x = x[:, :tokens]
+        y, probabilities = Attention(c, self.dtype, self.fused, name="attention")(y[:, :tokens], y, rope, deterministic)
+        x = checkpoint_name(x + branch(y, 1), "middle")
+        y = layer_norm(c, self.dtype, "norm2")(x)
+        y = Mlp(c, self.dtype, c.mlp == "swiglu", name="mlp")(y)
+        return x + branch(y, 2), probabilities

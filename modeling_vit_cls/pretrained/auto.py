@@ -1,0 +1,97 @@
+"""FlaxAutoModel and FlaxAutoModelForImageClassification, alike on transformers 4.57, over its own, and on 5.
+
+Code that lies in a repository is never run, and never asked about.
+"""
+
+import os
+from typing import Any, ClassVar
+
+import transformers
+from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ..configuration_vit_cls import ViTClsConfig
+from ..errors import CheckpointError, shorten
+from ..families.open import config_file, is_foreign
+from ..files.json_file import read_json
+from ..hub.download import checkpoint_path
+from .keywords import without_habits
+
+
+class _FlaxAuto:
+    """A model class chosen by the config of a checkpoint."""
+
+    _models: ClassVar[dict[type[PretrainedConfig], type]]
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        name = type(self).__name__
+        raise OSError(f"{name} is built by `{name}.from_pretrained(name_or_path)` or `{name}.from_config(config)`")
+
+    @classmethod
+    def register(cls, config_class: type[PretrainedConfig], model_class: type, exist_ok: bool = False) -> None:
+        """Serve `config_class` with `model_class`. Raises ValueError if another class serves it already."""
+        if cls._models.get(config_class, model_class) is not model_class and not exist_ok:
+            raise ValueError(f"{config_class.__name__} is registered already: pass exist_ok=True to replace it")
+        cls._models[config_class] = model_class
+        for upstream in cls.__mro__[1:]:  # on 4.57 transformers' own class serves it too
+            if upstream.__name__ == cls.__name__:
+                upstream.register(config_class, model_class, exist_ok=exist_ok)
+
+    @classmethod
+    def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Any:
+        """A new model of a config, its parameters drawn at random."""
+        if type(config) in cls._models or not _has_upstream(cls):
+            return cls._class_for(config)._from_config(config, **kwargs)
+        return super().from_config(config, **{**kwargs, "trust_remote_code": False})  # pyright: ignore
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """The model of a folder or Hub repository; arguments as its class's own `from_pretrained`."""
+        config = kwargs.get("config")
+        if not isinstance(config, PretrainedConfig):
+            names = ("subfolder", "revision", "variant", "cache_dir", "force_download", "local_files_only", "token")
+            hub = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+            if "token" not in hub and kwargs.get("use_auth_token"):  # the old name of it
+                hub["token"] = kwargs["use_auth_token"]
+            path = checkpoint_path(config or pretrained_model_name_or_path, **hub)
+            if is_foreign(path):  # another library's checkpoint, which our class reads
+                ours = cls._models[ViTClsConfig]
+                return ours.from_pretrained(pretrained_model_name_or_path, *args, **without_habits(kwargs))
+            kind = read_json(config_file(path)).get("model_type")
+            if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+                remedy = "code that a repository brings along is never run"
+                raise CheckpointError(f"{config_file(path)}: model_type={shorten(kind)} is not known here; {remedy}")
+            config = AutoConfig.from_pretrained(config_file(path).parent, trust_remote_code=False)
+        if type(config) in cls._models or not _has_upstream(cls):
+            kwargs = without_habits(kwargs)
+            return cls._class_for(config).from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        kwargs = {**kwargs, "trust_remote_code": False}  # all else is transformers' to understand
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # pyright: ignore
+
+    @classmethod
+    def _class_for(cls, config: PretrainedConfig) -> Any:
+        if type(config) not in cls._models:
+            known = ", ".join(sorted(item.__name__ for item in cls._models))
+            raise ValueError(f"{cls.__name__} has no Flax model for {type(config).__name__}; it has one for {known}")
+        return cls._models[type(config)]
+
+
+def _has_upstream(cls: type) -> bool:
+    """Whether transformers has a class of this name, which serves what is not ours: BERT and the like on 4.57."""
+    return hasattr(transformers, cls.__name__)
+
+
+_UpstreamModel: type = getattr(transformers, "FlaxAutoModel", object)
+_UpstreamClassifier: type = getattr(transformers, "FlaxAutoModelForImageClassification", object)
+
+
+class FlaxAutoModel(_FlaxAuto, _UpstreamModel):
+    """The backbone of a checkpoint."""
+
+    _models: ClassVar = {}
+
+
+class FlaxAutoModelForImageClassification(_FlaxAuto, _UpstreamClassifier):
+    """The classifier of a checkpoint."""
+
+    _models: ClassVar = {}

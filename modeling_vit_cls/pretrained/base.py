@@ -1,0 +1,369 @@
+"""FlaxPreTrainedModel on transformers 4.57 and 5: parameters beside a linen module, loaded and saved by name.
+
+On 4.57 it is also a `transformers.FlaxPreTrainedModel`; transformers 5 has no such class, and it stands alone. Nothing
+is inherited in either case but the type: what transformers' class did on load and save loses checkpoints.
+"""
+
+import copy
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import transformers
+from flax.core import FrozenDict, unfreeze
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ..configuration_vit_cls import ViTClsConfig
+from ..errors import CheckpointError, ConfigError
+from ..families.family import canonical
+from ..families.open import parameter_shapes
+from ..files.file_digests import check_digests
+from ..files.folder import read_undisturbed, to_path
+from ..files.tensor import to_device
+from ..hub.download import checkpoint_path
+from ..hub.push import push_folder
+from ..images.processor import ViTClsImageProcessor
+from ..names import CONFIG, DIGESTS, PROCESSOR
+from ..nn.fused_attention import Implementation, is_fused
+from .dtypes import cast_floating, compute_dtype
+from .fit import adapt
+from .keywords import without_habits
+from .loading import read_model
+from .processor_files import AnyProcessor, UnreadProcessor
+from .processor_fit import interpolates
+from .report import LoadReport
+from .saving import check_tensors, config_to_save, write_checkpoint
+
+Params = Any  # a nested dict of arrays, or flax's FrozenDict of them
+_Upstream: type = getattr(transformers, "FlaxPreTrainedModel", object)
+
+
+class FlaxPreTrainedModel(_Upstream):
+    """A config, a linen module and its parameters, with the methods of transformers' FlaxPreTrainedModel.
+
+    Args:
+        input_shape: of one batch of images, (B, H, W, C); only its size matters, and only to `init_weights`.
+        seed: of the initial parameters.
+        dtype: what products are computed in. Parameters are float32 whatever it is; see `to_bf16`.
+        attn_implementation: "cudnn" for cuDNN's fused attention, "xla" for plain products, "auto" for the faster of the
+            two (`fused_attention.is_fused`). Not saved. Attention maps and dropout of them always take plain products.
+        _do_init: False leaves the model without parameters: pass them to every call.
+    """
+
+    config_class: ClassVar[type[ViTClsConfig]] = ViTClsConfig
+    base_model_prefix: ClassVar[str] = "vit_cls"
+    main_input_name: ClassVar[str] = "pixel_values"
+    module_class: ClassVar[type[nn.Module]]
+    returns_readout_only: ClassVar[bool] = False  # a call returns no tokens, unless hidden states are asked for
+
+    def __init__(
+        self,
+        config: ViTClsConfig,
+        input_shape: tuple[int, ...] | None = None,
+        seed: int = 0,
+        dtype: Any = jnp.float32,
+        _do_init: bool = True,
+        attn_implementation: Implementation = "auto",
+    ):
+        if not isinstance(config, ViTClsConfig):
+            raise ConfigError("config", config, "must be a ViTClsConfig")
+        config.check()
+        self._config, self.dtype, self.key = config, compute_dtype(dtype), jax.random.PRNGKey(seed)
+        is_fused(attn_implementation, self.dtype, config.hidden_size // config.num_attention_heads)  # or a ConfigError
+        self._set_module(
+            self.module_class(copy.deepcopy(config), dtype=self.dtype, attn_implementation=attn_implementation)  # pyright: ignore
+        )
+        self.input_shape = input_shape or (1, *config.image_hw, config.num_channels)
+        self._image_processor: AnyProcessor = None
+        self._shapes = parameter_shapes(self.module_class, config)
+        self._is_initialized = _do_init
+        if _do_init:
+            self._params = self.init_weights(self.key, self.input_shape)
+
+    def init_weights(self, rng: jax.Array, input_shape: tuple[int, ...], params: Params | None = None) -> Params:
+        """Initial parameters drawn from `rng`; where `params` has a leaf, that one is kept and none is drawn."""
+        kept = flatten_dict(unfreeze(params or {}), sep=".")
+        drawn = self._draw(rng, input_shape, set(self._shapes) - set(kept))
+        return unflatten_dict({**drawn, **kept}, sep=".")
+
+    def _draw(self, rng: jax.Array, input_shape: tuple[int, ...], names: set[str]) -> dict[str, Any]:
+        """Initial values of some parameters; nothing else is drawn and no layer is run."""
+        images = jax.ShapeDtypeStruct((1, *input_shape[1:]), jnp.float32)
+
+        def draw(key: jax.Array) -> dict[str, Any]:
+            variables = self.module.lazy_init(key, images)
+            return {name: leaf for name, leaf in flatten_dict(variables["params"], sep=".").items() if name in names}
+
+        if names == set(self._shapes):
+            return draw(rng)  # one draw after the other: compiling all of them at once takes longer
+        return jax.jit(draw)(rng) if names else {}
+
+    def take_over(
+        self, params: Params, source: ViTClsConfig, report: LoadReport, ignore_mismatched_sizes: bool = False
+    ) -> Params:
+        """Parameters for this model from those of another, of config `source`; only a new head is drawn.
+
+        What is done to each is noted in `report`. Raises CheckpointError where the backbones differ.
+        """
+        own = {canonical(name): name for name in self._shapes}
+        given = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(params), sep=".").items()}
+        shapes = {name: self._shapes[own[name]] for name in own}
+        taken = adapt(given, shapes, source, self.config, ignore_mismatched_sizes, report)
+        flat = to_device({own[name]: leaf for name, leaf in taken.items()}, report.note_nonfinite)
+        report.cast_keys += [name for name in taken if str(taken[name].dtype) != str(flat[own[name]].dtype)]
+        drawn = self._draw(self.key, self.input_shape, {own[name] for name in report.new_keys})
+        return unflatten_dict({**flat, **drawn}, sep=".")
+
+    @property
+    def config(self) -> ViTClsConfig:
+        """The config; changing it does not change a model that is built."""
+        return self._config
+
+    @property
+    def image_processor(self) -> ViTClsImageProcessor:
+        """The processor that came with the checkpoint, or the config's default; it is saved with the model.
+
+        Raises CheckpointError, naming file and field, where the checkpoint's asks for what is not done; ConfigError
+        where it gives other channels than the model takes, and for models of other than 1 or 3 channels.
+        """
+        if isinstance(self._image_processor, UnreadProcessor):
+            remedy = "set model.image_processor to one of your own"
+            raise CheckpointError(f"{self._image_processor.problem}; {remedy}")
+        processor = self._image_processor or ViTClsImageProcessor.for_config(self.config)
+        if len(processor.image_mean) != self.config.num_channels:
+            rule = f"is of another number of channels than num_channels={self.config.num_channels}: set image_processor"
+            raise ConfigError("image_mean", processor.image_mean, rule)
+        return processor
+
+    @image_processor.setter
+    def image_processor(self, image_processor: ViTClsImageProcessor) -> None:
+        self._image_processor = image_processor
+
+    def interpolates(self, processor: ViTClsImageProcessor) -> bool:
+        """Whether the pixels of a processor need `interpolate_pos_encoding=True` in a call, and are to be taken.
+
+        True where its size is not the config's, for the model's own processor and with `dynamic_image_size`. Raises
+        ConfigError for a size that cannot be cut into patches.
+        """
+        return interpolates(self.config, self._image_processor, processor)
+
+    @property
+    def module(self) -> nn.Module:
+        """The linen module, for `module.apply({"params": params}, images (B, H, W, C))`."""
+        return self._module
+
+    @property
+    def framework(self) -> str:
+        """Always "flax"."""
+        return "flax"
+
+    @property
+    def params_shape_tree(self) -> Params:
+        """Shape and dtype of every parameter."""
+        return unflatten_dict(dict(self._shapes), sep=".")
+
+    @property
+    def required_params(self) -> set[tuple[str, ...]]:
+        """Path of every parameter."""
+        return {tuple(name.split(".")) for name in self._shapes}
+
+    @property
+    def params(self) -> Params:
+        """The parameters. Raises ValueError on a model made with `_do_init=False`, which has none."""
+        if not self._is_initialized:
+            raise ValueError("this model was made with _do_init=False: keep its parameters yourself, pass params=...")
+        return self._params
+
+    @params.setter
+    def params(self, params: Params) -> None:
+        if not self._is_initialized:
+            raise ValueError("this model was made with _do_init=False: keep its parameters yourself, pass params=...")
+        params = unfreeze(params) if isinstance(params, FrozenDict) else dict(params)
+        check_tensors(flatten_dict(params, sep="."), self._shapes, whole=True)
+        self._params = params
+
+    def __repr__(self) -> str:
+        c, kind = self.config, jnp.dtype(self.dtype).name
+        head = f", {c.num_classes} classes" if "classifier.kernel" in self._shapes else ""
+        sides = " x ".join(map(str, c.image_hw))
+        size = f"{sides} pixels in patches of {c.patch_size}, {c.num_hidden_layers} x {c.hidden_size}"
+        return (
+            f"{type(self).__name__}({size}, readout={c.readout!r}{head}, {self.num_parameters():,} parameters, {kind})"
+        )
+
+    def num_parameters(self) -> int:
+        """Number of parameters."""
+        return sum(leaf.size for leaf in self._shapes.values())
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute each block in the backward pass instead of keeping it: less memory, a third more work."""
+        self._set_module(self.module.clone(gradient_checkpointing=True))
+
+    def _set_module(self, module: nn.Module) -> None:
+        """Take a module and compile its forward pass; the function holds the module alone, so a model can be freed."""
+
+        def forward(
+            params: Params, pixels: jax.Array, key: jax.Array | None, *, attentions: bool, hidden_states: bool
+        ) -> Any:
+            images = pixels.transpose(0, 2, 3, 1)  # the only change of layout: modules know (B, H, W, C) alone
+            rngs = None if key is None else {"dropout": key}
+            readout_only = reads_out and not (attentions or hidden_states)
+            outputs: Any = module.apply({"params": params}, images, key is None, readout_only, attentions, rngs=rngs)
+            unwanted = {} if attentions else {"attentions": None}
+            return outputs.replace(**unwanted, **({} if hidden_states else {"hidden_states": None}))
+
+        self._module, reads_out = module, self.returns_readout_only
+        self._forward = jax.jit(forward, static_argnames=("attentions", "hidden_states"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_forward"}  # compiled code stays behind
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._set_module(self._module)
+
+    def to_bf16(self, params: Params, mask: Any = None) -> Params:
+        """A copy of `params` in bfloat16; `mask` is a tree like it, False where a leaf keeps its type."""
+        return cast_floating(params, jnp.bfloat16, mask)
+
+    def to_fp16(self, params: Params, mask: Any = None) -> Params:
+        """A copy of `params` in float16; `mask` is a tree like it, False where a leaf keeps its type."""
+        return cast_floating(params, jnp.float16, mask)
+
+    def to_fp32(self, params: Params, mask: Any = None) -> Params:
+        """A copy of `params` in float32; `mask` is a tree like it, False where a leaf keeps its type."""
+        return cast_floating(params, jnp.float32, mask)
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """False: images in, no text out."""
+        return False
+
+    @classmethod
+    def _from_config(cls, config: ViTClsConfig, **kwargs: Any) -> "FlaxPreTrainedModel":
+        return cls(config, **kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        dtype: Any = jnp.float32,
+        *,
+        config: ViTClsConfig | str | os.PathLike[str] | None = None,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        subfolder: str = "",
+        revision: str | None = None,
+        variant: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        _do_init: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Model of a folder or Hub repository, every parameter from its files.
+
+        Args:
+            dtype: what products are computed in, "auto" for the type of the file; parameters keep the type that they
+                have in the file.
+            config: instead of the checkpoint's own, one that differs from it in sizes or head.
+            variant: weights `model.VARIANT.safetensors`, as "fp16".
+            ignore_mismatched_sizes: draw a new head where the checkpoint's is of another width. The same happens
+                when `num_labels`, `readout` or `representation_size` are overridden. The backbone is never drawn.
+            output_loading_info: return (model, LoadReport).
+            _do_init: False returns (model, params), or (model, params, LoadReport), on the model's default device;
+                missing parameters are then left out, with a warning, instead of being an error.
+            kwargs: `seed` of a new head; `attn_implementation` as in the class; `torch_dtype`, the old name of `dtype`;
+                `add_pooling_layer=False` leaves out a pooler; what transformers' users pass by habit (`device_map`,
+                `low_cpu_mem_usage`, ...) changes nothing, or is refused with what to do instead; any other is a field
+                of the config to override.
+
+        Raises CheckpointError, naming file and tensor, for weights that are not those that config.json asks for, and
+        ConfigError for a config that contradicts itself.
+        """
+        kwargs = without_habits({"token": token, **kwargs})
+        hub = {"cache_dir": cache_dir, "force_download": force_download}
+        hub |= {"local_files_only": local_files_only, "token": kwargs.pop("token")}
+        where = {"subfolder": subfolder or "", "revision": revision, "variant": variant}
+        path = checkpoint_path(pretrained_model_name_or_path, **where, **hub)
+        how = {name: kwargs.pop(name) for name in ("seed", "attn_implementation") if name in kwargs}
+        dtype = kwargs.pop("torch_dtype", None) or dtype
+
+        def read() -> tuple[Any, Params, LoadReport]:
+            if (path / DIGESTS).is_file():  # a checkpoint-N: its weights have digests of their own, compared below
+                check_digests(path, (CONFIG, PROCESSOR))
+            return read_model(
+                cls, path, dtype, how, config, kwargs, ignore_mismatched_sizes, allow_missing=not _do_init
+            )
+
+        model, params, report = read_undisturbed(path, read)
+        report.log(path)
+        if not _do_init:
+            return (model, params, report) if output_loading_info else (model, params)
+        model._is_initialized, model._params = True, params
+        return (model, report) if output_loading_info else model
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        params: Params | None = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "5GB",
+        safe_serialization: bool = True,
+        allow_nonfinite: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Write `config.json`, `model.safetensors` (or shards and index) and `preprocessor_config.json`.
+
+        The folder is replaced in one step by the new checkpoint and whatever else lay in it, but for files that an
+        earlier save of ours left: programs of the model that was there (`model.onnx`, `model.stablehlo`), the state of
+        its training and, where the weights are others, what was measured of them. The image processor is
+        the model's; if it never got one, one that lies in the folder already and fits the model stays. `kwargs` with
+        `push_to_hub`: `repo_id` (default: the folder's name) and those of `push_to_hub`. Raises CheckpointError where
+        the folder cannot be written or a parameter is NaN or infinite (unless `allow_nonfinite`), ValueError for
+        parameters that are not this model's.
+        """
+        if not safe_serialization:
+            raise ValueError("safe_serialization=False: only safetensors are written")
+        if kwargs and not push_to_hub:
+            raise TypeError(f"unknown keywords {sorted(kwargs)}")
+        folder = to_path(save_directory)
+        self._write(folder, params, max_shard_size, allow_nonfinite)
+        if push_to_hub:
+            repo_id = kwargs.pop("repo_id", folder.resolve().name)
+            push_folder(folder, repo_id, **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        params: Params | None = None,
+        max_shard_size: int | str = "5GB",
+        **kwargs: Any,
+    ) -> str:
+        """Save to the Hub in one commit and return its URL.
+
+        `kwargs`: `private`, `token`, `revision`, `create_pr`, `commit_message`, `commit_description`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "checkpoint"
+            self._write(target, params, max_shard_size)
+            return push_folder(target, repo_id, **kwargs).url
+
+    def _write(
+        self,
+        folder: Path,
+        params: Params | None,
+        max_shard_size: int | str = "5GB",
+        allow_nonfinite: bool = False,
+        also: Callable[[Path], None] = lambda _: None,
+    ) -> None:
+        tensors = flatten_dict(unfreeze(self.params if params is None else params), sep=".")
+        check_tensors(tensors, self._shapes, whole=self._is_initialized)
+        config = config_to_save(self.config, self.module.config, type(self).__name__)
+        write_checkpoint(folder, config, tensors, self._image_processor, max_shard_size, allow_nonfinite, also)

@@ -1,0 +1,99 @@
+"""From parameters, config and image processor to a checkpoint folder."""
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config_rules import FIELD_NAMES
+from ..configuration_vit_cls import ViTClsConfig
+from ..errors import CheckpointError, ConfigError
+from ..families.open import Shapes
+from ..files.folder import replace_folder
+from ..files.ownership import Outdated
+from ..files.weights import write_weights
+from ..images.processor import ViTClsImageProcessor
+from ..names import CONFIG, NESTED_PROCESSOR, PROCESSOR
+from .processor_files import AnyProcessor, nested_processor, processor_fields, processor_of
+
+logger = logging.getLogger(__name__)
+
+
+def write_checkpoint(
+    folder: Path,
+    config: ViTClsConfig,
+    tensors: Mapping[str, Any],
+    image_processor: AnyProcessor,
+    max_shard_size: int | str,
+    allow_nonfinite: bool,
+    also: Callable[[Path], None] = lambda _: None,
+) -> None:
+    """Replace a folder's checkpoint by another, and by what `also` writes into the new folder.
+
+    `Outdated` says which files of an earlier save go. Without an image processor, one that lies there stays if it fits.
+    """
+    if image_processor is None and folder.is_dir():
+        image_processor = _fitting_processor(folder, config)
+    if image_processor is None and config.num_channels in (1, 3):
+        image_processor = ViTClsImageProcessor.for_config(config)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    nested = {NESTED_PROCESSOR} if _hides_processor(folder / NESTED_PROCESSOR) else set()
+    outdated = Outdated(folder)
+    with replace_folder(folder, lambda name: outdated(name) or name in nested, size) as build:
+        outdated.new = build
+        write_weights(build, tensors, max_shard_size, config, allow_nonfinite)
+        config.to_json_file(build / CONFIG)
+        if image_processor is not None:
+            image_processor.to_json_file(build / PROCESSOR)
+        also(build)
+
+
+def _fitting_processor(folder: Path, config: ViTClsConfig) -> AnyProcessor:
+    """The image processor that a folder holds, where a model of this config can use it."""
+    try:
+        file, fields = processor_fields(folder)
+        processor = processor_of(fields, file) if fields else None
+    except CheckpointError as error:
+        logger.warning("%s; it is not kept", error)
+        return None
+    return processor if processor is not None and processor.emits(config) else None
+
+
+def _hides_processor(file: Path) -> bool:
+    """Whether a processor_config.json would be read instead of the image processor that is saved beside it.
+
+    One of something else, a tokenizer say, would not. One that cannot be read would stop every reader.
+    """
+    try:
+        return bool(nested_processor(file))
+    except CheckpointError as error:
+        logger.warning("%s; it is not kept", error)
+        return True
+
+
+def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:
+    """Raise ValueError unless `tensors` are those of a model of these shapes, all of them if `whole`."""
+    for name, tensor in tensors.items():
+        if name not in shapes:
+            raise ValueError(f"params: {name!r} is not a parameter of this model")
+        if tensor.shape != shapes[name].shape:
+            raise ValueError(f"params: {name!r} has shape {tensor.shape}, expected {shapes[name].shape}")
+    missing = sorted(set(shapes) - set(tensors))
+    if missing and whole:  # of a model without parameters of its own, some may be saved, as in transformers
+        raise ValueError(f"params: {missing[0]!r} is missing, {len(missing)} in all")
+
+
+def config_to_save(config: ViTClsConfig, built: ViTClsConfig, class_name: str) -> ViTClsConfig:
+    """The config to write beside a model's weights; `built` is the one that its modules compute with.
+
+    Raises ConfigError if the two differ: the file would speak of a model that nobody has.
+    """
+    for name in (*FIELD_NAMES, "num_labels"):
+        before, now = getattr(built, name), getattr(config, name)
+        if before != now:
+            raise ConfigError(name, now, f"was {before!r} when the model was built: build one with the new config")
+    config = copy.deepcopy(config)
+    config.architectures = [class_name.removeprefix("Flax")]
+    config.dtype = None  # parameters have types of their own; this is a word for PyTorch
+    return config
