@@ -63,7 +63,7 @@ def training_step(work: Work, attention: str = "auto", readers: int | None = Non
     if arguments.scans_layers:
         params = stack_params(params)
     optimizer = make_optimizer(arguments, params, 1000)
-    step = make_train_step(model.module, optimizer, processor, arguments)
+    step = make_train_step(model.module.clone(scan=arguments.scans_layers), optimizer, processor, arguments)
     state = initial_state(params, optimizer, with_ema=False)
     if readers is not None:
         batches = photographs(processor, work.batch, readers)

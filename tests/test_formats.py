@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -153,11 +154,12 @@ print(mebibytes("VmHWM") - before)
 @pytest.mark.parametrize("kind", ["ours", "transformers", "timm"])
 def test_a_load_takes_little_more_memory_than_the_weights(kind, tmp_path):
     config = ViTClsConfig(num_hidden_layers=6, num_labels=10)
-    model = FlaxViTClsForImageClassification(config, _do_init=False)
-    generator, params = np.random.default_rng(0), {}
-    for name, leaf in model._shapes.items():
-        params[name] = generator.standard_normal(leaf.shape, dtype=np.float32)
-    model._is_initialized, model._params = True, unflatten_dict(params, sep=".")
+    shapes, generator = (
+        FlaxViTClsForImageClassification(config, _do_init=False).params_shape_tree,
+        np.random.default_rng(0),
+    )
+    params = jax.tree.map(lambda leaf: generator.standard_normal(leaf.shape, dtype=np.float32), shapes)
+    model = FlaxViTClsForImageClassification(config, params=params)
     if kind == "ours":
         model.save_pretrained(tmp_path / "out")
     else:

@@ -28,7 +28,9 @@ def kernel(monkeypatch):
 
     monkeypatch.setattr(modules, "is_fused", lambda implementation, *_: implementation != "xla")
     monkeypatch.setattr(jax.nn, "dot_product_attention", on_a_cpu)
-    return calls
+    jax.clear_caches()  # models of one config share their compiled functions, with and without this
+    yield calls
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize("fields", CHOICES, ids=str)
@@ -49,7 +51,7 @@ def test_gradients_of_a_stacked_model_are_those_of_plain_products(kernel):
     model = tiny_model(num_hidden_layers=3)
 
     def loss(params, implementation):
-        module = model.module.clone(attn_implementation=implementation)
+        module = model.module.clone(attn_implementation=implementation, scan=True)
         images = pixels().transpose(0, 2, 3, 1)
         return module.apply({"params": params}, images, readout_only=True).logits.sum()
 

@@ -63,14 +63,16 @@ READOUTS += [{"use_distillation_token": True}, {"num_register_tokens": 2, "posit
 READOUTS += [{"image_size": 4, "position_embedding": "rope"}, {"num_hidden_layers": 1}]
 
 
-@pytest.mark.parametrize("arranged", [lambda params: params, stack_params], ids=["by block", "stacked"])
+@pytest.mark.parametrize("scan", [False, True])
 @pytest.mark.parametrize("overrides", READOUTS, ids=str)
-def test_the_readout_alone_is_that_of_the_whole(overrides, arranged):
+def test_the_readout_alone_is_that_of_the_whole(overrides, scan):
     model = tiny_model(**overrides)
     images = pixels(2, model.config.image_hw).transpose(0, 2, 3, 1)
 
     def logits(params, readout_only):
-        return model.module.apply({"params": arranged(params)}, images, True, readout_only).logits
+        if readout_only and scan:
+            return model.module.clone(scan=True).apply({"params": stack_params(params)}, images, True, True).logits
+        return model.module.apply({"params": params}, images, True, readout_only).logits
 
     np.testing.assert_allclose(
         logits(model.params, True), model(pixels(2, model.config.image_hw)).logits, rtol=1e-5, atol=1e-5

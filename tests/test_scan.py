@@ -1,5 +1,7 @@
 """Parameters of all blocks but the last in one array each, and back."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from conftest import tiny_model
 from flax.traverse_util import flatten_dict
 
 from modeling_vit_cls.nn.scan import stack, stack_params, unstack, unstack_params
+
+IMAGES = np.zeros((1, 8, 8, 3), np.float32)
 
 
 def test_the_last_block_stays_alone_and_unstacking_gives_back_each():
@@ -35,7 +39,13 @@ def test_one_program_runs_all_blocks():
     sizes = []
     for depth in (3, 9):
         model = tiny_model(num_hidden_layers=depth)
-        images = np.zeros((1, 8, 8, 3), np.float32)
-        lowered = jax.jit(model.module.apply).lower({"params": stack_params(model.params)}, images)
+        run = partial(model.module.clone(scan=True).apply, readout_only=True)
+        lowered = jax.jit(run).lower({"params": stack_params(model.params)}, IMAGES)
         sizes.append(lowered.as_text().count("dot_general"))
     assert sizes[0] == sizes[1]
+
+
+def test_a_scanned_module_returns_no_hidden_states():
+    model = tiny_model()
+    with pytest.raises(ValueError, match="scan=True keeps no hidden states: call the module with readout_only=True"):
+        model.module.clone(scan=True).apply({"params": stack_params(model.params)}, IMAGES)

@@ -68,7 +68,7 @@ def test_the_update_does_not_depend_on_parts_scan_or_recomputation():
     for changes, stacked, recompute in ((parts, False, False), ({}, True, False), ({}, True, True)):
         model = tiny_model(**DIGITS)
         params = stack_params(model.params) if stacked else model.params
-        module = model.module.clone(gradient_checkpointing=recompute)
+        module = model.module.clone(gradient_checkpointing=recompute, scan=stacked)
         step = make_train_step(module, optax.sgd(0.1), model.image_processor, arguments("unused", **changes))
         (batch,) = evaluation_batches(ROWS.select(range(25)), model.image_processor, batch_size=32)
         state, _ = step(initial_state(params, optax.sgd(0.1), False), batch)

@@ -13,11 +13,12 @@ from flax.traverse_util import flatten_dict
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, shorten
 from ..files.digests import architecture_digest
+from ..files.file_digests import check_digests
 from ..files.json_file import read_json
 from ..files.tensor import FLOATS, Tensor
 from ..files.weights import holds_standard_weights, read_weights
 from ..label_maps import LABEL_FIELDS, read_labels
-from ..names import CONFIG
+from ..names import CONFIG, DIGESTS, PROCESSOR
 from ..nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from . import FAMILIES, family_of, family_of_tensors
 from .activations import with_our_activation
@@ -67,6 +68,8 @@ def open_checkpoint(path: Path) -> Source:
 
     Raises CheckpointError or ConfigError.
     """
+    if (path / DIGESTS).is_file():  # a checkpoint-N: each weight file has digests of its own, compared when it is read
+        check_digests(path, (CONFIG, PROCESSOR))
     file = config_file(path)
     fields = read_json(file)
     refuse_unread_folder(path, holds_standard_weights(path))

@@ -23,14 +23,15 @@ from .scan import STACK
 class Encoder(nn.Module):
     """The stack of blocks: (B, T, D) -> (B, T, D), every block's input and output, every block's probabilities.
 
-    Where the parameters are stacked (scan.py) one program runs all blocks but the last: it compiles in a time that
-    does not grow with depth, and keeps the last output alone. `tokens` limits the last block to the first tokens.
+    With `scan`, parameters are stacked (scan.py) and one program runs all blocks but the last: the time to compile it
+    does not grow with depth, and it keeps the last output alone. `tokens` limits the last block to the first tokens.
     `fused` computes attention by a fused kernel, without probabilities, in all blocks that are not so limited.
     """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
+    scan: bool = False
     fused: bool = False
 
     @nn.compact
@@ -40,17 +41,17 @@ class Encoder(nn.Module):
         c = self.config
         rates = np.linspace(0, c.drop_path_rate, c.num_hidden_layers)
         block = nn.remat(EncoderBlock, static_argnums=(3, 5)) if self.gradient_checkpointing else EncoderBlock
-        last, stacked, length = len(rates) - 1, self.has_variable("params", STACK), x.shape[1]
+        last, length = len(rates) - 1, x.shape[1]
         fused, whole_rope = length if self.fused else None, rope
         if self.fused:  # once, not in each block
             added = (0, padding(length))
             x = jnp.pad(x, ((0, 0), added, (0, 0)))
             if rope is not None:
                 rope = np.pad(rope[0], (added, (0, 0))), np.pad(rope[1], (added, (0, 0)))
-        if stacked:
+        if self.scan and last:
             x = self._scan(x, rope, deterministic, rates[:last], fused)
         hidden_states, attentions = [x[:, :length]], []
-        for i in range(last if stacked else 0, len(rates)):
+        for i in range(last if self.scan else 0, len(rates)):
             if i == last and tokens is not None:  # few queries: plain products
                 x, rope, fused = x[:, :length], whole_rope, None
             layer = block(c, self.dtype, fused, name=f"layer_{i:02d}")
@@ -58,7 +59,7 @@ class Encoder(nn.Module):
             hidden_states.append(x[:, :length])
             attentions.append(probabilities)
         x = x[:, :length]
-        return (x, (), ()) if stacked else (x, tuple(hidden_states), tuple(attentions))
+        return (x, (), ()) if self.scan else (x, tuple(hidden_states), tuple(attentions))
 
     def _scan(self, x: jax.Array, rope: Rope, deterministic: bool, rates: np.ndarray, fused: int | None) -> jax.Array:
         keys = None if deterministic else jax.random.split(self.make_rng("dropout"), len(rates))
@@ -115,11 +116,14 @@ class FlaxViTClsModule(nn.Module):
     `readout_only` leaves out what the readout, or the distillation head, does not depend on: of the last block, and of
     `last_hidden_state`, the tokens after these two; all hidden states and attentions. Without `attention_maps` there
     are none, and attention may run by a fused kernel (fused_attention.py), unless its probabilities are dropped out.
+    With `scan` the parameters are those of `scan.stack_params`, and there are no hidden states to return: raises
+    ValueError unless `readout_only`.
     """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
+    scan: bool = False
     attn_implementation: str = "auto"
 
     @nn.compact
@@ -130,6 +134,8 @@ class FlaxViTClsModule(nn.Module):
         readout_only: bool = False,
         attention_maps: bool = True,
     ) -> FlaxBaseModelOutputWithPooling:
+        if self.scan and not readout_only:
+            raise ValueError("scan=True keeps no hidden states: call the module with readout_only=True")
         c = self.config
         x = Embeddings(c, self.dtype, name="embeddings")(images.astype(self.dtype), deterministic)
         if c.pre_norm:
@@ -141,7 +147,7 @@ class FlaxViTClsModule(nn.Module):
         head_size = c.hidden_size // c.num_attention_heads
         fused = is_fused(self.attn_implementation, self.dtype, head_size) and (readout_only or not attention_maps)
         fused = fused and (deterministic or c.attention_probs_dropout_prob == 0)
-        encoder = Encoder(c, self.dtype, self.gradient_checkpointing, fused, name="encoder")
+        encoder = Encoder(c, self.dtype, self.gradient_checkpointing, self.scan, fused, name="encoder")
         read = 1 + c.has_distillation_head if readout_only and c.readout == "cls" else None
         x, hidden_states, attentions = encoder(x, rope, deterministic, read)
         if readout_only:
@@ -172,6 +178,7 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     gradient_checkpointing: bool = False
+    scan: bool = False
     attn_implementation: str = "auto"
 
     @nn.compact
@@ -184,7 +191,7 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
     ) -> FlaxViTClsClassifierOutput:
         c = self.config
         backbone = FlaxViTClsModule(
-            c, self.dtype, self.gradient_checkpointing, self.attn_implementation, name="vit_cls"
+            c, self.dtype, self.gradient_checkpointing, self.scan, self.attn_implementation, name="vit_cls"
         )
         outputs = backbone(images, deterministic, readout_only, attention_maps)
         pooled: Any = outputs.pooler_output

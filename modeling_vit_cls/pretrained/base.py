@@ -7,7 +7,7 @@ is inherited in either case but the type: what transformers' class did on load a
 import copy
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,24 +20,22 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
-from ..families.family import canonical
-from ..families.open import parameter_shapes
-from ..files.file_digests import check_digests
+from ..families.open import open_checkpoint, parameter_shapes
 from ..files.folder import read_undisturbed, to_path
-from ..files.tensor import to_device
 from ..hub.download import checkpoint_path
 from ..hub.push import push_folder
 from ..images.processor import ViTClsImageProcessor
-from ..names import CONFIG, DIGESTS, PROCESSOR
+from ..nn import compiled
 from ..nn.fused_attention import Implementation, is_fused
-from .dtypes import cast_floating, compute_dtype
-from .fit import adapt
+from .dtypes import cast_floating, compute_dtype, dtype_of_file
+from .fit import draw, fit
+from .inputs import check_pixels, chosen_blocks
 from .keywords import without_habits
-from .loading import read_model
-from .processor_files import AnyProcessor, UnreadProcessor
+from .loading import label_notes, load_params, target_config
+from .processor_files import AnyProcessor, UnreadProcessor, interpolated_in_calls, read_processor
 from .processor_fit import interpolates
 from .report import LoadReport
-from .saving import check_tensors, config_to_save, write_checkpoint
+from .saving import check_same_architecture, check_tensors, config_to_save, write_checkpoint
 
 Params = Any  # a nested dict of arrays, or flax's FrozenDict of them
 _Upstream: type = getattr(transformers, "FlaxPreTrainedModel", object)
@@ -53,6 +51,8 @@ class FlaxPreTrainedModel(_Upstream):
         attn_implementation: "cudnn" for cuDNN's fused attention, "xla" for plain products, "auto" for the faster of the
             two (`fused_attention.is_fused`). Not saved. Attention maps and dropout of them always take plain products.
         _do_init: False leaves the model without parameters: pass them to every call.
+        params: the parameters, instead of drawing them.
+        image_processor: default: that of the config.
     """
 
     config_class: ClassVar[type[ViTClsConfig]] = ViTClsConfig
@@ -69,60 +69,148 @@ class FlaxPreTrainedModel(_Upstream):
         dtype: Any = jnp.float32,
         _do_init: bool = True,
         attn_implementation: Implementation = "auto",
+        params: Params | None = None,
+        image_processor: AnyProcessor = None,
     ):
         if not isinstance(config, ViTClsConfig):
             raise ConfigError("config", config, "must be a ViTClsConfig")
         config.check()
         self._config, self.dtype, self.key = config, compute_dtype(dtype), jax.random.PRNGKey(seed)
         is_fused(attn_implementation, self.dtype, config.hidden_size // config.num_attention_heads)  # or a ConfigError
-        self._set_module(
-            self.module_class(copy.deepcopy(config), dtype=self.dtype, attn_implementation=attn_implementation)  # pyright: ignore
-        )
+        run: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": attn_implementation}
+        self._module = self.module_class(copy.deepcopy(config), **run)
         self.input_shape = input_shape or (1, *config.image_hw, config.num_channels)
-        self._image_processor: AnyProcessor = None
+        self._image_processor = image_processor
         self._shapes = parameter_shapes(self.module_class, config)
         self._is_initialized = _do_init
-        if _do_init:
+        if _do_init and params is None:
             self._params = self.init_weights(self.key, self.input_shape)
+        elif _do_init:
+            self.params = params
 
     def init_weights(self, rng: jax.Array, input_shape: tuple[int, ...], params: Params | None = None) -> Params:
         """Initial parameters drawn from `rng`; where `params` has a leaf, that one is kept and none is drawn."""
         kept = flatten_dict(unfreeze(params or {}), sep=".")
-        drawn = self._draw(rng, input_shape, set(self._shapes) - set(kept))
-        return unflatten_dict({**drawn, **kept}, sep=".")
+        names = set(self._shapes) - set(kept) if kept else None
+        return unflatten_dict({**draw(self.module, rng, tuple(input_shape[1:]), names), **kept}, sep=".")
 
-    def _draw(self, rng: jax.Array, input_shape: tuple[int, ...], names: set[str]) -> dict[str, Any]:
-        """Initial values of some parameters; nothing else is drawn and no layer is run."""
-        images = jax.ShapeDtypeStruct((1, *input_shape[1:]), jnp.float32)
+    def __call__(
+        self,
+        pixel_values: Any,
+        params: Mapping | None = None,
+        dropout_rng: jax.Array | None = None,
+        train: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        interpolate_pos_encoding: bool = False,
+    ) -> Any:
+        """Pixels (B, C, H, W), as image processors emit them -> tokens and readout, or logits (B, K).
 
-        def draw(key: jax.Array) -> dict[str, Any]:
-            variables = self.module.lazy_init(key, images)
-            return {name: leaf for name, leaf in flatten_dict(variables["params"], sep=".").items() if name in names}
+        Args:
+            pixel_values: floats; float64 and half precision are taken too.
+            params: instead of the model's own.
+            dropout_rng: key of dropout and stochastic depth; needed with `train` where the config has either.
+            output_attentions: also return L attention maps (B, heads, T, T).
+            output_hidden_states: also return L + 1 hidden states (B, T, D), the encoder's input first.
+            return_dict: False for a tuple.
+            interpolate_pos_encoding: take any image size that is a multiple of `patch_size`, as a model with
+                `dynamic_image_size` does unasked.
 
-        if names == set(self._shapes):
-            return draw(rng)  # one draw after the other: compiling all of them at once takes longer
-        return jax.jit(draw)(rng) if names else {}
-
-    def take_over(
-        self, params: Params, source: ViTClsConfig, report: LoadReport, ignore_mismatched_sizes: bool = False
-    ) -> Params:
-        """Parameters for this model from those of another, of config `source`; only a new head is drawn.
-
-        What is done to each is noted in `report`. Raises CheckpointError where the backbones differ.
+        Raises BadImageError, saying what was expected and what came, for pixels of a wrong rank, layout, size or type.
         """
-        own = {canonical(name): name for name in self._shapes}
-        given = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(params), sep=".").items()}
-        shapes = {name: self._shapes[own[name]] for name in own}
-        taken = adapt(given, shapes, source, self.config, ignore_mismatched_sizes, report)
-        flat = to_device({own[name]: leaf for name, leaf in taken.items()}, report.note_nonfinite)
-        report.cast_keys += [name for name in taken if str(taken[name].dtype) != str(flat[own[name]].dtype)]
-        drawn = self._draw(self.key, self.input_shape, {own[name] for name in report.new_keys})
-        return unflatten_dict({**flat, **drawn}, sep=".")
+        c = self.config
+        check_pixels(pixel_values, c, interpolate_pos_encoding)
+        random = (c.hidden_dropout_prob, c.attention_probs_dropout_prob, c.drop_path_rate)
+        if train and dropout_rng is None and any(random):
+            raise ConfigError("dropout_rng", None, "train=True with dropout or stochastic depth needs a jax.random key")
+        attentions = bool(c.output_attentions if output_attentions is None else output_attentions)
+        hidden_states = bool(c.output_hidden_states if output_hidden_states is None else output_hidden_states)
+        outputs = compiled.forward(self.module)(
+            self.params if params is None else params,
+            jnp.asarray(pixel_values),
+            dropout_rng if train else None,
+            readout_only=self.returns_readout_only and not (attentions or hidden_states),
+            attentions=attentions,
+            hidden_states=hidden_states,
+        )
+        return_dict = c.return_dict if return_dict is None else return_dict
+        return outputs if return_dict else outputs.to_tuple()
+
+    def forward_intermediates(
+        self,
+        pixel_values: Any,
+        indices: int | Sequence[int] | None = None,
+        *,
+        params: Mapping | None = None,
+        reshape: bool = True,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        interpolate_pos_encoding: bool = False,
+    ) -> tuple:
+        """Pixels (B, C, H, W) -> the outputs of some blocks, each as a map (B, h, w, D) of the patches' features.
+
+        Block i's output is `hidden_states[i + 1]`. Nothing is dropped out, and blocks after the last one asked for are
+        not computed. Named after timm's method, whose numbers it gives, in the order of `indices`.
+
+        Args:
+            indices: a number of last blocks, a sequence of blocks (from 0; -1 is the last), or None for all.
+            params: instead of the model's own.
+            reshape: False for the patches in one row, (B, N, D).
+            return_prefix_tokens: for each block a pair of the patches and the tokens before them (B, P, D): [CLS], the
+                distillation token and the registers, in this order, as far as the config has them.
+            norm: apply the final LayerNorm, as the last block's output passes through it. A model with
+                `norm_position="after_readout"` has none for tokens.
+            interpolate_pos_encoding: take any image size that is a multiple of `patch_size`.
+
+        Raises ConfigError for blocks or a norm that the model does not have, BadImageError for wrong pixels.
+        """
+        c = self.config
+        check_pixels(pixel_values, c, interpolate_pos_encoding)
+        blocks = chosen_blocks(indices, c.num_hidden_layers)
+        if norm and c.norm_position != "before_readout":
+            rule = "the final LayerNorm of norm_position='after_readout' acts on the readout, not on tokens: use False"
+            raise ConfigError("norm", norm, rule)
+        params, pixels = self.params if params is None else params, jnp.asarray(pixel_values)
+        chosen = {"blocks": blocks, "reshape": bool(reshape), "prefix": bool(return_prefix_tokens), "norm": bool(norm)}
+        return compiled.intermediates(self.module)(params, pixels, **chosen)
+
+    def with_readout(self, readout: str, seed: int = 0) -> Any:
+        """The same parameters read out in another way.
+
+        Only what has another width is new, drawn from `seed`: the classifier between "cls" or "mean" and "cls_mean",
+        the attention pooling of "map". The parameters of both models are the same arrays; nothing is copied.
+        """
+        config = copy.deepcopy(self.config)
+        config.readout = readout  # pyright: ignore[reportAttributeAccessIssue]
+        config.check()
+        module: Any = self.module.clone(config=config)
+        key, report = jax.random.PRNGKey(seed), LoadReport()
+        model = type(self)(
+            config,
+            seed=seed,
+            dtype=self.dtype,
+            _do_init=self._is_initialized,
+            attn_implementation=module.attn_implementation,
+            params=fit(self.params, self.config, module, key, report) if self._is_initialized else None,
+            image_processor=self._image_processor,
+        )
+        if module.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        return model
 
     @property
     def config(self) -> ViTClsConfig:
-        """The config; changing it does not change a model that is built."""
+        """The config. It may be given other labels; a change of the architecture needs a new model.
+
+        Setting it raises ConfigError, naming the field, for a config of another architecture.
+        """
         return self._config
+
+    @config.setter
+    def config(self, config: ViTClsConfig) -> None:
+        check_same_architecture(config, self.module.config)
+        self._config = config
 
     @property
     def image_processor(self) -> ViTClsImageProcessor:
@@ -202,30 +290,7 @@ class FlaxPreTrainedModel(_Upstream):
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute each block in the backward pass instead of keeping it: less memory, a third more work."""
-        self._set_module(self.module.clone(gradient_checkpointing=True))
-
-    def _set_module(self, module: nn.Module) -> None:
-        """Take a module and compile its forward pass; the function holds the module alone, so a model can be freed."""
-
-        def forward(
-            params: Params, pixels: jax.Array, key: jax.Array | None, *, attentions: bool, hidden_states: bool
-        ) -> Any:
-            images = pixels.transpose(0, 2, 3, 1)  # the only change of layout: modules know (B, H, W, C) alone
-            rngs = None if key is None else {"dropout": key}
-            readout_only = reads_out and not (attentions or hidden_states)
-            outputs: Any = module.apply({"params": params}, images, key is None, readout_only, attentions, rngs=rngs)
-            unwanted = {} if attentions else {"attentions": None}
-            return outputs.replace(**unwanted, **({} if hidden_states else {"hidden_states": None}))
-
-        self._module, reads_out = module, self.returns_readout_only
-        self._forward = jax.jit(forward, static_argnames=("attentions", "hidden_states"))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_forward"}  # compiled code stays behind
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._set_module(self._module)
+        self._module = self.module.clone(gradient_checkpointing=True)
 
     def to_bf16(self, params: Params, mask: Any = None) -> Params:
         """A copy of `params` in bfloat16; `mask` is a tree like it, False where a leaf keeps its type."""
@@ -288,26 +353,37 @@ class FlaxPreTrainedModel(_Upstream):
         ConfigError for a config that contradicts itself.
         """
         kwargs = without_habits({"token": token, **kwargs})
-        hub = {"cache_dir": cache_dir, "force_download": force_download}
-        hub |= {"local_files_only": local_files_only, "token": kwargs.pop("token")}
+        hub = {"cache_dir": cache_dir, "force_download": force_download, "local_files_only": local_files_only}
         where = {"subfolder": subfolder or "", "revision": revision, "variant": variant}
-        path = checkpoint_path(pretrained_model_name_or_path, **where, **hub)
-        how = {name: kwargs.pop(name) for name in ("seed", "attn_implementation") if name in kwargs}
-        dtype = kwargs.pop("torch_dtype", None) or dtype
+        path = checkpoint_path(pretrained_model_name_or_path, **where, **hub, token=kwargs.pop("token"))
+        dtype, seed = kwargs.pop("torch_dtype", None) or dtype, kwargs.pop("seed", 0)
+        attn_implementation = kwargs.pop("attn_implementation", "auto")
+        is_auto = isinstance(dtype, str) and dtype == "auto"
 
-        def read() -> tuple[Any, Params, LoadReport]:
-            if (path / DIGESTS).is_file():  # a checkpoint-N: its weights have digests of their own, compared below
-                check_digests(path, (CONFIG, PROCESSOR))
-            return read_model(
-                cls, path, dtype, how, config, kwargs, ignore_mismatched_sizes, allow_missing=not _do_init
+        def load() -> tuple[Any, Params, LoadReport]:
+            source = open_checkpoint(path)
+            target = target_config(source, cls.module_class, config, kwargs)
+            module, key = cls.module_class(target), jax.random.PRNGKey(seed)
+            processor = read_processor(source, target)
+            params, report = load_params(source, module, key, ignore_mismatched_sizes, allow_missing=not _do_init)
+            report.interpolated_keys += interpolated_in_calls(processor, target)
+            report.config_notes += label_notes(source, config, kwargs)
+            model = cls(
+                target,
+                seed=seed,
+                dtype=dtype_of_file(source.tensors.values()) if is_auto else dtype,
+                _do_init=_do_init,
+                attn_implementation=attn_implementation,
+                params=params if _do_init else None,
+                image_processor=processor,
             )
+            return model, params, report
 
-        model, params, report = read_undisturbed(path, read)
+        model, params, report = read_undisturbed(path, load)
         report.log(path)
-        if not _do_init:
-            return (model, params, report) if output_loading_info else (model, params)
-        model._is_initialized, model._params = True, params
-        return (model, report) if output_loading_info else model
+        if _do_init:
+            return (model, report) if output_loading_info else model
+        return (model, params, report) if output_loading_info else (model, params)
 
     def save_pretrained(
         self,
@@ -334,7 +410,7 @@ class FlaxPreTrainedModel(_Upstream):
         if kwargs and not push_to_hub:
             raise TypeError(f"unknown keywords {sorted(kwargs)}")
         folder = to_path(save_directory)
-        self._write(folder, params, max_shard_size, allow_nonfinite)
+        self.write_checkpoint(folder, params, max_shard_size, allow_nonfinite)
         if push_to_hub:
             repo_id = kwargs.pop("repo_id", folder.resolve().name)
             push_folder(folder, repo_id, **kwargs)
@@ -352,10 +428,10 @@ class FlaxPreTrainedModel(_Upstream):
         """
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "checkpoint"
-            self._write(target, params, max_shard_size)
+            self.write_checkpoint(target, params, max_shard_size)
             return push_folder(target, repo_id, **kwargs).url
 
-    def _write(
+    def write_checkpoint(
         self,
         folder: Path,
         params: Params | None,
@@ -363,6 +439,7 @@ class FlaxPreTrainedModel(_Upstream):
         allow_nonfinite: bool = False,
         also: Callable[[Path], None] = lambda _: None,
     ) -> None:
+        """`save_pretrained`, and in the same step what `also` writes into the new folder."""
         tensors = flatten_dict(unfreeze(self.params if params is None else params), sep=".")
         check_tensors(tensors, self._shapes, whole=self._is_initialized)
         config = config_to_save(self.config, self.module.config, type(self).__name__)

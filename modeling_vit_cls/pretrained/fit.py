@@ -1,19 +1,26 @@
-"""From the config that a checkpoint was saved with to the one that is asked for: other sizes, other heads."""
+"""From a checkpoint's tensors to a model's parameters: other sizes are interpolated, other heads drawn anew."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import unfreeze
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
+from ..families.family import canonical
+from ..families.open import parameter_shapes
 from ..files.finite import is_finite
-from ..files.tensor import Tensor
+from ..files.tensor import Tensor, to_device
+from ..nn import compiled
 from ..nn.resampling import resample_patch_kernel, resample_positions
 from .report import LoadReport
 
 _PATCHES = "embeddings.patch_embedding.projection.kernel"
-_POSITIONS = "embeddings.position_embedding.embedding"
+POSITIONS = "embeddings.position_embedding.embedding"
 # What a new head may replace, each group whole. Everything else is the backbone, which is loaded or refused.
 _HEADS = ("classifier.", "distillation_classifier.", "readout.attention_pooling.", "representation.")
 
@@ -29,7 +36,43 @@ _SAME_WEIGHTS = (
 )
 
 
-def adapt(
+def fit(
+    params: Mapping[str, Any],
+    source: ViTClsConfig,
+    module: Any,
+    key: jax.Array,
+    report: LoadReport,
+    ignore_mismatched_sizes: bool = False,
+) -> Any:
+    """Parameters for `module` from those of a model of config `source`, as arrays or unread tensors of a file.
+
+    Only a new head is drawn, from `key`. What is done to each parameter is noted in `report`. Raises CheckpointError
+    where the backbones differ.
+    """
+    target: ViTClsConfig = module.config
+    shapes = parameter_shapes(type(module), target)
+    names = {canonical(name): name for name in shapes}
+    given = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(dict(params)), sep=".").items()}
+    own_shapes = {name: shapes[names[name]] for name in names}
+    taken = _adapt(given, own_shapes, source, target, ignore_mismatched_sizes, report)
+    flat = to_device({names[name]: leaf for name, leaf in taken.items()}, report.note_nonfinite)
+    report.cast_keys += [name for name in taken if str(taken[name].dtype) != str(flat[names[name]].dtype)]
+    new = draw(module, key, (*target.image_hw, target.num_channels), [names[name] for name in report.new_keys])
+    return unflatten_dict({**flat, **new}, sep=".")
+
+
+def draw(
+    module: nn.Module, key: jax.Array, image_shape: tuple[int, ...], names: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Initial values of the parameters of these dotted names, None for all, for images of this shape (H, W, C)."""
+    if names is not None:
+        return compiled.draw(module)(key, image_shape=image_shape, names=frozenset(names)) if names else {}
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = module.lazy_init(key, images)  # one draw after the other: compiling all of them at once takes longer
+    return flatten_dict(variables["params"], sep=".")
+
+
+def _adapt(
     tensors: dict[str, Any],
     shapes: dict[str, jax.ShapeDtypeStruct],
     source: ViTClsConfig,
@@ -48,10 +91,10 @@ def adapt(
     if source.patch_size != target.patch_size and _PATCHES in tensors:
         tensors[_PATCHES] = resample_patch_kernel(_read(_PATCHES, tensors[_PATCHES], report), target.patch_size)
         report.interpolated_keys.append(_PATCHES)
-    if source.grid != target.grid and _POSITIONS in tensors and _POSITIONS in shapes:
-        table = _read(_POSITIONS, tensors[_POSITIONS], report)
-        tensors[_POSITIONS] = _interpolate(table, source, target)
-        report.interpolated_keys.append(_POSITIONS)
+    if source.grid != target.grid and POSITIONS in tensors and POSITIONS in shapes:
+        table = _read(POSITIONS, tensors[POSITIONS], report)
+        tensors[POSITIONS] = _interpolate(table, source, target)
+        report.interpolated_keys.append(POSITIONS)
     mismatched = {
         name: f"has shape {tensors[name].shape}, the model asks for {shapes[name].shape}"
         for name in tensors

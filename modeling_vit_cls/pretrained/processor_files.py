@@ -15,6 +15,8 @@ from ..files.json_file import read_json
 from ..images.processor import ViTClsImageProcessor
 from ..images.processor_classes import OURS, class_of
 from ..names import NESTED_PROCESSOR, PROCESSOR
+from .fit import POSITIONS
+from .processor_fit import interpolates
 
 _UNREAD = "unread"  # stands where a class would, and is none: what is saved with it means no processor
 logger = logging.getLogger(__name__)
@@ -105,15 +107,12 @@ def _processor(source: Source, file: Path, fields: dict[str, Any]) -> ViTClsImag
     return processor_of({**processor.to_dict(), **fields}, file) if fields else processor
 
 
-def interpolated_in_calls(model: Any) -> list[str]:
+def interpolated_in_calls(processor: AnyProcessor, config: ViTClsConfig) -> list[str]:
     """Names of the parameters that are resampled for what the model's own processor gives; logs why."""
-    processor, config = model._image_processor, model.config
     if not isinstance(processor, ViTClsImageProcessor) or config.position_embedding != "learned":
         return []
     try:
-        if not model.interpolates(processor):
-            return []
+        return [POSITIONS] if interpolates(config, processor, processor) else []
     except ConfigError as error:
         logger.warning("%s", error)
         return []
-    return ["embeddings.position_embedding.embedding"]

@@ -87,13 +87,18 @@ def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> No
 def config_to_save(config: ViTClsConfig, built: ViTClsConfig, class_name: str) -> ViTClsConfig:
     """The config to write beside a model's weights; `built` is the one that its modules compute with.
 
-    Raises ConfigError if the two differ: the file would speak of a model that nobody has.
+    Raises ConfigError if the two differ: the file would describe another model than the weights.
     """
-    for name in (*FIELD_NAMES, "num_labels"):
-        before, now = getattr(built, name), getattr(config, name)
-        if before != now:
-            raise ConfigError(name, now, f"was {before!r} when the model was built: build one with the new config")
+    check_same_architecture(config, built)
     config = copy.deepcopy(config)
     config.architectures = [class_name.removeprefix("Flax")]
     config.dtype = None  # parameters have types of their own; this is a word for PyTorch
     return config
+
+
+def check_same_architecture(config: ViTClsConfig, built: ViTClsConfig) -> None:
+    """Raise ConfigError at the first field in which a config differs from the one that a model was built with."""
+    for name in (*FIELD_NAMES, "num_labels"):
+        before, now = getattr(built, name), getattr(config, name)
+        if before != now:
+            raise ConfigError(name, now, f"was {before!r} when the model was built: build one with the new config")

@@ -183,7 +183,7 @@ class FlaxTrainer(TrainerReports):
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
         """Save model, config, image processor and the state of the trainer, in one step."""
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
-        self.model._write(folder, None, also=lambda build: write_trainer_state(build, self.state))
+        self.model.write_checkpoint(folder, None, also=lambda build: write_trainer_state(build, self.state))
 
     def log(self, logs: dict[str, float]) -> None:
         """Add to the log and tell the callbacks."""
@@ -250,7 +250,7 @@ class FlaxTrainer(TrainerReports):
         export_callbacks(self.callback_handler, self.state)
         self._bad_images.export(self.state)
         also = partial(write_training_state, state=state, trainer_state=self.state, run=self._run_facts())
-        self.model._write(folder, state.eval_params, also=also)
+        self.model.write_checkpoint(folder, state.eval_params, also=also)
         remove_outdated(output_dir, self.args.save_total_limit, step, self.state.best_model_checkpoint)
         self._call("on_save")
         return folder
@@ -319,16 +319,17 @@ class FlaxTrainer(TrainerReports):
         config = copy.deepcopy(self.model.config)
         config.id2label = dict(self._id2label)
         config.label2id = {name: number for number, name in config.id2label.items()}
-        self.model._config = config
+        self.model.config = config
         names = shorten(list(config.id2label.values()), 200)
         _log.info("the model's classes had no names: they are those of train_dataset now: %s", names)
 
     def _module(self, training: bool) -> Any:
-        """The model's module as it is run: in bfloat16 if asked for, and in training recomputed."""
+        """The model's module in the arguments' type; in training scanned and recomputed as they ask."""
         module: Any = self.model.module
         recompute = training and (self.args.gradient_checkpointing or module.gradient_checkpointing)
         dtype = jnp.bfloat16 if self.args.bf16 else self.model.dtype
-        return module.clone(dtype=dtype, gradient_checkpointing=recompute)
+        scan = training and self.args.scans_layers
+        return module.clone(dtype=dtype, gradient_checkpointing=recompute, scan=scan)
 
     def _take_best_along(self) -> None:
         """See that the best checkpoint so far is whole, of this run, and in its folder, before any step is made."""

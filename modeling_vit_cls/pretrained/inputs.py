@@ -1,0 +1,60 @@
+"""What a call is given, checked before anything runs: a batch of pixels, the blocks of `forward_intermediates`."""
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..configuration_vit_cls import ViTClsConfig
+from ..errors import BadImageError, ConfigError, shorten
+
+
+def check_pixels(pixel_values: Any, config: ViTClsConfig, any_size: bool = False) -> None:
+    """Raise BadImageError unless `pixel_values` is a batch (B, C, H, W) of floats that `config` takes."""
+    height, width = config.image_hw
+    expected = f"pixel_values of shape (batch, {config.num_channels}, {height}, {width}), floating-point"
+    shape, dtype = getattr(pixel_values, "shape", None), getattr(pixel_values, "dtype", None)
+    if shape is None or dtype is None or not isinstance(shape, tuple):
+        remedy = "; np.stack them" if isinstance(pixel_values, list | tuple) else ""
+        raise BadImageError(f"expected {expected}; got {type(pixel_values).__name__} {shorten(pixel_values)}{remedy}")
+    got = f"expected {expected}; got shape {tuple(shape)}, {dtype}"
+    patch, channels = config.patch_size, config.num_channels
+    if len(shape) != 4:
+        raise BadImageError(f"{got}: a batch has 4 axes" + (", add one in front" if len(shape) == 3 else ""))
+    if 0 in shape:
+        raise BadImageError(f"{got}: the batch is empty")
+    if shape[1] != channels:
+        nhwc = shape[3] == channels
+        hint = "this looks like (batch, height, width, channels): transpose it by (0, 3, 1, 2)" if nhwc else ""
+        raise BadImageError(f"{got}: {hint or 'axis 1 holds the channels'}")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise BadImageError(f"{got}: use ViTClsImageProcessor, which scales and normalises 0..255 to floats")
+    if any_size or config.dynamic_image_size:
+        if min(shape[2:]) < patch:
+            raise BadImageError(f"{got}: height and width must be at least patch_size={patch}")
+        if not config.ignore_border and (shape[2] % patch or shape[3] % patch):
+            raise BadImageError(f"{got}: height and width must be multiples of patch_size={patch}")
+    elif tuple(shape[2:]) != (height, width):
+        raise BadImageError(f"{got}: resize the images, or pass interpolate_pos_encoding=True")
+
+
+def chosen_blocks(indices: Any, depth: int) -> tuple[int, ...]:
+    """Blocks by number from 0: all for None, the last n for an integer, those of a sequence in its order (-1: last).
+
+    Raises ConfigError, saying what is allowed, for anything else.
+    """
+    if indices is None:
+        return tuple(range(depth))
+    try:
+        given = [*indices] if isinstance(indices, Iterable) else range(-operator.index(indices), 0)
+        # a flag would pass for one block, a mask of booleans for blocks 0 and 1
+        right = not isinstance(indices, bool) and all(
+            not isinstance(block, bool) and -depth <= operator.index(block) < depth for block in given
+        )
+    except TypeError:
+        given, right = [], False
+    if not given or not right:
+        allowed = f"a number of last blocks from 1 to {depth}, or a sequence of blocks from {-depth} to {depth - 1}"
+        raise ConfigError("indices", indices, f"must be {allowed}, or None for all")
+    return tuple(operator.index(block) % depth for block in given)

@@ -1,0 +1,60 @@
+"""Compiled functions belong to a config: what is equal to a model that was called compiles nothing new."""
+
+import copy
+import gc
+import pickle
+import weakref
+
+import jax
+import numpy as np
+import pytest
+from conftest import pixels, tiny_config, tiny_model
+
+from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
+
+LOWERED = []  # an event for each function that was compiled, or taken from a cache on disk
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **_: LOWERED.append(event) if "jaxpr_to_mlir" in event else None
+)
+
+
+@pytest.mark.parametrize("model_class", [FlaxViTClsModel, FlaxViTClsForImageClassification])
+def test_models_of_one_config_share_their_programs(model_class, tmp_path):
+    model = tiny_model(model_class, hidden_size=24)
+    images = pixels()
+    expected = jax.tree.leaves(model(images))
+    model.with_readout("mean")(images)
+    model.forward_intermediates(images, 1)
+    model.save_pretrained(tmp_path)
+    twin = model_class(tiny_config(hidden_size=24), params=model.params)
+    copies = [twin, copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model_class.from_pretrained(tmp_path)]
+    copies.append(model.with_readout("mean").with_readout("cls"))
+    jax.block_until_ready([other.params for other in copies])
+    LOWERED.clear()
+    for other in copies:
+        for leaf, value in zip(jax.tree.leaves(other(images)), expected, strict=True):
+            np.testing.assert_array_equal(leaf, value)
+        other.with_readout("mean")(images)
+        other.forward_intermediates(images, 1)
+    assert not LOWERED
+
+
+def test_what_computes_otherwise_has_a_program_of_its_own():
+    images, model = pixels(), tiny_model(hidden_size=40)
+    logits = np.asarray(model(images).logits)
+    for change in ({"hidden_act": "relu"}, {"layer_norm_eps": 0.1}, {"readout": "mean"}):
+        LOWERED.clear()
+        other = FlaxViTClsForImageClassification(tiny_config(hidden_size=40, **change), params=model.params)
+        assert not np.array_equal(other(images).logits, logits)
+        assert LOWERED
+    half = FlaxViTClsForImageClassification(tiny_config(hidden_size=40), dtype="bfloat16", params=model.params)
+    assert not np.array_equal(half(images).logits, logits)
+
+
+def test_a_compiled_function_keeps_no_model():
+    model = tiny_model(hidden_size=40)
+    model(pixels())
+    kernel = weakref.ref(model.params["classifier"]["kernel"])
+    model = weakref.ref(model)
+    gc.collect()
+    assert model() is kernel() is None
