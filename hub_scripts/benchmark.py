@@ -6,6 +6,7 @@ from typing import Any
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
 from modeling_vit_cls.errors import one_line
+from modeling_vit_cls.results import Results
 
 from .messages import no_bars_in_files
 from .verbs import add_verb
@@ -45,14 +46,13 @@ def add_parser(verbs: Any) -> None:
         help="at a broken image: stop, or go on without it and count it (default: %(default)s)",
     )
     parser.add_argument("--output", metavar="FILE", help="where to write the results as JSON")
-    parser.add_argument("--csv", metavar="FILE", help="a table to add the results to, one row")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Load, run, print, write."""
     # Here, because datasets and evaluate take a second to import, which the other verbs need not wait for.
     from modeling_vit_cls.evaluation.benchmark import DEFAULT_METRICS, benchmark
-    from modeling_vit_cls.evaluation.results import append_row, known_of_training, results, to_json, write_results
+    from modeling_vit_cls.evaluation.results import known_of_training, results
     from modeling_vit_cls.images.sources import load_images
 
     no_bars_in_files()
@@ -84,26 +84,21 @@ def run(arguments: argparse.Namespace) -> None:
         **known_of_training(Path(arguments.model)),
     )
     # Printed first: a file that cannot be written must not cost the numbers.
-    print(to_json(whole) if arguments.json else _table(whole))
+    print(whole.to_json() if arguments.json else _table(whole))
     if arguments.output:
-        write_results(arguments.output, whole)
-    if arguments.csv:
-        append_row(arguments.csv, whole)
+        whole.write(arguments.output)
 
 
-def _table(whole: dict[str, Any]) -> str:
-    model, dataset, speed = whole["model"], whole["dataset"], whole["throughput"]
-    conditions = f"batch size {speed['batch_size']}, {speed['dtype']}; {speed['includes']}"
+def _table(whole: Results) -> str:
+    model, dataset, speed = whole.model, whole.dataset, whole.throughput
+    conditions = f"batch size {speed.batch_size}, {speed.dtype}; {speed.includes}"
+    what = f"{model.class_name}, readout {model.readout}, {model.parameters:,} parameters"
     rows = [
-        (
-            "model",
-            f"{one_line(model['name'])} ({model['class']}, readout {model['readout']}, "
-            f"{model['parameters']:,} parameters)",
-        ),
-        ("dataset", f"{one_line(dataset['name'])}, split {dataset['split']}, {dataset['examples']:,} examples"),
-        *([("left out", f"{dataset['skipped']:,} images that cannot be read")] if "skipped" in dataset else []),
-        *((one_line(name), f"{number:.4f}") for name, number in whole["metrics"].items()),
-        ("images/second", f"{speed['images_per_second']:.1f} ({conditions})"),
+        ("model", f"{one_line(model.name)} ({what})"),
+        ("dataset", f"{one_line(dataset.name)}, split {dataset.split}, {dataset.examples:,} examples"),
+        *([("left out", f"{dataset.skipped:,} images that cannot be read")] if dataset.skipped else []),
+        *((one_line(name), f"{number:.4f}") for name, number in whole.metrics.items()),
+        ("images/second", f"{speed.images_per_second:.1f} ({conditions})"),
     ]
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join(f"{name:<{width}}{text}" for name, text in rows)

@@ -1,6 +1,5 @@
 """`make demo`: both readouts trained by their recipes, then reloaded by an Auto class to classify test images."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ def run() -> int:
     from modeling_vit_cls import FlaxAutoModelForImageClassification, ImageClassificationPipeline
     from modeling_vit_cls.images.sources import load_images, open_image
     from modeling_vit_cls.names import RESULTS
+    from modeling_vit_cls.results import Results
 
     for stem in RECIPES:
         folder = Path("build", stem)
-        accuracy = json.loads((folder / RESULTS).read_text())["metrics"]["accuracy"]
+        accuracy = Results.read(folder / RESULTS).metrics["accuracy"]
         print(f"\n{stem}: test accuracy {accuracy:.4f}, card {folder / 'README.md'}")
         print("  pictures: " + ", ".join(str(picture) for picture in sorted(folder.glob("*.png"))))
         classify = ImageClassificationPipeline(FlaxAutoModelForImageClassification.from_pretrained(str(folder)))

@@ -50,39 +50,22 @@ def run(arguments: argparse.Namespace) -> None:
         raise BadImageError("; ".join(problems))
     found: list[dict[str, Any]] = []
     with tqdm(total=len(paths), unit="image", disable=None) as bar:  # None: not where there is no terminal
-        for start in range(0, len(paths), pipeline.batch_size):
-            batch = paths[start : start + pipeline.batch_size]
-            found += _classify(pipeline, batch, arguments.top_k, skip=arguments.on_bad_image == "skip")
-            bar.update(len(batch))
+
+        def leave_out(_: int, error: BadImageError) -> None:
+            if arguments.on_bad_image == "raise":
+                raise error
+            tqdm.write(f"vit-cls: left out: {error}", file=sys.stderr)
+            bar.update()
+
+        for row, predictions in pipeline.iterate(paths, top_k=arguments.top_k, on_bad_image=leave_out):
+            found.append({"image": str(paths[row]), "predictions": predictions})
+            bar.update()
     if found:
         print(json.dumps(found, indent=2) if arguments.json else "\n".join(map(_lines, found)))
     else:
         problems.append(f"none of the {len(paths)} images can be read")
     if problems:
         raise BadImageError("; ".join(problems))
-
-
-def _classify(
-    pipeline: ImageClassificationPipeline, paths: Sequence[Path], top_k: int, skip: bool
-) -> list[dict[str, Any]]:
-    """Predictions for a batch of files; those that are broken are named on stderr and left out."""
-    try:
-        predictions = pipeline(paths, top_k=top_k)
-    except BadImageError:
-        if not skip:
-            raise
-        paths = [path for path in paths if _is_readable(pipeline, path)]
-        predictions = pipeline(paths, top_k=top_k) if paths else []
-    return [{"image": str(path), "predictions": rows} for path, rows in zip(paths, predictions)]
-
-
-def _is_readable(pipeline: ImageClassificationPipeline, path: Path) -> bool:
-    try:
-        pipeline.processor([path])
-    except BadImageError as error:
-        tqdm.write(f"vit-cls: left out: {error}", file=sys.stderr)
-        return False
-    return True
 
 
 def _expand(names: Sequence[str]) -> tuple[list[Path], list[str]]:

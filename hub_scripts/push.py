@@ -47,10 +47,11 @@ def run(arguments: argparse.Namespace) -> None:
         push = push_folder(folder, arguments.repo_id, commit_message=arguments.message, **options)
         _report(arguments, push, {})
         return
-    push, card = plan_push(folder, arguments.repo_id, **options), options.get("card")
-    if card is None and (folder / CARD).is_file():
-        card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
-    _report(arguments, push, {} if card is None else {"card": card})
+    push, shown = plan_push(folder, arguments.repo_id, **options), {}
+    if "card" in options:
+        card = options["card"].get(CARD) or (folder / CARD).read_bytes()
+        shown = {"card": card.decode(errors="replace")}
+    _report(arguments, push, shown)
 
 
 def _report(arguments: argparse.Namespace, push: Any, shown: dict[str, str]) -> None:

@@ -1,7 +1,6 @@
 """`vit-cls train RECIPE [--learning_rate 1e-3 ...]`: a recipe -> a folder with model, results and card."""
 
 import argparse
-import json
 import shlex
 from typing import Any
 
@@ -41,9 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     no_bars_in_files()
     results = run_recipe(recipe, _go_on(arguments))
     if arguments.json:
-        print(json.dumps(results))
+        print(results.to_json())
         return
-    for name, value in results["metrics"].items():
+    for name, value in results.metrics.items():
         print(f"{name:<18}{value:.4f}")
     print(f"{'card':<18}{recipe.training.output_dir}/README.md")
 

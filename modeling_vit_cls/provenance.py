@@ -37,13 +37,6 @@ def dataset_record(name: str, revision: str | None = None) -> dict[str, str]:
     return record(name, revision, _BUILT_IN)
 
 
-def hub_id(fields: Mapping[str, Any] | None) -> str | None:
-    """The id of what a record says came from the Hub; None for all else, and where nothing was recorded."""
-    name = (fields or {}).get("name")
-    from_hub = (fields or {}).get("source") == "hub"
-    return name if from_hub and isinstance(name, str) and is_hub_id(name) else None
-
-
 def is_hub_id(name: str) -> bool:
     """Whether a name can be an id on the Hub: `user/name`, or `name` alone."""
     return _HUB_ID.fullmatch(name) is not None

@@ -37,16 +37,15 @@ def steps_without_compiling():
 
         return step
 
-    def make_eval_step(module, processor):
-        def step(params, batch):
-            losses = np.full(len(batch.labels), np.mean(params["classifier"]["bias"]), np.float32)
-            return np.eye(10, dtype=np.float32)[0 * batch.labels], losses
-
-        return step
+    def predict(model, images, *, params, batch_size, **_):
+        certainty = np.float32(1 + np.mean(params["classifier"]["bias"]))  # that every image is of class 0
+        for start in range(0, len(images), batch_size):
+            rows = np.arange(len(images))[start : start + batch_size]
+            yield certainty * np.eye(10, dtype=np.float32)[0 * rows], rows
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("modeling_vit_cls.training.trainer.make_train_step", make_train_step)
-        patch.setattr("modeling_vit_cls.training.trainer.make_eval_step", make_eval_step)
+        patch.setattr("modeling_vit_cls.training.evaluation.predict", predict)
         yield
 
 

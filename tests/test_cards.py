@@ -19,8 +19,15 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from test_pictures import LOG, ODD
 
-from modeling_vit_cls import CheckpointError, FlaxViTClsModel, ViTClsImageProcessor
+from modeling_vit_cls import (
+    CheckpointError,
+    ConfigError,
+    FlaxViTClsForImageClassification,
+    FlaxViTClsModel,
+    ViTClsImageProcessor,
+)
 from modeling_vit_cls.cards import card_to_push, render_card, write_card
+from modeling_vit_cls.cards.pictures import attention_maps
 from modeling_vit_cls.hub.changes import EVAL_RESULTS
 
 PICTURES = ["training_curve.png", "confusion_matrix.png", "attention.png"]
@@ -80,8 +87,8 @@ def test_metadata_is_what_the_hub_reads(folder):
     assert (found["accuracy"].dataset_split, found["accuracy"].dataset_revision) == ("test", "5503434")
 
 
-def test_the_card_says_what_was_measured_and_how(folder):
-    write_card(folder, images())
+def test_the_card_says_what_was_measured_and_how(folder, model):
+    write_card(folder, images(), model=model)
     text = (folder / "README.md").read_text()
     for words in (
         "| accuracy | 0.9600 |",
@@ -165,10 +172,10 @@ def test_the_snippet_runs(folder, monkeypatch, capsys):
     assert {*predictions[0]} == {"label", "score"}
 
 
-def test_rendering_twice_gives_the_same_bytes(folder):
-    write_card(folder, images())
+def test_rendering_twice_gives_the_same_bytes(folder, model):
+    write_card(folder, images(), model=model)
     first = {name: (folder / name).read_bytes() for name in ["README.md", EVAL_RESULTS, *PICTURES]}
-    write_card(folder, images())
+    write_card(folder, images(), model=model)
     assert first == {name: (folder / name).read_bytes() for name in first}
     assert render_card(folder) == (folder / "README.md").read_text()
 
@@ -215,7 +222,7 @@ def test_odd_names_break_nothing(tmp_path):
         assert headings[1:] == ["## Use", "## Results", "## Reproduce", "## Limits"] or "## Training" in headings
         assert len(re.findall(r"^```", card.text, re.MULTILINE)) == 4
         assert card.text.count("<!--") == 1
-    write_card(folder, images())
+    write_card(folder, images(), model=odd)
     assert (folder / "attention.png").exists()
 
 
@@ -227,21 +234,26 @@ def test_metrics_that_are_no_numbers_stay_out_of_the_metadata(folder):
     assert "note" not in text
 
 
-def test_an_edited_card_is_left_alone(folder, caplog):
+def test_an_edited_card_is_left_alone(folder, model, caplog):
     write_card(folder)
-    assert card_to_push(folder, "user/name") == render_card(folder, "user/name")
+    assert card_to_push(folder, "user/name")["README.md"] == render_card(folder, "user/name").encode()
+    write(folder, results={**RESULTS, "metrics": {"accuracy": 0.5}})
+    before = {entry: entry.read_bytes() for entry in folder.rglob("*.*") if entry.is_file()}
     edited = (folder / "README.md").read_text().replace("## Limits", "## Known limits")
     (folder / "README.md").write_text(edited)
     with caplog.at_level(logging.WARNING):
-        write_card(folder, images())
+        write_card(folder, images(), model=model)
     assert (folder / "README.md").read_text() == edited
     assert "edited since" in caplog.text
-    assert card_to_push(folder, "user/name") is None
+    (folder / "README.md").write_bytes(before[folder / "README.md"])
+    assert before == {entry: entry.read_bytes() for entry in before}, "pictures and .eval_results stay with the card"
+    (folder / "README.md").write_text(edited)
+    assert card_to_push(folder, "user/name") == {}
 
 
-def test_pictures_that_no_card_of_ours_shows_are_left_alone(folder):
+def test_pictures_that_no_card_of_ours_shows_are_left_alone(folder, model):
     """The user's own: beside a README.md of his, or shown by none."""
-    write_card(folder, images())
+    write_card(folder, images(), model=model)
     edited = (folder / "README.md").read_text() + "More of mine."
     for text, names in ((edited, PICTURES), (None, ["attention.png"])):
         (folder / "README.md").unlink()
@@ -249,7 +261,7 @@ def test_pictures_that_no_card_of_ours_shows_are_left_alone(folder):
             (folder / "README.md").write_text(text)
         for name in names:
             (folder / name).write_bytes(b"mine")
-        write_card(folder, None if text is None else images())
+        write_card(folder, None if text is None else images(), model=model)
         assert {(folder / name).read_bytes() for name in names} == {b"mine"}
     card = (folder / "README.md").read_text()
     assert "attention.png" not in card
@@ -257,8 +269,8 @@ def test_pictures_that_no_card_of_ours_shows_are_left_alone(folder):
     assert render_card(folder) == card
 
 
-def test_the_attention_stays_until_it_is_drawn_anew(folder):
-    write_card(folder, images())
+def test_the_attention_stays_until_it_is_drawn_anew(folder, model):
+    write_card(folder, images(), model=model)
     drawn = (folder / "attention.png").read_bytes()
     card = (folder / "README.md").read_text()
     write_card(folder)
@@ -283,8 +295,8 @@ def test_the_size_is_that_of_the_image_processor(size, words, tmp_path):
     assert words in render_card(tmp_path / "wide")
 
 
-def test_what_no_longer_holds_goes(folder):
-    write_card(folder, images())
+def test_what_no_longer_holds_goes(folder, model):
+    write_card(folder, images(), model=model)
     (folder / "trainer_state.json").unlink()
     (folder / ".eval_results" / "imagenet.yaml").write_text("another's")
     write(folder, results={**RESULTS, "dataset": {"name": "digits", "split": "test", "examples": 360}})
@@ -295,13 +307,13 @@ def test_what_no_longer_holds_goes(folder):
     assert os.listdir(folder / ".eval_results") == ["imagenet.yaml"]
 
 
-def test_a_write_that_fails_leaves_the_old_card_whole(folder):
+def test_a_write_that_fails_leaves_the_old_card_whole(folder, model):
     write_card(folder)
     before = (folder / "README.md").read_bytes()
     (folder / "attention.png").mkdir()
     write(folder, results={**RESULTS, "metrics": {"accuracy": 0.1}})
     with pytest.raises(CheckpointError, match="its card cannot be written"):
-        write_card(folder, images())
+        write_card(folder, images(), model=model)
     assert (folder / "README.md").read_bytes() == before
     assert not [name for name in os.listdir(folder) if "tmp" in name]
 
@@ -379,8 +391,10 @@ def test_the_interval_of_an_accuracy_is_never_empty(folder, right, count):
 
 NOT_INSTALLED = """
 import sys
-sys.modules["jinja2"] = sys.modules["matplotlib"] = None
-for name in ("cards", "pictures"):
+for missing, name in (("matplotlib", "cards.pictures"), ("jinja2", "cards")):
+    sys.modules[missing] = None
+    for loaded in [loaded for loaded in sys.modules if loaded.startswith("modeling_vit_cls.cards")]:
+        del sys.modules[loaded]
     try:
         __import__(f"modeling_vit_cls.{name}")
     except ImportError as error:
@@ -391,6 +405,46 @@ for name in ("cards", "pictures"):
 def test_what_is_not_installed_is_named_with_the_remedy():
     done = subprocess.run([sys.executable, "-c", NOT_INSTALLED], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        "jinja2 is needed to write model cards: pip install 'vit-cls[train]'",
         "matplotlib is needed to draw pictures: pip install 'vit-cls[train]'",
+        "jinja2 is needed to write model cards: pip install 'vit-cls[train]'",
     ]
+
+
+def test_images_are_drawn_by_the_model_that_is_given_and_none_is_loaded(folder, model, monkeypatch):
+    with pytest.raises(ConfigError, match="model=None: is needed to draw images: pass the model that was saved"):
+        write_card(folder, images())
+    assert not (folder / "README.md").exists()
+
+    def load(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(FlaxViTClsForImageClassification, "from_pretrained", load)
+    write_card(folder, images(), model=model)
+    assert (folder / "attention.png").read_bytes() == attention_maps(model, images())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"metrix": {}},
+            "metrix is not a field of results.json: correct its name or remove it; did you mean 'metrics'",
+        ),
+        ({"metrics": [0.5]}, r"metrics must be names with values, got \[0\.5\]"),
+        ({"dataset": {"exampels": 400}}, "dataset.exampels is not a field .* did you mean 'examples'"),
+        ({"dataset": {"examples": "400"}}, "dataset.examples must be a number, got '400'"),
+        ({"training": {"dataset": {"examples": True}}}, "training.dataset.examples must be a number, got True"),
+        ({"training": "none"}, "training must be names with values, got 'none'"),
+        ({"confusion_matrix": 5}, "confusion_matrix must be a list, got 5"),
+    ],
+)
+def test_a_field_of_the_results_that_cannot_be_is_named(folder, change, words):
+    write(folder, results={**RESULTS, **change})
+    with pytest.raises(CheckpointError, match=rf"results\.json: {words}"):
+        render_card(folder)
+
+
+def test_results_without_metrics_are_refused(folder):
+    write(folder, results={name: value for name, value in RESULTS.items() if name != "metrics"})
+    with pytest.raises(CheckpointError, match=r"results\.json: the field metrics is missing"):
+        render_card(folder)

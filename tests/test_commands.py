@@ -14,6 +14,7 @@ import hub_scripts.command
 from hub_scripts import benchmark, exchange, predict, push, train, variants, verify
 from hub_scripts.__main__ import _interrupts_noted, main
 from modeling_vit_cls import __version__, list_variants
+from modeling_vit_cls.results import Results
 
 VERBS = {
     "benchmark": ["m", "--dataset_name", "digits"],
@@ -189,7 +190,7 @@ def test_json_and_debug_are_taken_wherever_they_stand(place, tmp_path, monkeypat
 
     def run_recipe(recipe, go_on):
         seen.append((recipe.training.max_steps, go_on))
-        return {"metrics": {"accuracy": 0.5}}
+        return Results(metrics={"accuracy": 0.5})
 
     def fails(recipe, go_on):
         raise ValueError("broken")
@@ -204,5 +205,5 @@ def test_json_and_debug_are_taken_wherever_they_stand(place, tmp_path, monkeypat
                 main(["train", *given])
         else:
             assert main(["train", *given]) == 0
-            assert json.loads(capsys.readouterr().out) == {"metrics": {"accuracy": 0.5}}
+            assert json.loads(capsys.readouterr().out)["metrics"] == {"accuracy": 0.5}
     assert seen == [(3, f"vit-cls train {words[0]} --max_steps 3 --resume_from_checkpoint true")]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from modeling_vit_cls import BadImageError, ConfigError, ViTClsImageProcessor
 from modeling_vit_cls.images.augmentation import Augmentation, augment, normalise
-from modeling_vit_cls.images.batches import evaluation_batches, training_batches
+from modeling_vit_cls.images.batches import training_batches
 from modeling_vit_cls.images.sources import class_names, labelled, load_images, splits_of
 
 GREY = ViTClsImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.4], image_std=[0.3])
@@ -97,16 +97,19 @@ def test_processes_read_the_same_batches_as_threads(digits):
 def test_a_broken_image_is_named_or_left_out(folder):
     (folder / "train" / "cat" / "0.png").write_bytes(b"\x89PNG no more")
     dataset = load_images(str(folder), "train")
+    once = {"batch_size": 2, "num_epochs": 1, "seed": 0}
     with pytest.raises(BadImageError, match=r"0\.png"):
-        list(evaluation_batches(dataset, COLOUR, batch_size=2))
-    batches = list(evaluation_batches(dataset, COLOUR, batch_size=2, on_bad_image="skip"))
-    assert [list(batch.valid) for batch in batches] == [[False, True], [True, False]]
-    assert [list(batch.rows) for batch in batches] == [[0, 1], [2, -1]]
+        list(training_batches(dataset, COLOUR, **once))
+    batches = list(training_batches(dataset, COLOUR, **once, on_bad_image="skip"))
+    rows = np.concatenate([batch.rows for batch in batches])
+    assert sorted(rows.tolist()) == [-1, 0, 1, 2]
+    assert np.array_equal(np.concatenate([batch.valid for batch in batches]), rows > 0)  # row 0 is the broken one
+    assert [row for batch in batches for row in batch.broken_rows] == [0]
 
 
 @pytest.mark.parametrize("processor", [GREY, COLOUR], ids=["grey", "colour"])
 def test_pixels_on_the_device_are_those_of_the_processor(digits, processor):
-    (batch,) = evaluation_batches(digits.select(range(6)), processor, batch_size=6)
+    (batch,) = training_batches(digits.select(range(6)), processor, batch_size=6, num_epochs=1, seed=0)
     images = [Image.fromarray(image.squeeze()) for image in batch.pixels]
     want = processor(images)["pixel_values"].transpose(0, 2, 3, 1)
     assert abs(np.asarray(normalise(jnp.asarray(batch.pixels), processor)) - want).max() < 2e-6

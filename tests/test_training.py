@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import TrainerCallback
 
 from modeling_vit_cls import BadImageError, CheckpointError, ConfigError, FlaxViTClsForImageClassification
-from modeling_vit_cls.images.batches import evaluation_batches
+from modeling_vit_cls.images.batches import training_batches
 from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.nn.scan import stack_params, unstack_params
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
@@ -38,12 +38,19 @@ def close(a, b, tolerance: float) -> bool:
     return all(np.allclose(x, y, atol=tolerance) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+def one_batch(size: int, model):
+    """The first `size` rows, filled up to 32."""
+    few = {"batch_size": 32, "num_epochs": 1, "seed": 0}
+    (batch,) = training_batches(ROWS.select(range(size)), model.image_processor, **few)
+    return batch
+
+
 def one_step(size: int, optimizer=None, **changes):
     """Parameters and metrics after one update on the first `size` rows, in batches of 32."""
     model, how = tiny_model(**DIGITS), arguments("unused", **changes)
     optimizer = optimizer or optax.sgd(0.1)
     step = make_train_step(model.module, optimizer, model.image_processor, how)
-    (batch,) = evaluation_batches(ROWS.select(range(size)), model.image_processor, batch_size=32)
+    batch = one_batch(size, model)
     state, metrics = step(initial_state(model.params, optimizer, False), batch)
     return model, batch, state.params, metrics
 
@@ -70,8 +77,7 @@ def test_the_update_does_not_depend_on_parts_scan_or_recomputation():
         params = stack_params(model.params) if stacked else model.params
         module = model.module.clone(gradient_checkpointing=recompute, scan=stacked)
         step = make_train_step(module, optax.sgd(0.1), model.image_processor, arguments("unused", **changes))
-        (batch,) = evaluation_batches(ROWS.select(range(25)), model.image_processor, batch_size=32)
-        state, _ = step(initial_state(params, optax.sgd(0.1), False), batch)
+        state, _ = step(initial_state(params, optax.sgd(0.1), False), one_batch(25, model))
         assert close(state.eval_params, whole, 1e-5)
 
 

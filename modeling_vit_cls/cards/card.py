@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..files.folder import replace_file
 from ..files.ownership import is_our_card, pictures_of, signed
-from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..names import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, PICTURES, RECIPE, TRAINING_CURVE
-from ..provenance import hub_id, is_hub_id, last_name
+from ..provenance import is_hub_id, last_name
 from .escape import cell, markdown
 from .facts import Facts, read_facts
 from .history import training_sentences
@@ -26,6 +25,9 @@ try:
     from jinja2 import Environment, StrictUndefined
 except ImportError as error:
     raise ImportError("jinja2 is needed to write model cards: pip install 'vit-cls[train]'") from error
+
+if TYPE_CHECKING:
+    from ..modeling_vit_cls import FlaxViTClsForImageClassification
 
 _log = logging.getLogger(__name__)
 _READOUTS = {
@@ -55,42 +57,76 @@ def write_card(
     images: Sequence[Any] | None = None,
     repo_id: str | None = None,
     labels: Sequence[str] | None = None,
+    *,
+    model: "FlaxViTClsForImageClassification | None" = None,
 ) -> None:
-    """Write README.md, its pictures and the Hub's `.eval_results` into a trained folder.
+    """Write README.md, its pictures and the Hub's `.eval_results` into a trained folder, all from one results.json.
 
-    With images (paths, PIL images or arrays), up to 8 of them are drawn with what the model attends to; with the names
-    of their true classes, `labels`, it is said whether the model is right. Without (None), the picture of the last card
-    stays. Each file is the old one or the new one, README.md comes last, and what no longer holds goes after it. A
-    README.md that somebody wrote or edited is left alone with all pictures, with a warning. Raises CheckpointError
-    where nothing can be written.
+    No model is loaded. Up to 8 `images` (paths, PIL images or arrays) are drawn with what `model` attends to, which is
+    the model that was saved in the folder; with `labels`, the names of their true classes, it is said whether the model
+    is right. Without images (None), the picture of the last card stays. Each file is the old one or the new one,
+    README.md comes last, and what no longer holds goes after it. Where somebody wrote or edited README.md, nothing is
+    written, with a warning. Raises ConfigError for images without a model, CheckpointError where a file cannot be
+    written.
     """
-    path = Path(folder)
+    path, card = Path(folder), Path(folder) / CARD
+    if images is not None and len(images) and model is None:
+        rule = "is needed to draw images: pass the model that was saved in the folder, or no images"
+        raise ConfigError("model", None, rule)
     facts = read_facts(path, repo_id)
-    results = eval_results_yaml(facts)
-    made: dict[str, bytes] = {} if results is None else {EVAL_RESULTS: results.encode()}
-    outdated = {EVAL_RESULTS} - set(made)
-    if not (path / CARD).exists() or is_our_card(path / CARD):
-        before = {name for name in pictures_of(path / CARD) if (path / name).is_file()}
-        made |= _pictures(path, facts, images, labels)
-        kept = {ATTENTION} & before if images is None else set()
-        made[CARD] = _render(facts, [name for name in PICTURES if name in made or name in kept]).encode()
-        outdated |= before - kept - set(made)
-    else:
-        rule = "was not written by vit-cls, or edited since: it and the pictures are left as they are"
-        _log.warning("%s: %s", path / CARD, rule)
+    if card.exists() and not is_our_card(card):
+        rule = "was not written by vit-cls, or edited since: it, its pictures and .eval_results are left as they are"
+        _log.warning("%s: %s", card, rule)
+        return
+    attention = _last_attention(path) if images is None else _attention(model, images, labels)
+    made, shown = _files(facts, attention), pictures_of(card)
     try:
         for name, content in made.items():
             replace_file(path / name, content)
-        for name in outdated:
+        for name in {EVAL_RESULTS, *shown} - set(made):
             (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(f"{path}: its card cannot be written ({error})") from error
 
 
-def card_to_push(folder: str | os.PathLike[str], repo_id: str) -> str | None:
-    """A folder's card with the id under which it is pushed; None where there is none, or somebody's own."""
-    file = Path(folder) / CARD
-    return render_card(folder, repo_id) if file.is_file() and is_our_card(file) else None
+def card_to_push(folder: str | os.PathLike[str], repo_id: str) -> dict[str, bytes | None]:
+    """A card of ours with the id under which it is pushed, its pictures and `.eval_results`, from one results.json.
+
+    The contents are by path; None for a file that is no part of them, and must not be pushed beside them. Empty where
+    the folder has no card, or somebody's own. Nothing is written.
+    """
+    path = Path(folder)
+    if not ((path / CARD).is_file() and is_our_card(path / CARD)):
+        return {}
+    nothing = dict.fromkeys((EVAL_RESULTS, *PICTURES))
+    return nothing | _files(read_facts(path, repo_id), _last_attention(path))
+
+
+def _files(facts: Facts, attention: bytes | None) -> dict[str, bytes]:
+    """`.eval_results`, pictures and, last, the card that shows them."""
+    from . import pictures  # matplotlib takes a second to import, and rendering alone does not need it
+
+    results, log = eval_results_yaml(facts), facts.state.get("log_history") or []
+    files = {} if results is None else {EVAL_RESULTS: results.encode()}
+    if pictures.has_curve(log):
+        files[TRAINING_CURVE] = pictures.training_curve(log)
+    if facts.results.confusion_matrix:
+        files[CONFUSION_MATRIX] = pictures.confusion_matrix(facts.results.confusion_matrix, facts.labels)
+    if attention is not None:
+        files[ATTENTION] = attention
+    return files | {CARD: _render(facts, [name for name in PICTURES if name in files]).encode()}
+
+
+def _last_attention(folder: Path) -> bytes | None:
+    """The picture of attention that a folder's card shows."""
+    file = folder / ATTENTION
+    return file.read_bytes() if ATTENTION in pictures_of(folder / CARD) and file.is_file() else None
+
+
+def _attention(model: Any, images: Sequence[Any], labels: Sequence[str] | None) -> bytes | None:
+    from .pictures import attention_maps
+
+    return attention_maps(model, images, labels) if len(images) else None
 
 
 def _render(facts: Facts, pictures: Iterable[str]) -> str:
@@ -110,7 +146,7 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
         training=training_sentences(facts),
         commands=_commands(facts),
         own_data=_own_data(facts),
-        interval=_interval(facts.metrics.get("accuracy"), facts.dataset.get("examples")),
+        interval=_interval(facts.metrics.get("accuracy"), facts.dataset.examples),
     )
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n\n"
     return signed(text)
@@ -123,38 +159,21 @@ def _python(text: str) -> str:
     )
 
 
-def _pictures(
-    folder: Path, facts: Facts, images: Sequence[Any] | None, labels: Sequence[str] | None
-) -> dict[str, bytes]:
-    from . import pictures  # matplotlib takes a second to import, and rendering alone does not need it
-
-    made: dict[str, bytes] = {}
-    log = facts.state.get("log_history") or []
-    if pictures.has_curve(log):
-        made[TRAINING_CURVE] = pictures.training_curve(log)
-    if facts.results.get("confusion_matrix"):
-        made[CONFUSION_MATRIX] = pictures.confusion_matrix(facts.results["confusion_matrix"], facts.labels)
-    if images is not None and len(images):
-        model = FlaxViTClsForImageClassification.from_pretrained(folder)
-        made[ATTENTION] = pictures.attention_maps(model, images, labels)
-    return made
-
-
 def _circumstances(facts: Facts) -> list[str]:
     """Under what conditions the numbers were measured, a line of Markdown each."""
-    speed, machine = facts.results.get("throughput") or {}, facts.results.get("hardware") or {}
+    speed, machine = facts.results.throughput, facts.results.hardware
     lines: list[str] = []
-    if "images_per_second" in speed:
-        how = [f"batches of {speed['batch_size']}"] if "batch_size" in speed else []
-        how += [markdown(speed["dtype"])] if "dtype" in speed else []
-        how += [f"with {markdown(speed['includes'])}"] if "includes" in speed else []
-        lines.append(", ".join([f"Speed: {speed['images_per_second']:,.0f} images per second", *how]))
-    parts = [markdown(machine["processor"])] if machine.get("processor") else []
-    parts += [f"{machine['cores']} cores"] if machine.get("cores") else []
-    parts += [f"{count} x {markdown(name)}" for name, count in Counter(machine.get("accelerators") or []).items()]
+    if speed.images_per_second is not None:
+        how = [f"batches of {speed.batch_size}"] if speed.batch_size is not None else []
+        how += [markdown(speed.dtype)] if speed.dtype is not None else []
+        how += [f"with {markdown(speed.includes)}"] if speed.includes is not None else []
+        lines.append(", ".join([f"Speed: {speed.images_per_second:,.0f} images per second", *how]))
+    parts = [markdown(machine.processor)] if machine.processor else []
+    parts += [f"{machine.cores} cores"] if machine.cores else []
+    parts += [f"{count} x {markdown(name)}" for name, count in Counter(machine.accelerators or []).items()]
     if parts:
         lines.append(f"Hardware: {', '.join(parts)}")
-    if versions := facts.results.get("versions"):
+    if versions := facts.results.versions:
         lines.append(f"Software: {', '.join(markdown(f'{name} {number}') for name, number in versions.items())}")
     return lines
 
@@ -162,8 +181,8 @@ def _circumstances(facts: Facts) -> list[str]:
 def _commands(facts: Facts) -> list[str]:
     """What trains the model again, and what measures it; data that others do not have is not in it."""
     commands = [f"vit-cls train {RECIPE}"] if facts.recipe else []
-    name, split = facts.dataset.get("name"), facts.dataset.get("split")
-    if facts.metrics and split and (facts.dataset_id or name == "digits"):
+    name, split = facts.dataset.name, facts.dataset.split
+    if facts.metrics and split and (facts.dataset.hub_id or name == "digits"):
         words = ["vit-cls", "benchmark", facts.name, "--dataset_name", str(name), "--split", str(split)]
         commands += [shlex.join(words)] if all(map(str.isprintable, words)) else []
     return commands
@@ -171,12 +190,12 @@ def _commands(facts: Facts) -> list[str]:
 
 def _own_data(facts: Facts) -> str:
     """A sentence on the images that the recipe needs, where they are not known to be on the Hub; else empty."""
-    data = facts.training.get("dataset") or facts.dataset
-    name = str(data.get("name") or facts.recipe.get("dataset_name") or "")
-    if not facts.recipe or not name or name == "digits" or hub_id(data):
+    data = facts.training.dataset if facts.training.dataset.name else facts.dataset
+    name = str(data.name or facts.recipe.get("dataset_name") or "")
+    if not facts.recipe or not name or name == "digits" or data.hub_id:
         return ""
     shown, give = markdown(last_name(name)), "give yours by `--dataset_name FOLDER`"
-    if data.get("source") == "folder" or not is_hub_id(name):
+    if data.source == "folder" or not is_hub_id(name):
         return f"The images ({shown}) are a folder of the author's own and are not published: {give}."
     return f"It was not recorded whether the images ({shown}) are on the Hub; if not, {give}."
 

@@ -11,12 +11,13 @@ from ..files.yaml_text import parse_yaml
 from ..images.processor import ViTClsImageProcessor
 from ..names import RECIPE, RESULTS, TRAINER_STATE
 from ..pretrained.processor_files import read_processor
-from ..provenance import hub_id, last_name
+from ..provenance import last_name
+from ..results import MeasuredData, Results, Training
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A classifier and what is known of it; a dict is empty where its file is not there.
+    """A classifier and what is known of it; a dict, and the results, are empty where their file is not there.
 
     `name` is what `from_pretrained` is given: the Hub id, or the folder's own name. `image_hw` is the height and width,
     in pixels, of what its image processor gives, which the config's may differ from; None where they are the image's.
@@ -26,7 +27,7 @@ class Facts:
     config: ViTClsConfig
     image_hw: tuple[int, int] | None
     parameters: int
-    results: dict[str, Any]
+    results: Results
     state: dict[str, Any]
     recipe: dict[str, Any]
 
@@ -37,37 +38,26 @@ class Facts:
         return [str(id2label[i]) for i in range(self.config.num_classes)]
 
     @property
-    def dataset(self) -> dict[str, Any]:
-        """Name, split, number of examples and revision of what was measured on."""
-        return self.results.get("dataset") or {}
+    def dataset(self) -> MeasuredData:
+        """What was measured on."""
+        return self.results.dataset
 
     @property
-    def dataset_id(self) -> str | None:
-        """The dataset's id, if it was recorded to come from the Hub."""
-        return hub_id(self.dataset)
-
-    @property
-    def training(self) -> dict[str, Any]:
-        """What was recorded when training ended: dataset, split, examples, images left out, the model fine-tuned."""
-        found = self.results.get("training")
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def base_model(self) -> str | None:
-        """Id of the model that was fine-tuned, if it was recorded to come from the Hub."""
-        return hub_id(self.training.get("base_model"))
+    def training(self) -> Training:
+        """What was recorded when training ended."""
+        return self.results.training
 
     @property
     def local_base_model(self) -> str | None:
         """The last name of the model that was fine-tuned, if it was a folder or nobody recorded where it came from."""
-        name = (self.training.get("base_model") or {}).get("name") or self.recipe.get("model_name_or_path")
-        return last_name(str(name)) if name and not self.base_model else None
+        name = self.training.base_model.name or self.recipe.get("model_name_or_path")
+        return last_name(str(name)) if name and not self.training.base_model.hub_id else None
 
     @property
     def metrics(self) -> dict[str, float]:
         """Measured numbers by name."""
-        found = (self.results.get("metrics") or {}).items()
-        return {name: value for name, value in found if isinstance(value, int | float) and not isinstance(value, bool)}
+        numbers = self.results.metrics.items()
+        return {name: value for name, value in numbers if isinstance(value, int | float) and type(value) is not bool}
 
 
 def read_facts(folder: Path, repo_id: str | None) -> Facts:
@@ -81,14 +71,10 @@ def read_facts(folder: Path, repo_id: str | None) -> Facts:
         source.config,
         processor.output_hw if isinstance(processor, ViTClsImageProcessor) else source.config.image_hw,
         sum(_count(tensor.shape) for tensor in source.tensors.values()),
-        _read_json(folder / RESULTS),
-        _read_json(folder / TRAINER_STATE),
+        Results.read(folder / RESULTS) if (folder / RESULTS).is_file() else Results(metrics={}),
+        read_json(folder / TRAINER_STATE) if (folder / TRAINER_STATE).is_file() else {},
         _read_recipe(folder / RECIPE),
     )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.is_file() else {}
 
 
 def _read_recipe(file: Path) -> dict[str, Any]:

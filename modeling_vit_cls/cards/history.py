@@ -1,8 +1,6 @@
 """How a model was trained, in sentences of Markdown: what came in, which step is saved, what shapes the loss."""
 
-from typing import Any
-
-from ..provenance import hub_id, last_name
+from ..provenance import last_name
 from .escape import markdown
 from .facts import Facts
 
@@ -32,19 +30,19 @@ def _length(facts: Facts) -> str:
 
 
 def _data(facts: Facts) -> str:
-    dataset: dict[str, Any] = facts.training.get("dataset") or {}
-    if not dataset.get("name"):
+    dataset = facts.training.dataset
+    if not dataset.name:
         return ""
-    name = hub_id(dataset) or last_name(str(dataset["name"]))
-    parts = [markdown(name) + (", a folder of the author's own" if dataset.get("source") == "folder" else "")]
-    parts += [f"split {markdown(dataset['split'])}"] if dataset.get("split") else []
-    parts += [f"revision {markdown(dataset['revision'])}"] if dataset.get("revision") else []
-    parts += [f"{dataset['examples']:,} images"] if dataset.get("examples") else []
+    name = dataset.hub_id or last_name(str(dataset.name))
+    parts = [markdown(name) + (", a folder of the author's own" if dataset.source == "folder" else "")]
+    parts += [f"split {markdown(dataset.split)}"] if dataset.split else []
+    parts += [f"revision {markdown(dataset.revision)}"] if dataset.revision else []
+    parts += [f"{dataset.examples:,} images"] if dataset.examples else []
     return f"Trained on {', '.join(parts)}."
 
 
 def _left_out(facts: Facts) -> str:
-    count = facts.training.get("left_out")
+    count = facts.training.left_out
     return f"Images that could not be read, and were left out: {count:,}." if count else ""
 
 

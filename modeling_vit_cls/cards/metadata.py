@@ -18,10 +18,10 @@ def card_metadata(facts: Facts) -> str:
     fields: dict[str, Any] = {}
     if facts.recipe.get("license"):
         fields["license"] = one_line(facts.recipe["license"])
-    if facts.base_model:
-        fields |= {"base_model": facts.base_model, "base_model_relation": "finetune"}
-    if facts.dataset_id:
-        fields["datasets"] = [facts.dataset_id]
+    if base_model := facts.training.base_model.hub_id:
+        fields |= {"base_model": base_model, "base_model_relation": "finetune"}
+    if facts.dataset.hub_id:
+        fields["datasets"] = [facts.dataset.hub_id]
     results = _eval_results(facts)
     if results:
         fields |= {"metrics": [result.metric_type for result in results], "eval_results": results}
@@ -35,42 +35,42 @@ def eval_results_yaml(facts: Facts) -> str | None:
 
     One entry, of the accuracy or else of the first metric. huggingface.co/docs/hub/eval-results.
     """
-    finite = _finite(facts)
-    if not facts.dataset_id or not finite:
+    finite, measured = _finite(facts), facts.dataset
+    if not measured.hub_id or not finite:
         return None
     name = "accuracy" if "accuracy" in finite else next(iter(finite))
-    dataset = {"id": facts.dataset_id, "task_id": "default"}
-    if facts.dataset.get("revision"):
-        dataset["revision"] = one_line(facts.dataset["revision"])
+    dataset = {"id": measured.hub_id, "task_id": "default"}
+    if measured.revision:
+        dataset["revision"] = one_line(measured.revision)
     entry: dict[str, Any] = {"dataset": dataset, "value": finite[name]}
-    if facts.results.get("date"):
-        entry["date"] = one_line(facts.results["date"])
+    if facts.results.date:
+        entry["date"] = one_line(facts.results.date)
     notes = [one_line(name)]
-    if facts.dataset.get("split"):
-        notes.append(f"split {one_line(facts.dataset['split'])}")
-    if facts.dataset.get("examples"):
-        notes.append(f"{facts.dataset['examples']} examples")
+    if measured.split:
+        notes.append(f"split {one_line(measured.split)}")
+    if measured.examples:
+        notes.append(f"{measured.examples} examples")
     entry["notes"] = ", ".join(notes)
     return yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)
 
 
 def dataset_title(facts: Facts) -> str:
     """A dataset's name for readers: an id, or the last part of a path, which is nobody else's business."""
-    name = str(facts.dataset.get("name") or "")
-    return facts.dataset_id or (last_name(name) if name.strip("/") else "")
+    name = str(facts.dataset.name or "")
+    return facts.dataset.hub_id or (last_name(name) if name.strip("/") else "")
 
 
 def _eval_results(facts: Facts) -> list[EvalResult]:
     title = dataset_title(facts)
     # Of what is not on the Hub, the type says how it was read.
-    kind = facts.dataset_id or ("digits" if title == "digits" else "imagefolder")
+    kind = facts.dataset.hub_id or ("digits" if title == "digits" else "imagefolder")
     return [
         EvalResult(
             task_type=_TASK,
             dataset_type=kind,
             dataset_name=title,
-            dataset_split=_text(facts.dataset.get("split")),
-            dataset_revision=_text(facts.dataset.get("revision")),
+            dataset_split=_text(facts.dataset.split),
+            dataset_revision=_text(facts.dataset.revision),
             metric_type=one_line(name),
             metric_value=value,
         )

@@ -2,20 +2,19 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, count, pairwise
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import BadImageError, ConfigError
 from ..images.classes import match_classes
 from ..images.processor import ViTClsImageProcessor
-from ..images.sources import OnBadImage, check_on_bad_image, class_names, labelled, named, open_image
+from ..images.rows import unskipped
+from ..images.sources import OnBadImage, check_on_bad_image, class_names, labelled
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
+from ..predict import predict
 from ..pretrained.processor_fit import check_processor
 from ..scores import refuse_unless_single_label, scores_of
 from .metrics import compute_metrics, load_metric
@@ -68,16 +67,27 @@ def benchmark(
     check_processor(model, processor, "processor")
     if processor.output_hw is None:  # each image has a size of its own
         batch_size = 1
-    shape = _shape(model, processor)
-    size: dict[str, Any] = {"interpolate_pos_encoding": model.interpolates(processor)}
-    jax.block_until_ready(model(jnp.zeros((batch_size, *shape)), return_dict=True, **size).logits)
+    how: dict[str, Any] = {"processor": processor, "batch_size": batch_size}
+    blank = np.zeros((*model.config.image_hw, 3), np.uint8)
+    for _ in predict(model, [blank] * min(len(dataset), 2), **how):  # compiles for the shape of the dataset's batches
+        pass
+
+    def leave_out(row: int, error: BadImageError) -> None:
+        if on_bad_image == "raise":
+            raise unskipped(error) from error
+        _log.warning("left out: %s", error)
+
+    probabilities, rows = [], []
     start = time.perf_counter()
-    batches = _batches(dataset, processor, shape, batch_size, on_bad_image == "skip")
     with tqdm(total=len(dataset), unit="image", disable=disable_tqdm) as bar:
-        probabilities, rows = _predict(model, batches, bar, size)
+        for logits, numbers in predict(model, dataset["image"], on_bad_image=leave_out, **how):
+            probabilities.append(_probabilities(logits, numbers))
+            rows.append(numbers)
+            bar.update(len(numbers))
     seconds = time.perf_counter() - start
-    if len(rows) == 0:
+    if not rows:
         raise BadImageError(f"none of the {len(dataset)} images can be read")
+    probabilities, rows = np.concatenate(probabilities), np.concatenate(rows)
     labels = labels[rows]
 
     found: dict[str, Any] = {"metrics": compute_metrics(loaded, probabilities, labels), "examples": len(rows)}
@@ -103,55 +113,10 @@ def _check(model: Any, batch_size: Any, on_bad_image: Any) -> None:
     check_on_bad_image(on_bad_image)
 
 
-def _shape(model: FlaxViTClsForImageClassification, processor: ViTClsImageProcessor) -> tuple[int, int, int]:
-    """Shape (C, H, W) of the pixels that the model takes from a processor."""
-    own = processor.output_hw if model.interpolates(processor) else None
-    return (model.config.num_channels, *(own or model.config.image_hw))
-
-
-def _batches(
-    dataset: Any, processor: ViTClsImageProcessor, shape: tuple[int, int, int], batch_size: int, skip: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of pixels (B, C, H, W) and the rows that fill them, (n,) with n up to B.
-
-    All are of one size, unless that depends on the image: then B is 1.
-    """
-
-    def prepare(image: Any, row: int) -> np.ndarray | None:
-        try:
-            return processor(open_image(image))["pixel_values"][0]
-        except BadImageError as error:
-            problem = named(error, image, row)
-            if not skip:
-                raise BadImageError(f"{problem}; on_bad_image='skip' leaves it out") from error
-            _log.warning("left out: %s", problem)
-            return None
-
-    with ThreadPoolExecutor() as threads:
-        for start in range(0, len(dataset), batch_size):
-            found = list(threads.map(prepare, dataset[start : start + batch_size]["image"], count(start)))
-            good = [number for number, pixels in enumerate(found) if pixels is not None]
-            own = next((pixels.shape for pixels in found if pixels is not None), shape)
-            batch = np.zeros((batch_size, *own), np.float32)
-            for place, number in enumerate(good):
-                batch[place] = found[number]
-            yield batch, start + np.asarray(good, int)
-
-
-def _predict(
-    model: Any, batches: Iterator[tuple[np.ndarray, np.ndarray]], bar: Any, size: Mapping[str, bool]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (N, K) float32 and their rows (N,). One batch is decoded while the one before is computed."""
-    computing = ((model(pixels, return_dict=True, **size).logits, filled) for pixels, filled in batches)
-    probabilities, rows = [], []
-    started: Iterator[Any] = chain(computing, [None])
-    for (logits, filled), _ in pairwise(started):  # the next one is computed while this one is waited for
-        values = np.asarray(logits, np.float64)[: len(filled)]
-        finite = np.isfinite(values).all(axis=1)
-        if not finite.all():
-            remedy = "look at the model's weights, or compute in float32"
-            raise ValueError(f"logits of example {filled[~finite][0]} of the dataset are NaN or infinite: {remedy}")
-        probabilities.append(scores_of(values, "softmax").astype(np.float32))
-        rows.append(filled)
-        bar.update(len(filled))
-    return np.concatenate(probabilities), np.concatenate(rows)
+def _probabilities(logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Logits (n, K) of these rows of the dataset -> probabilities (n, K) float32. Raises ValueError for NaN."""
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        remedy = "look at the model's weights, or compute in float32"
+        raise ValueError(f"logits of example {rows[~finite][0]} of the dataset are NaN or infinite: {remedy}")
+    return scores_of(logits.astype(np.float64), "softmax").astype(np.float32)

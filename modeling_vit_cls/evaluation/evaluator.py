@@ -1,12 +1,10 @@
 """evaluate's own evaluator of image classification, for our pipeline, on transformers 4.57 and 5."""
 
-from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
 from ..errors import ConfigError
 from ..images.classes import match_classes
-from ..images.sources import open_image
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..predict import ImageClassificationPipeline
 from ..scores import refuse_unless_single_label
@@ -62,9 +60,7 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
         return load_metric("accuracy" if metric is None else metric)
 
     def call_pipeline(self, pipe: ImageClassificationPipeline, images: Any) -> tuple[list[Any], dict[str, float]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Predictions of all images, read a batch at a time, and evaluate's three numbers of time."""
-        start, found = perf_counter(), []
-        for first in range(0, len(images), pipe.batch_size):
-            batch = [images[row] for row in range(first, min(first + pipe.batch_size, len(images)))]
-            found += pipe([open_image(image) if isinstance(image, Mapping) else image for image in batch], top_k=1)
+        """Predictions of all images, and evaluate's three numbers of time."""
+        start = perf_counter()
+        found = pipe(images, top_k=1)
         return found, self._compute_time_perf(start, perf_counter(), len(found))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from huggingface_hub.hf_api import RepoFile
@@ -28,11 +28,13 @@ from ..names import (
     is_weight_file,
 )
 from ..provenance import public_json, public_recipe, public_results
+from ..results import Results
 
 Content = Path | bytes
 
 # What lies beside the weights of a model that was trained or measured here.
-_REPLACED = {RESULTS, RECIPE, TRAINER_STATE, *PICTURES, EVAL_RESULTS}
+_OF_CARD = {*PICTURES, EVAL_RESULTS}  # made with the card from one results.json, and pushed with it or not at all
+_REPLACED = {RESULTS, RECIPE, TRAINER_STATE, *_OF_CARD}
 _TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
 
@@ -48,12 +50,15 @@ class Change:
     size: int
 
 
-def files_to_push(folder: Path, with_results: bool, card: str | None = None) -> dict[str, Content]:
+def files_to_push(
+    folder: Path, with_results: bool, card: Mapping[str, bytes | None] | None = None
+) -> dict[str, Content]:
     """The checkpoint in a folder, by path in the repository; with the results also what training and benchmark left.
 
-    `card` is pushed instead of the folder's README.md. Whatever else lies there stays there. Paths of this machine, in
-    any JSON and in the recipe, are pushed as the last name alone. Raises CheckpointError
-    for a folder without a whole checkpoint, and for a text that holds a token of the Hub.
+    `card` holds contents by path that are pushed instead of what the folder has there; None keeps that file back. The
+    pictures and `.eval_results` belong to a card: without a README.md they are kept back too. Whatever else is in the
+    folder stays there. Paths of this machine, in any JSON and in the recipe, are pushed as the last name alone. Raises
+    CheckpointError for a folder without a whole checkpoint, and for a text that holds a token of the Hub.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder")
@@ -63,7 +68,10 @@ def files_to_push(folder: Path, with_results: bool, card: str | None = None) -> 
         raise CheckpointError(f"{folder}: holds no checkpoint of ours; `vit-cls import` makes one of another library's")
     if with_results:
         found |= {name: folder / name for name in sorted(_REPLACED | {CARD}) if (folder / name).is_file()}
-        found |= {} if card is None else {CARD: card.encode()}
+        chosen: dict[str, Content | None] = {**found, **(card or {})}
+        if chosen.get(CARD) is None:
+            chosen |= dict.fromkeys(_OF_CARD)
+        found = {name: content for name, content in chosen.items() if content is not None}
     found |= _without_paths(folder, found)
     for name, content in found.items():
         if not is_weight_file(name) and _TOKEN.search(_read(content)):
@@ -74,9 +82,9 @@ def files_to_push(folder: Path, with_results: bool, card: str | None = None) -> 
 def _without_paths(folder: Path, files: Mapping[str, Content]) -> dict[str, bytes]:
     """Those of the JSON files and the recipe that hold paths of this machine, without them; in the folder they stay."""
     changed: dict[str, bytes] = {}
-    results = read_json(folder / RESULTS) if RESULTS in files else {}
-    records = {"dataset_name": results.get("dataset"), "model_name_or_path": _training(results).get("base_model")}
-    local = [name for name, fields in records.items() if isinstance(fields, dict) and fields.get("source") == "folder"]
+    results = Results.read(folder / RESULTS) if RESULTS in files else Results(metrics={})
+    origins = {"dataset_name": results.dataset, "model_name_or_path": results.training.base_model}
+    local = [name for name, origin in origins.items() if origin.source == "folder"]
     for name in (CONFIG, PROCESSOR, RESULTS, TRAINER_STATE):
         fields = read_json(folder / name) if name in files else {}
         try:
@@ -95,13 +103,12 @@ def _without_paths(folder: Path, files: Mapping[str, Content]) -> dict[str, byte
     return changed
 
 
-def _training(results: Mapping[str, Any]) -> dict[str, Any]:
-    training = results.get("training")
-    return training if isinstance(training, dict) else {}
-
-
 def compare(files: Mapping[str, Content], remote: Iterable[RepoFile], with_results: bool) -> list[Change]:
-    """What must change in a repository for it to hold `files`, and no other file of ours; a card is never deleted."""
+    """What must change in a repository for it to hold `files`, and no other file of ours.
+
+    A card is never deleted; where none is pushed, its pictures and `.eval_results` stay with it.
+    """
+    replaced = (_REPLACED if CARD in files else _REPLACED - _OF_CARD) if with_results else set()
     there = {file.path: file for file in remote}
     changes: list[Change] = []
     for name, content in files.items():
@@ -110,7 +117,7 @@ def compare(files: Mapping[str, Content], remote: Iterable[RepoFile], with_resul
             action = "unchanged" if _is_same(content, there[name]) else "replace"
         changes.append(Change(action, name, _size(content)))
     for name, file in there.items():
-        ours = is_checkpoint_file(name) or (with_results and name in _REPLACED)
+        ours = is_checkpoint_file(name) or name in replaced
         if ours and name not in files:
             changes.append(Change("delete", name, file.size))
     return sorted(changes, key=lambda change: change.path)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ def plan_push(
     token: str | bool | None = None,
     revision: str | None = None,
     with_results: bool = False,
-    card: str | None = None,
+    card: Mapping[str, bytes | None] | None = None,
 ) -> Push:
     """What `push_folder` would change; the Hub is only read. Where it cannot be reached: what would be sent to it."""
     files = files_to_push(folder, with_results, card)
@@ -94,7 +94,7 @@ def push_folder(
     commit_message: str = "Upload model",
     commit_description: str | None = None,
     with_results: bool = False,
-    card: str | None = None,
+    card: Mapping[str, bytes | None] | None = None,
 ) -> Push:
     """Push the checkpoint in a folder in one commit; the repository and the branch are made if need be.
 
@@ -104,7 +104,7 @@ def push_folder(
     Args:
         private: of a repository that is made; True refuses one that is public already.
         with_results: push also what training and benchmark left: card, results, recipe, training log and pictures.
-        card: pushed instead of the folder's README.md.
+        card: the card, its pictures and `.eval_results` by path, pushed instead of the folder's; None keeps one back.
 
     What fails for a while is tried again, four times in all. Raises CheckpointError in one line, with the repository
     and the reason: no access, no answer, another commit meanwhile. The repository then is as it was, or all new.

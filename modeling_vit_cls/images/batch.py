@@ -15,3 +15,8 @@ class Batch(NamedTuple):
     labels: np.ndarray
     rows: np.ndarray
     valid: np.ndarray
+
+    @property
+    def broken_rows(self) -> list[int]:
+        """The rows whose images cannot be read."""
+        return self.rows[(self.rows >= 0) & ~self.valid].tolist()

@@ -9,7 +9,8 @@ import numpy as np
 from ..errors import BadImageError, ConfigError
 from .batch import Batch
 from .processor import ViTClsImageProcessor
-from .sources import OnBadImage, check_on_bad_image, named, open_image
+from .rows import named, open_image, unskipped
+from .sources import OnBadImage, check_on_bad_image
 
 try:
     import grain
@@ -48,19 +49,6 @@ def training_batches(
     return _read(_batched(shuffled, batch_size).repeat(num_epochs)[start_step:], num_workers)
 
 
-def evaluation_batches(
-    dataset: Any,
-    processor: ViTClsImageProcessor,
-    *,
-    batch_size: int,
-    num_workers: int = 0,
-    on_bad_image: OnBadImage = "raise",
-) -> Iterator[Batch]:
-    """All examples once, in the dataset's order; see `training_batches`."""
-    examples = grain.MapDataset.source(_Examples(dataset, processor, on_bad_image))
-    return _read(_batched(examples, batch_size), num_workers)
-
-
 class _Examples(grain.sources.RandomAccessDataSource):
     """A dataset's rows as (pixels (H, W, C), label, row, valid), read at random: what grain calls a source."""
 
@@ -83,8 +71,7 @@ class _Examples(grain.sources.RandomAccessDataSource):
             return self._processor.resized(open_image(example["image"])), example["label"], row, True
         except BadImageError as error:
             if not self._skip:
-                problem = named(error, example["image"], row)
-                raise BadImageError(f"{problem}; on_bad_image='skip' leaves it out") from error
+                raise unskipped(named(error, example["image"], row)) from error
             return self._blank, example["label"], row, False
 
 

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
-from ..errors import BadImageError, ConfigError
+from ..errors import ConfigError
 from .classes import as_classes, by_number, check_labels, class_names, is_label_column, names_in
 from .digits import load_digits
 from .hub_dataset import load_hub_dataset
@@ -14,7 +12,7 @@ from .image_files import images_below
 from .image_folder import folder_splits, load_image_folder
 from .kinds import check_dataset
 from .metadata import LABEL_COLUMNS
-from .rgb import load_image
+from .rows import named, open_image, row_name
 from .splits import find_split
 from .table_folder import is_saved_to_disk, load_saved, load_tables, table_files
 
@@ -112,27 +110,6 @@ def check_on_bad_image(on_bad_image: Any) -> None:
     """Raise ConfigError for what is no way to go on at a broken image."""
     if on_bad_image not in ("raise", "skip"):
         raise ConfigError("on_bad_image", on_bad_image, "must be 'raise' or 'skip'")
-
-
-def open_image(image: Mapping[str, Any] | None) -> Image.Image:
-    """The image of a row, {"bytes", "path"}, as upright RGB. Raises BadImageError that names its path."""
-    if image is None or (image["bytes"] is None and image["path"] is None):
-        raise BadImageError("there is no image in it")
-    if image["bytes"] is None:
-        return load_image(image["path"])
-    return load_image(image["bytes"], name=image["path"] or "an image without a path")
-
-
-def row_name(image: Mapping[str, Any] | None, row: int) -> str:
-    """What a row's image is called where it is reported: its path, or else the number of the row."""
-    path = None if image is None else image["path"]
-    return f"row {row}" if path is None else str(path)
-
-
-def named(error: BadImageError, image: Mapping[str, Any] | None, row: int) -> BadImageError:
-    """The error of a row's image, with the row's number where the image has no path."""
-    name = row_name(image, row)
-    return error if name in str(error) else BadImageError(f"{name}: {error}")
 
 
 def _open(name: str, config_name: str | None, revision: str | None) -> Path | dict[str, Any]:

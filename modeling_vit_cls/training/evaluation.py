@@ -6,40 +6,49 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.special import log_softmax
 from transformers import TrainerState
 
 from ..errors import BadImageError, ConfigError, shorten
-from ..images.batches import Batch
-from ..images.sources import row_name
+from ..images.processor import ViTClsImageProcessor
+from ..images.rows import row_name
+from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..nn.scan import unstack
+from ..predict import OnBadImage, predict
 
 _KEPT = "BadImages"  # the name in a trainer's state
 _log = logging.getLogger(__name__)
 
 
-def evaluate_batches(
-    eval_step: Callable[[Any, Batch], tuple[jax.Array, jax.Array]],
+def evaluate(
+    model: FlaxViTClsForImageClassification,
     params: Any,
-    batches: Iterable[Batch],
-    after: Callable[[Batch], None],
+    dataset: Any,
+    *,
+    processor: ViTClsImageProcessor,
+    batch_size: int,
+    on_bad_image: OnBadImage,
+    after: Callable[[], None],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits (N, K), losses (N,) and labels (N,) of the valid examples; `after` is told of each batch.
+    """Logits (N, K), losses (N,) and labels (N,) of the images of a dataset that can be read, in its order.
 
-    Raises FloatingPointError where logits are not finite, ValueError where no example is valid.
+    Threads read and resize, whatever the number of worker processes that training has. `after` is called after each
+    batch. Raises FloatingPointError where logits are not finite, ValueError where no image can be read.
     """
-    logits, losses, labels = [], [], []
-    for batch in batches:
-        found = jax.device_get(eval_step(params, batch))
-        logits.append(found[0][batch.valid])
-        losses.append(found[1][batch.valid])
-        labels.append(batch.labels[batch.valid])
-        after(batch)
-    predictions, label_ids = np.concatenate(logits), np.concatenate(labels)
-    if not len(label_ids):
+    logits, rows = [], []
+    how = {"processor": processor, "params": params, "batch_size": batch_size, "on_bad_image": on_bad_image}
+    for values, numbers in predict(model, dataset["image"], **how):
+        logits.append(values)
+        rows.append(numbers)
+        after()
+    if not rows:
         raise ValueError("no image of the dataset could be read")
+    predictions = np.concatenate(logits)
     if not np.isfinite(predictions).all():
         raise FloatingPointError("evaluation: the logits are not finite")
-    return predictions, np.concatenate(losses), label_ids
+    labels = np.asarray(dataset["label"], np.int32)[np.concatenate(rows)]
+    losses = -np.take_along_axis(log_softmax(predictions, axis=-1), labels[:, None], axis=-1)[:, 0]
+    return predictions, losses, labels
 
 
 def as_numbers(metrics: Any) -> dict[str, Any]:
@@ -78,12 +87,12 @@ class BadImages:
         self.names: list[str] = []  # paths, or numbers of rows that have none
         self._limit, self._rows = limit, dict[tuple[str, int, str], None]()  # role, row and name, in order
 
-    def note(self, dataset: Any, batch: Batch, role: str) -> None:
-        """Take down a batch's broken images; `role` is what the dataset is for, as "train".
+    def note(self, dataset: Any, rows: Iterable[int], role: str) -> None:
+        """Take down rows whose images cannot be read; `role` is what the dataset is for, as "train".
 
         Raises BadImageError where a dataset has too many.
         """
-        for row in batch.rows[(batch.rows >= 0) & ~batch.valid].tolist():
+        for row in rows:
             name = row_name(dataset[row]["image"], row)
             if (role, row, name) in self._rows:
                 continue

@@ -10,7 +10,7 @@ from ..cards import write_card
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..evaluation.benchmark import DEFAULT_METRICS, benchmark
-from ..evaluation.results import Results, results, write_results
+from ..evaluation.results import results
 from ..families.open import has_head, open_checkpoint
 from ..files.folder import replace_file
 from ..hub.download import checkpoint_path
@@ -23,6 +23,7 @@ from ..images.splits import split_name
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..names import RECIPE, RESULTS
 from ..provenance import dataset_record, record
+from ..results import MeasuredData, Origin, Results, Training
 from .recipe import DataArguments, ModelArguments, Recipe
 from .run_folder import RunFolder
 from .stop import StopSignals
@@ -88,19 +89,22 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
         recipe=recipe.to_dict(),
         training=_training_record(recipe, len(train), len(trainer.bad_training_images)),
     )
-    write_results(folder / RESULTS, whole)
-    replace_file(folder / RECIPE, yaml.safe_dump(whole["recipe"], sort_keys=False).encode())
+    whole.write(folder / RESULTS)
+    replace_file(folder / RECIPE, yaml.safe_dump(whole.recipe, sort_keys=False).encode())
     shown, names = readable_images(test, _DRAWN, arguments.seed), class_names(test)
-    write_card(folder, [image for image, _ in shown], labels=[names[label] for _, label in shown])
+    write_card(folder, [image for image, _ in shown], labels=[names[label] for _, label in shown], model=model)
     return whole
 
 
-def _training_record(recipe: Recipe, examples: int, left_out: int) -> dict[str, Any]:
+def _training_record(recipe: Recipe, examples: int, left_out: int) -> Training:
     """What the card says of the training: of what, from what, and without which images."""
     data, base = recipe.data, recipe.model.model_name_or_path
-    dataset = {**dataset_record(data.dataset_name, data.dataset_revision), "split": data.train_split}
-    found: dict[str, Any] = {"dataset": {**dataset, "examples": examples - left_out}, "left_out": left_out}
-    return found | ({} if base is None else {"base_model": record(base, recipe.model.model_revision)})
+    origin: Any = dataset_record(data.dataset_name, data.dataset_revision)
+    return Training(
+        dataset=MeasuredData(**origin, split=data.train_split, examples=examples - left_out),
+        left_out=left_out,
+        base_model=Origin() if base is None else Origin(**record(base, recipe.model.model_revision)),
+    )
 
 
 def build_model(arguments: ModelArguments, labels: list[str], seed: int) -> FlaxViTClsForImageClassification:

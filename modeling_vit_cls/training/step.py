@@ -1,4 +1,4 @@
-"""One update, and one batch of evaluation, each a jitted function; images arrive as uint8."""
+"""One update as a jitted function; images arrive as uint8."""
 
 from collections.abc import Callable
 from typing import Any
@@ -104,17 +104,3 @@ def _squares(gradient: Any) -> dict[str, jax.Array]:
     """The sum of a gradient's squares by dotted name; (L - 1,) where blocks are stacked."""
     leaves: dict[str, Any] = flatten_dict(gradient, sep=".")
     return {name: jnp.sum(leaf**2, axis=tuple(range(is_stacked(name), leaf.ndim))) for name, leaf in leaves.items()}
-
-
-def make_eval_step(
-    module: nn.Module, processor: ViTClsImageProcessor
-) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-    """Parameters and a batch -> logits (B, K), losses (B,)."""
-
-    def step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        images = normalise(jnp.asarray(batch.pixels), processor)
-        outputs: Any = module.apply({"params": params}, images, readout_only=True)
-        logits = outputs.logits
-        return logits, optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-
-    return jax.jit(step)

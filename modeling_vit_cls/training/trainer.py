@@ -16,10 +16,11 @@ import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput, speed_metrics
 
-from ..errors import ConfigError, shorten
-from ..images.batches import Batch, batches_per_epoch, evaluation_batches, training_batches
+from ..errors import BadImageError, ConfigError, shorten
+from ..images.batches import Batch, batches_per_epoch, training_batches
 from ..images.classes import class_names, named_after, renumbered
 from ..images.processor import ViTClsImageProcessor
+from ..images.rows import unskipped
 from ..images.sources import labelled
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..nn.scan import stack_params
@@ -30,13 +31,13 @@ from .best import is_best
 from .binding import Run, run_of
 from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .checks import check_parts, check_run
-from .evaluation import BadImages, as_numbers, check_finite, evaluate_batches
+from .evaluation import BadImages, as_numbers, check_finite, evaluate
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
 from .reports import TrainerReports, mean_loss
 from .run_folder import RunFolder, checkpoint_to_resume, copy_checkpoint, remove_outdated
 from .state import check_own_checkpoint, read_training_state, write_trainer_state, write_training_state
-from .step import TrainState, initial_state, make_eval_step, make_train_step
+from .step import TrainState, initial_state, make_train_step
 from .stop import StopSignals
 
 _log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class FlaxTrainer(TrainerReports):
         self._stop, self._facts = StopSignals(), None
         self.state, self.control = TrainerState(), TrainerControl()
         self.callback_handler = make_handler(args, callbacks or [], model, self.processing_class)
-        self._eval_step = make_eval_step(self._module(training=False), self.processing_class)
+        self._evaluated = self._as_evaluated()
         self._call("on_init_end")
 
     @property
@@ -148,7 +149,7 @@ class FlaxTrainer(TrainerReports):
         self.state.train_batch_size = args.train_batch_size
         self.state.compute_steps(args, total)
         begun = self.state.global_step
-        step = make_train_step(self._module(training=True), optimizer, self.processing_class, args)
+        step = make_train_step(self._training_module(), optimizer, self.processing_class, args)
 
         self._call("on_train_begin")
         state = self._run(state, step, steps_per_epoch)
@@ -199,7 +200,7 @@ class FlaxTrainer(TrainerReports):
                 self._call("on_epoch_begin")
             self._call("on_step_begin")
             state, metrics = step(state, batch)
-            self._bad_images.note(self.train_dataset, batch, "train")
+            self._bad_images.note(self.train_dataset, batch.broken_rows, "train")
             if last is not None:
                 check_finite(*last)  # of the step before: this one is being computed meanwhile
             self.state.global_step += 1
@@ -274,13 +275,20 @@ class FlaxTrainer(TrainerReports):
         steps = range(batches_per_epoch(len(dataset), size))
         vars(self.callback_handler)["eval_dataloader"] = steps  # the progress bar asks for its length
 
-        def after(batch: Batch) -> None:
-            self._bad_images.note(dataset, batch, prefix)
-            self._call("on_prediction_step")
+        def leave_out(row: int, error: BadImageError) -> None:
+            if args.on_bad_image == "raise":
+                raise unskipped(error) from error
+            self._bad_images.note(dataset, [row], prefix)
 
-        reading = {"num_workers": args.dataloader_num_workers, "on_bad_image": args.on_bad_image}
-        batches = evaluation_batches(dataset, self.processing_class, batch_size=size, **reading)
-        predictions, losses, label_ids = evaluate_batches(self._eval_step, params, batches, after)
+        predictions, losses, label_ids = evaluate(
+            self._evaluated,
+            params,
+            dataset,
+            processor=self.processing_class,
+            batch_size=size,
+            on_bad_image=leave_out,
+            after=lambda: self._call("on_prediction_step"),
+        )
         metrics = {"loss": float(losses.mean(dtype=np.float64))}
         metrics["accuracy"] = float((predictions.argmax(-1) == label_ids).mean())
         if self.compute_metrics is not None:
@@ -323,13 +331,23 @@ class FlaxTrainer(TrainerReports):
         names = shorten(list(config.id2label.values()), 200)
         _log.info("the model's classes had no names: they are those of train_dataset now: %s", names)
 
-    def _module(self, training: bool) -> Any:
-        """The model's module in the arguments' type; in training scanned and recomputed as they ask."""
+    def _training_module(self) -> Any:
+        """The model's module as it is trained: its type of computing, recomputed and scanned as the arguments say."""
         module: Any = self.model.module
-        recompute = training and (self.args.gradient_checkpointing or module.gradient_checkpointing)
-        dtype = jnp.bfloat16 if self.args.bf16 else self.model.dtype
-        scan = training and self.args.scans_layers
-        return module.clone(dtype=dtype, gradient_checkpointing=recompute, scan=scan)
+        recompute = self.args.gradient_checkpointing or module.gradient_checkpointing
+        return module.clone(dtype=self._dtype, gradient_checkpointing=recompute, scan=self.args.scans_layers)
+
+    def _as_evaluated(self) -> FlaxViTClsForImageClassification:
+        """The model, or one that computes in bfloat16 if asked for and has no parameters of its own."""
+        model: Any = self.model
+        if self._dtype == model.dtype:
+            return model
+        run = {"dtype": self._dtype, "attn_implementation": model.module.attn_implementation}
+        return type(model)(model.config, _do_init=False, image_processor=self.processing_class, **run)
+
+    @property
+    def _dtype(self) -> Any:
+        return jnp.bfloat16 if self.args.bf16 else self.model.dtype
 
     def _take_best_along(self) -> None:
         """See that the best checkpoint so far is whole, of this run, and in its folder, before any step is made."""

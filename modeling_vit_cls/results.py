@@ -1,0 +1,176 @@
+"""What was measured of a model, and how: the content of results.json as a type."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, did_you_mean, one_line, shorten
+from .files.folder import replace_file
+from .files.json_file import read_json
+from .names import RESULTS
+from .provenance import is_hub_id
+
+_NUMBER, _NAMED = {"type": (int, float), "rule": "a number"}, {"type": Mapping, "rule": "names with values"}
+
+
+def _number() -> Any:
+    return field(default=None, metadata=_NUMBER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The name of a model or a dataset, and its source: "hub", "folder" or "built-in" (see provenance.py)."""
+
+    name: str | None = None
+    source: str | None = None
+    revision: str | None = None
+
+    @property
+    def hub_id(self) -> str | None:
+        """The id on the Hub, if it was recorded to come from there."""
+        from_hub = self.source == "hub" and isinstance(self.name, str) and is_hub_id(self.name)
+        return self.name if from_hub else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredData(Origin):
+    """A split of a dataset: `examples` were used, `skipped` could not be read.
+
+    `duplicates` of the examples are in the training data too.
+    """
+
+    split: str | None = None
+    examples: int | None = _number()
+    skipped: int | None = _number()
+    duplicates: int | None = _number()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredModel:
+    """The model that was measured; `class_name` is "class" in the file."""
+
+    name: str | None = None
+    class_name: str | None = field(default=None, metadata={"name": "class"})
+    readout: str | None = None
+    parameters: int | None = _number()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """Images per second, in batches of `batch_size`, and which steps the time includes."""
+
+    images_per_second: float | None = _number()
+    batch_size: int | None = _number()
+    dtype: str | None = None
+    includes: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The data that a model was trained on, how many images of it were left out, and the model it started from."""
+
+    dataset: MeasuredData = field(default_factory=MeasuredData)
+    left_out: int | None = _number()
+    base_model: Origin = field(default_factory=Origin)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """The machine: name of the processor, number of cores, names of the accelerators."""
+
+    processor: str | None = None
+    cores: int | None = _number()
+    accelerators: Sequence[str] | None = field(default=None, metadata={"type": list, "rule": "a list"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The content of results.json; None, or a record without values, where nothing was recorded.
+
+    `metrics` are numbers by name, shares in [0, 1]. `confusion_matrix[i][j]` counts images of class i that were
+    classified as j. `recipe` and `training` describe how the weights came about.
+    """
+
+    model: MeasuredModel = field(default_factory=MeasuredModel)
+    dataset: MeasuredData = field(default_factory=MeasuredData)
+    metrics: Mapping[str, Any] = field(metadata=_NAMED)
+    confusion_matrix: Sequence[Sequence[int]] | None = field(default=None, metadata={"type": list, "rule": "a list"})
+    throughput: Throughput = field(default_factory=Throughput)
+    recipe: Mapping[str, Any] | None = field(default=None, metadata={**_NAMED, "null": True})
+    training: Training = field(default_factory=Training)
+    versions: Mapping[str, str] = field(default_factory=dict, metadata=_NAMED)
+    hardware: Hardware = field(default_factory=Hardware)
+    date: str | None = None
+
+    def to_json(self) -> str:
+        """The text of results.json, with a line for each row of the confusion matrix. Raises ValueError for NaN."""
+        text = json.dumps(_values(self), indent=2, allow_nan=False)
+        return re.sub(r"\[\n[\d,\s]+\]", lambda row: "".join(row[0].split()).replace(",", ", "), text)
+
+    def write(self, file: str | os.PathLike[str]) -> None:
+        """Write results.json: the old file or the new one, whole. Raises OSError where it cannot be written."""
+        replace_file(Path(file), (self.to_json() + "\n").encode())
+
+    @classmethod
+    def from_json(cls, text: str) -> "Results":
+        """Results from the text of results.json. Raises CheckpointError as `read` does."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{RESULTS}: cannot be read as JSON ({error})") from error
+        return _record(cls, values, Path(RESULTS))
+
+    @classmethod
+    def read(cls, file: Path) -> "Results":
+        """Results from a file; older files of ours, which have fewer fields, are read too.
+
+        Raises CheckpointError that names the file, and the field that is missing, unknown or of another type.
+        """
+        return _record(cls, read_json(file), file)
+
+
+def _values(record: Any) -> dict[str, Any]:
+    """A record as JSON has it; what was not recorded is left out."""
+    values: dict[str, Any] = {}
+    for one in fields(record):
+        value = getattr(record, one.name)
+        value = (_values(value) or None) if is_dataclass(value) else value
+        if value is not None or "null" in one.metadata:
+            values[_name(one)] = value
+    return values
+
+
+def _record(cls: Any, values: Any, file: Path, within: str = "") -> Any:
+    """The record of a class from its values in a file; `within` is the path to them, as "training.dataset."."""
+    if values is None:
+        return cls()
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"{file}: {within.rstrip('.') or 'it'} must be names with values, got {shorten(values)}")
+    known = {_name(one): one for one in fields(cls)}
+    for name in values:
+        if name not in known:
+            rule = f"is not a field of {RESULTS}: correct its name or remove it{did_you_mean(name, known)}"
+            raise CheckpointError(f"{file}: {within}{one_line(name)} {rule}")
+    for name, one in known.items():
+        if name not in values and one.default is MISSING and one.default_factory is MISSING:
+            raise CheckpointError(f"{file}: the field {within}{name} is missing")
+    return cls(**{known[name].name: _value(known[name], value, file, within) for name, value in values.items()})
+
+
+def _value(one: Field, value: Any, file: Path, within: str) -> Any:
+    name = within + _name(one)
+    if is_dataclass(one.default_factory):
+        return _record(one.default_factory, value, file, f"{name}.")
+    expected = one.metadata.get("type")
+    if expected and not (isinstance(value, expected) and not isinstance(value, bool)) and value is not one.default:
+        raise CheckpointError(f"{file}: {name} must be {one.metadata['rule']}, got {shorten(value)}")
+    return value
+
+
+def _name(one: Field) -> str:
+    """The name of a field in the file."""
+    return one.metadata.get("name", one.name)

@@ -1,0 +1,182 @@
+"""The one loop from images to outputs: order, shapes, rows, broken images, threads; and who uses it."""
+
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import spread, tiny_model
+from PIL import Image
+
+from modeling_vit_cls import BadImageError, FlaxViTClsModel, ImageClassificationPipeline, ViTClsImageProcessor
+from modeling_vit_cls.evaluation.benchmark import benchmark
+from modeling_vit_cls.images.sources import load_images
+from modeling_vit_cls.predict import predict
+from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
+
+BROKEN = {"bytes": b"no image", "path": None}
+
+
+def images(count: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (count, 9, 7, 3), dtype=np.uint8))
+
+
+class Watched:
+    """A model that keeps the shapes that it was called with."""
+
+    def __init__(self, model):
+        self.model, self.shapes = model, []
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def __call__(self, pixels, **how):
+        self.shapes.append(pixels.shape)
+        return self.model(pixels, **how)
+
+
+def gathered(outputs) -> tuple[np.ndarray, list[int]]:
+    values, rows = zip(*outputs)
+    return np.concatenate(values), np.concatenate(rows).tolist()
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 4), (2, 4), (4, 4), (9, 4), (5, 1), (3, 64)])
+def test_outputs_are_those_of_a_plain_call_in_order_and_in_one_shape(model, count, batch_size):
+    watched = Watched(model)
+    logits, rows = gathered(predict(watched, images(count), batch_size=batch_size))
+    pixels = model.image_processor(images(count))["pixel_values"]
+    np.testing.assert_allclose(logits, model(pixels, return_dict=True).logits, atol=1e-5)
+    assert rows == list(range(count))
+    assert set(watched.shapes) == {(1 if count == 1 else batch_size, 3, 8, 8)}
+
+
+def test_no_images_are_no_outputs(model):
+    assert list(predict(model, [])) == []
+
+
+@pytest.mark.parametrize("kind", ["path", "image", "array", "row of bytes", "row of a path"])
+def test_every_kind_of_image_gives_the_same(model, kind, tmp_path):
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file, image in zip(files, images(3)):
+        Image.fromarray(image).save(file)
+    given = {
+        "path": files,
+        "image": [Image.open(io.BytesIO(file.read_bytes())) for file in files],
+        "array": images(3),
+        "row of bytes": [{"bytes": file.read_bytes(), "path": None} for file in files],
+        "row of a path": [{"bytes": None, "path": str(file)} for file in files],
+    }[kind]
+    expected, _ = gathered(predict(model, images(3), batch_size=2))
+    assert np.array_equal(gathered(predict(model, given, batch_size=2))[0], expected)
+
+
+def test_one_image_many_times_is_decoded_once_at_a_time(model, tmp_path):
+    large = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(large).save(tmp_path / "large.png")
+    with Image.open(tmp_path / "large.png") as image:
+        logits, _ = gathered(predict(model, [image] * 32, batch_size=32))
+    assert (logits == logits[0]).all()
+
+
+def test_the_caller_chooses_outputs_and_parameters():
+    model = tiny_model(FlaxViTClsModel)
+    other = spread(model.params, 0.1)
+    pixels = model.image_processor(images(5))["pixel_values"]
+    for params in (None, other):
+        expected = model(pixels, params=params, return_dict=True)
+        chosen = predict(
+            model, images(5), params=params, batch_size=2, take=lambda out: (out.pooler_output, out.last_hidden_state)
+        )
+        pooled, tokens = (np.concatenate(parts) for parts in zip(*(values for values, _ in chosen)))
+        np.testing.assert_allclose(pooled, expected.pooler_output, atol=1e-5)
+        np.testing.assert_allclose(tokens, expected.last_hidden_state, atol=1e-5)
+
+
+def test_images_of_their_own_sizes_go_one_by_one():
+    model = tiny_model(dynamic_image_size=True)
+    processor = ViTClsImageProcessor(size={"max_num_patches": 16, "patch_size": 4})
+    sizes = [(8, 16), (16, 8), (12, 12)]
+    given = [np.full((*size, 3), 100, np.uint8) for size in sizes]
+    watched = Watched(model)
+    logits, rows = gathered(predict(watched, given, processor=processor, batch_size=8))
+    assert rows == [0, 1, 2]
+    assert [shape[0] for shape in watched.shapes] == [1, 1, 1]
+    for image, row in zip(given, logits):
+        alone = model(processor([image])["pixel_values"], interpolate_pos_encoding=True, return_dict=True).logits[0]
+        np.testing.assert_allclose(row, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("broken", [[0], [3], [0, 1, 2, 3], [2, 3, 4, 5], [1, 8], list(range(9))])
+def test_broken_images_are_reported_in_order_and_left_out(model, broken):
+    given = [BROKEN if row in broken else image for row, image in enumerate(images(9))]
+    reported = []
+    outputs = list(
+        predict(model, given, batch_size=4, on_bad_image=lambda row, error: reported.append((row, str(error))))
+    )
+    assert [row for row, _ in reported] == broken
+    assert all(message.startswith(f"row {row}: ") for row, message in reported)
+    good = [row for row in range(9) if row not in broken]
+    assert [row for _, rows in outputs for row in rows] == good
+    if good:
+        whole, _ = gathered(predict(model, images(9), batch_size=4))
+        np.testing.assert_allclose(gathered(outputs)[0], whole[good], atol=1e-5)
+    with pytest.raises(BadImageError, match=f"row {broken[0]}: "):
+        list(predict(model, given, batch_size=4))
+
+
+def test_the_next_batch_is_decoded_before_a_batch_is_handed_out(model, monkeypatch):
+    """While the device computes the one; in threads."""
+    prepared = []
+    resized = ViTClsImageProcessor.resized
+
+    def noted(self, image):
+        prepared.append(threading.current_thread() is threading.main_thread())
+        return resized(self, image)
+
+    monkeypatch.setattr(ViTClsImageProcessor, "resized", noted)
+    for number, _ in enumerate(predict(model, images(12), batch_size=4), 1):
+        assert len(prepared) == min(4 * (number + 1), 12)
+    assert not any(prepared)
+
+
+def test_an_outer_loop_that_stops_leaves_no_thread(model):
+    before = threading.active_count()
+    outputs = predict(model, images(12), batch_size=2)
+    next(outputs)
+    outputs.close()
+    assert threading.active_count() == before
+
+
+def test_pipeline_benchmark_and_trainer_give_the_same_numbers(tmp_path: Path):
+    digits = load_images("digits", "test").select(range(40))
+    names = [str(number) for number in range(10)]
+    model = tiny_model(num_channels=1, num_labels=10, id2label=dict(enumerate(names)))
+    logits, rows = gathered(predict(model, digits["image"], batch_size=16))
+    assert rows == list(range(40))
+    labels = np.asarray(digits["label"])
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    nll = (np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, labels]).mean()
+
+    measured = benchmark(model, digits, batch_size=16, disable_tqdm=True)["metrics"]
+    assert measured["accuracy"] == (logits.argmax(axis=1) == labels).mean()
+    assert measured["nll"] == pytest.approx(nll, rel=1e-5)
+    for bf16, tolerance in ((False, 1e-6), (True, 0.1)):
+        arguments = TrainingArguments(
+            str(tmp_path), per_device_eval_batch_size=16, dataloader_num_workers=2, bf16=bf16, disable_tqdm=True
+        )
+        output = FlaxTrainer(model, arguments).predict(digits)
+        assert np.array_equal(output.label_ids, labels)
+        assert abs(output.predictions - logits).max() <= tolerance * abs(logits).max()
+        assert np.array_equal(output.predictions, logits) == (not bf16)
+        assert output.metrics["test_loss"] == pytest.approx(nll, rel=max(tolerance, 1e-5))
+    predictions = ImageClassificationPipeline(model, batch_size=16)(digits["image"], top_k=1)
+    assert [row[0]["label"] for row in predictions] == [names[best] for best in logits.argmax(axis=1)]
+
+
+def test_an_evaluation_that_is_not_finite_is_an_error(tmp_path):
+    digits = load_images("digits", "test").select(range(4))
+    model = tiny_model(num_channels=1, num_labels=10)
+    model.params = {**model.params, "classifier": {**model.params["classifier"], "bias": np.full(10, np.inf)}}
+    with pytest.raises(FloatingPointError, match="evaluation: the logits are not finite"):
+        FlaxTrainer(model, TrainingArguments(str(tmp_path), disable_tqdm=True)).evaluate(digits)
