@@ -13,7 +13,6 @@ from ..errors import BadImageError, ConfigError, shorten
 from ..images.processor import ViTClsImageProcessor
 from ..images.rows import row_name
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
-from ..nn.scan import unstack
 from ..predict import OnBadImage, predict
 
 _KEPT = "BadImages"  # the name in a trainer's state
@@ -67,17 +66,6 @@ def as_numbers(metrics: Any) -> dict[str, Any]:
             raise ConfigError("compute_metrics", type(value).__name__, rule)
         found[str(name)] = value
     return found
-
-
-def check_finite(step: int, metrics: dict[str, Any]) -> None:
-    """Raise FloatingPointError, naming the step and a parameter, where a loss or a gradient is not finite."""
-    metrics = jax.device_get(metrics)
-    where = [name for name, square in unstack(metrics["squares"]).items() if not np.isfinite(square)]
-    if np.isfinite(metrics["loss"]) and not where:
-        return
-    at = f", and the gradient of {where[0]} and {len(where) - 1} others" if where else ""
-    remedy = "nothing of it was saved; try a lower learning_rate, more warmup_steps, or a smaller max_grad_norm"
-    raise FloatingPointError(f"step {step}: the loss is {float(metrics['loss'])}{at}: {remedy}")
 
 
 class BadImages:

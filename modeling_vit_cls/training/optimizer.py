@@ -28,7 +28,7 @@ def make_schedule(arguments: TrainingArguments, total_steps: int) -> optax.Sched
 
 
 def make_optimizer(arguments: TrainingArguments, params: Any, total_steps: int) -> optax.GradientTransformation:
-    """The optimiser for a tree of parameters; gradients are clipped elsewhere, where their norm is known."""
+    """The optimiser for a tree of parameters; gradients are clipped in the step, where their norm is measured."""
     schedule = make_schedule(arguments, total_steps)
     decay = arguments.weight_decay
     first, second, epsilon = arguments.adam_beta1, arguments.adam_beta2, arguments.adam_epsilon

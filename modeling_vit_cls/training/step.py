@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from ..images.augmentation import augment, normalise
 from ..images.batch import Batch
 from ..images.processor import ViTClsImageProcessor
-from ..nn.scan import is_stacked, unstack_params
+from ..nn.scan import is_stacked, unstack, unstack_params
 from .arguments import TrainingArguments
 
 
@@ -50,10 +50,11 @@ def make_train_step(
     processor: ViTClsImageProcessor,
     arguments: TrainingArguments,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
-    """State and a batch of `train_batch_size` images -> the next state, and loss, gradient norm and `squares`.
+    """State and a batch of `train_batch_size` images -> the next state and, by name, what is measured of the step.
 
-    `squares` are the gradient's sums of squares by parameter. Randomness is a function of seed and step alone. The loss
-    is the mean over valid examples of the whole batch, in however many parts it is computed.
+    That is "loss", the mean over the valid examples of the whole batch, in however many parts it is computed;
+    "grad_norm", before clipping; "finite", whether both are; and "finite_by_name", for each parameter whether its
+    gradient is. Randomness is a function of seed and step alone.
     """
     parts = arguments.gradient_accumulation_steps
 
@@ -83,11 +84,9 @@ def make_train_step(
         loss, gradient = gradient_of(state.params, batch, key)
         examples = jnp.maximum(jnp.sum(batch.valid), 1)
         loss, gradient = loss / examples, jax.tree.map(lambda leaf: leaf / examples, gradient)
-        squares = _squares(gradient)
-        norm = jnp.sqrt(sum(square.sum() for square in squares.values()))
+        norm, finite_by_name = optax.tree.norm(gradient), _finite_by_name(gradient)
         if arguments.max_grad_norm:
-            factor = jnp.minimum(1.0, arguments.max_grad_norm / (norm + 1e-6))
-            gradient = jax.tree.map(lambda leaf: leaf * factor, gradient)
+            gradient, _ = optax.clip_by_global_norm(arguments.max_grad_norm).update(gradient, optax.EmptyState())
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -95,12 +94,25 @@ def make_train_step(
             decay = jnp.minimum(arguments.ema_decay, (1 + state.step) / (10 + state.step))
             ema = optax.incremental_update(params, ema, 1 - decay)
         state = TrainState(state.step + 1, params, opt_state, ema, state.loss_sum + loss)
-        return state, {"loss": loss, "grad_norm": norm, "squares": squares}
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        return state, {"loss": loss, "grad_norm": norm, "finite": finite, "finite_by_name": finite_by_name}
 
     return jax.jit(step, donate_argnums=0)
 
 
-def _squares(gradient: Any) -> dict[str, jax.Array]:
-    """The sum of a gradient's squares by dotted name; (L - 1,) where blocks are stacked."""
+def _finite_by_name(gradient: Any) -> dict[str, jax.Array]:
+    """Whether a gradient is finite, by dotted name; (L - 1,) where blocks are stacked."""
     leaves: dict[str, Any] = flatten_dict(gradient, sep=".")
-    return {name: jnp.sum(leaf**2, axis=tuple(range(is_stacked(name), leaf.ndim))) for name, leaf in leaves.items()}
+    return {
+        name: jnp.isfinite(leaf).all(axis=tuple(range(is_stacked(name), leaf.ndim))) for name, leaf in leaves.items()
+    }
+
+
+def check_finite(step: int, metrics: dict[str, Any]) -> None:
+    """Raise FloatingPointError, naming the step and a parameter, where a loss or a gradient is not finite."""
+    if metrics["finite"]:  # the one value that every step fetches
+        return
+    names = [name for name, finite in unstack(jax.device_get(metrics["finite_by_name"])).items() if not finite]
+    at = f", and the gradient of {names[0]} and {len(names) - 1} others" if names else ""
+    remedy = "nothing of it was saved; try a lower learning_rate, more warmup_steps, or a smaller max_grad_norm"
+    raise FloatingPointError(f"step {step}: the loss is {float(metrics['loss'])}{at}: {remedy}")

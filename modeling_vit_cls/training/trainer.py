@@ -31,13 +31,13 @@ from .best import is_best
 from .binding import Run, run_of
 from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .checks import check_parts, check_run
-from .evaluation import BadImages, as_numbers, check_finite, evaluate
+from .evaluation import BadImages, as_numbers, evaluate
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
 from .reports import TrainerReports, mean_loss
 from .run_folder import RunFolder, checkpoint_to_resume, copy_checkpoint, remove_outdated
 from .state import check_own_checkpoint, read_training_state, write_trainer_state, write_training_state
-from .step import TrainState, initial_state, make_train_step
+from .step import TrainState, check_finite, initial_state, make_train_step
 from .stop import StopSignals
 
 _log = logging.getLogger(__name__)
