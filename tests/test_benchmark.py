@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -22,9 +21,7 @@ from modeling_vit_cls import BadImageError, ConfigError, ImageClassificationPipe
 from modeling_vit_cls.evaluation.benchmark import benchmark
 from modeling_vit_cls.evaluation.evaluator import ViTClsEvaluator
 from modeling_vit_cls.evaluation.metrics import Accuracy
-from modeling_vit_cls.evaluation.results import results
 from modeling_vit_cls.images.sources import load_images, open_image
-from modeling_vit_cls.results import Results
 
 NAMES = [str(number) for number in range(10)]
 QUIET = {"disable_tqdm": True}
@@ -172,68 +169,6 @@ def test_nan_is_an_error_and_no_metric(digits):
     model.params = jax.tree.map(lambda leaf: leaf * math.nan, model.params)
     with pytest.raises(ValueError, match="example 0 of the dataset are NaN"):
         benchmark(model, digits, **QUIET)
-
-
-def test_results_say_of_what_and_where(ten, found, tmp_path):
-    known = {"model_name": "me/ten", "dataset_name": "digits", "split": "test"}
-    whole = results(found, ten, **known, revision="abc", recipe={"learning_rate": 0.1})
-    whole.write(tmp_path / "new" / "results.json")
-    text = (tmp_path / "new" / "results.json").read_text()
-    assert Results.from_json(text) == whole
-    written = json.loads(text)
-    assert len(text.splitlines()) < 80  # a row of the matrix is a line
-    assert written["model"] == {
-        "name": "me/ten",
-        "class": "FlaxViTClsForImageClassification",
-        "readout": "cls",
-        "parameters": ten.num_parameters(),
-    }
-    assert written["dataset"] == {
-        "name": "digits",
-        "source": "built-in",
-        "revision": "abc",
-        "split": "test",
-        "examples": 360,
-    }
-    assert written["recipe"] == {"learning_rate": 0.1}
-    assert written["versions"]["jax"] == jax.__version__
-    assert written["hardware"]["cores"] >= 1
-    assert written["hardware"]["processor"]
-    assert results(found, ten, **known).recipe is None
-    assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["results.json"]
-
-
-def test_results_are_the_old_file_or_the_new_one(ten, found, tmp_path):
-    file = tmp_path / "results.json"
-    whole = results(found, ten, model_name="ten", dataset_name="digits", split="test")
-    whole.write(file)
-    before = file.read_bytes()
-    with pytest.raises(ValueError, match="Out of range float"):
-        replace(whole, metrics={"accuracy": math.nan}).write(file)
-    assert file.read_bytes() == before
-    with pytest.raises(OSError, match="cannot be written"):
-        whole.write(tmp_path)
-    with pytest.raises(OSError, match="cannot be written"):
-        whole.write(file / "results.json")
-    assert os.listdir(tmp_path) == ["results.json"]
-
-
-COMMITTED = sorted((Path(__file__).parents[1] / "model_cards").glob("*/results.json"))
-
-
-@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.parent.name)
-def test_committed_results_are_read_and_written_byte_for_byte(file, tmp_path):
-    whole = Results.read(file)
-    assert whole == Results.from_json(file.read_text())
-    whole.write(tmp_path / "results.json")
-    assert (tmp_path / "results.json").read_bytes() == file.read_bytes()
-
-
-def test_results_of_a_version_that_recorded_less_are_read():
-    old = {"dataset": {"name": "digits", "split": "test", "examples": 4}, "metrics": {"accuracy": 1.0}, "recipe": None}
-    whole = Results.from_json(json.dumps(old))
-    assert (whole.dataset.examples, whole.dataset.source, whole.training.dataset.name) == (4, None, None)
-    assert Results.from_json(whole.to_json()) == whole
 
 
 def test_evaluator_of_evaluate(ten, digits, found):

@@ -421,30 +421,3 @@ def test_images_are_drawn_by_the_model_that_is_given_and_none_is_loaded(folder, 
     monkeypatch.setattr(FlaxViTClsForImageClassification, "from_pretrained", load)
     write_card(folder, images(), model=model)
     assert (folder / "attention.png").read_bytes() == attention_maps(model, images())
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (
-            {"metrix": {}},
-            "metrix is not a field of results.json: correct its name or remove it; did you mean 'metrics'",
-        ),
-        ({"metrics": [0.5]}, r"metrics must be names with values, got \[0\.5\]"),
-        ({"dataset": {"exampels": 400}}, "dataset.exampels is not a field .* did you mean 'examples'"),
-        ({"dataset": {"examples": "400"}}, "dataset.examples must be a number, got '400'"),
-        ({"training": {"dataset": {"examples": True}}}, "training.dataset.examples must be a number, got True"),
-        ({"training": "none"}, "training must be names with values, got 'none'"),
-        ({"confusion_matrix": 5}, "confusion_matrix must be a list, got 5"),
-    ],
-)
-def test_a_field_of_the_results_that_cannot_be_is_named(folder, change, words):
-    write(folder, results={**RESULTS, **change})
-    with pytest.raises(CheckpointError, match=rf"results\.json: {words}"):
-        render_card(folder)
-
-
-def test_results_without_metrics_are_refused(folder):
-    write(folder, results={name: value for name, value in RESULTS.items() if name != "metrics"})
-    with pytest.raises(CheckpointError, match=r"results\.json: the field metrics is missing"):
-        render_card(folder)

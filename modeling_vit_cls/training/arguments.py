@@ -74,7 +74,7 @@ class TrainingArguments:
     )
 
     seed: int = argument("Of initial parameters, order, augmentation and dropout.", 0)
-    dataloader_num_workers: int = argument("Processes that read images; 0 for threads of this one.", 0)
+    dataloader_num_workers: int = argument("Processes that read training images; 0 for threads, as evaluation has.", 0)
     on_bad_image: Literal["raise", "skip"] = argument("At a broken image: an error, or go on without it.", "raise")
     max_bad_images: int = argument("More broken images than these are an error all the same.", 100)
 

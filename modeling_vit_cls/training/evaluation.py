@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import log_softmax
 from transformers import TrainerState
@@ -48,6 +49,14 @@ def evaluate(
     labels = np.asarray(dataset["label"], np.int32)[np.concatenate(rows)]
     losses = -np.take_along_axis(log_softmax(predictions, axis=-1), labels[:, None], axis=-1)[:, 0]
     return predictions, losses, labels
+
+
+def in_bfloat16(model: Any) -> FlaxViTClsForImageClassification:
+    """A model that computes in bfloat16 and has no parameters of its own: they are given with each call."""
+    how = {"dtype": jnp.bfloat16, "attn_implementation": model.module.attn_implementation}
+    other = type(model)(model.config, _do_init=False, **how)
+    other.image_processor = model.image_processor
+    return other
 
 
 def as_numbers(metrics: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from .best import is_best
 from .binding import Run, run_of
 from .callbacks import export_callbacks, make_handler, restore_callbacks
 from .checks import check_parts, check_run
-from .evaluation import BadImages, as_numbers, evaluate
+from .evaluation import BadImages, as_numbers, evaluate, in_bfloat16
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
 from .reports import TrainerReports, mean_loss
@@ -56,7 +56,8 @@ class FlaxTrainer(TrainerReports):
         callbacks: more `TrainerCallback`s; `on_step_end` is also given `rows`, the examples of the step.
 
     A run that was killed goes on from its last checkpoint with the same bits: order, augmentation and dropout are
-    functions of seed and step. Where `ema_decay` is set, the average is what is evaluated and saved.
+    functions of seed and step. Where `ema_decay` is set, the average is what is evaluated and saved. Evaluation reads
+    images in threads, whatever `dataloader_num_workers` is.
 
     `folder` is `args.output_dir`, which one process trains into at a time. `go_on` is what a run that is stopped says
     to do to go on.
@@ -90,7 +91,7 @@ class FlaxTrainer(TrainerReports):
         self._stop, self._facts = StopSignals(), None
         self.state, self.control = TrainerState(), TrainerControl()
         self.callback_handler = make_handler(args, callbacks or [], model, self.processing_class)
-        self._evaluated = self._as_evaluated()
+        self._evaluated = in_bfloat16(model) if args.bf16 else model
         self._call("on_init_end")
 
     @property
@@ -335,19 +336,8 @@ class FlaxTrainer(TrainerReports):
         """The model's module as it is trained: its type of computing, recomputed and scanned as the arguments say."""
         module: Any = self.model.module
         recompute = self.args.gradient_checkpointing or module.gradient_checkpointing
-        return module.clone(dtype=self._dtype, gradient_checkpointing=recompute, scan=self.args.scans_layers)
-
-    def _as_evaluated(self) -> FlaxViTClsForImageClassification:
-        """The model, or one that computes in bfloat16 if asked for and has no parameters of its own."""
-        model: Any = self.model
-        if self._dtype == model.dtype:
-            return model
-        run = {"dtype": self._dtype, "attn_implementation": model.module.attn_implementation}
-        return type(model)(model.config, _do_init=False, image_processor=self.processing_class, **run)
-
-    @property
-    def _dtype(self) -> Any:
-        return jnp.bfloat16 if self.args.bf16 else self.model.dtype
+        scan = self.args.scans_layers
+        return module.clone(dtype=self._evaluated.dtype, gradient_checkpointing=recompute, scan=scan)
 
     def _take_best_along(self) -> None:
         """See that the best checkpoint so far is whole, of this run, and in its folder, before any step is made."""
