@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import CheckpointError
 from ..files.folder import replace_file
 from ..files.ownership import is_our_card, pictures_of, signed
+from ..install import how_to_install, needs
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..names import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, PICTURES, RECIPE, TRAINING_CURVE
 from ..provenance import hub_id, is_hub_id, last_name
@@ -25,7 +26,7 @@ from .metadata import card_metadata, dataset_title, eval_results_yaml
 try:
     from jinja2 import Environment, StrictUndefined
 except ImportError as error:
-    raise ImportError("jinja2 is needed to write model cards: pip install 'vit-cls[train]'") from error
+    raise needs("jinja2", "to write model cards", "train") from error
 
 _log = logging.getLogger(__name__)
 _READOUTS = {
@@ -101,6 +102,7 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
     )
     text = template.render(
         facts=facts,
+        install=how_to_install(),
         metadata=card_metadata(facts),
         pictures=pictures,
         readout=_READOUTS[facts.config.readout],

@@ -375,9 +375,11 @@ class FlaxPreTrainedModel(_Upstream):
         """The model as an `nnx.Module`: flax's `nnx.bridge.ToNNX` around the linen module, the parameters in it.
 
         It is called as the linen module is, not as this model: with images (B, H, W, C), and a second argument False
-        where dropout and stochastic depth are to act; these need `rngs=nnx.Rngs(dropout=seed)` in the call, and NNX wants
-        it as an argument of each function that it transforms. `train()` and `eval()` of NNX change nothing. Its parameters are `nnx.Param`s of the same names. The way back, after
-        training: `model.params = nnx.to_pure_dict(nnx.state(module, nnx.Param))`; a shared array is never changed.
+        where dropout and stochastic depth are to act. These need `rngs=nnx.Rngs(dropout=seed)` in the call, which NNX
+        wants as an argument of each function that it transforms. `train()` and `eval()` of NNX change nothing.
+
+        Its parameters are `nnx.Param`s of the same names. The way back, after training, is
+        `model.params = nnx.to_pure_dict(nnx.state(module, nnx.Param))`; until then this model stays as it was.
         """
         from .nnx import bridged  # half a second that who does not call it need not wait
 
