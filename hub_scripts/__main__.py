@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .verbs import command_line
+
 
 @contextmanager
 def _interrupts_noted() -> Iterator[None]:
@@ -38,9 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit status."""
     try:
         with _interrupts_noted():
+            read = command_line().parse_args(arguments)  # `--help` and `--version` end here
             from .command import run_command  # here: Ctrl-C while it imports, which takes seconds, is one line too
 
-        return run_command(arguments)
+        return run_command(read)
     except KeyboardInterrupt as stopped:
         if not str(stopped):  # else it was said already what is kept
             print("vit-cls: interrupted", file=sys.stderr)

@@ -2,50 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
 from modeling_vit_cls.errors import one_line
 from modeling_vit_cls.results import Results
 
 from .messages import no_bars_in_files
-from .verbs import add_verb
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = add_verb(
-        verbs,
-        "benchmark",
-        run,
-        help="metrics of a classifier over a dataset",
-        description="Run a classifier over a labelled dataset: accuracy, top-5 accuracy, macro F1, negative "
-        "log-likelihood, expected calibration error, images per second.",
-        example="benchmark my-vit --dataset_name digits --output my-vit/results.json",
-    )
-    parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("--dataset_name", required=True, help="an id on the Hub, a folder of images, or 'digits'")
-    parser.add_argument("--dataset_config_name", help="of a dataset that has several")
-    parser.add_argument("--dataset_revision", help="a branch, tag or commit of a dataset on the Hub")
-    parser.add_argument("--split", default="test", help="(default: %(default)s)")
-    parser.add_argument("--image_column_name", help="default: the only column of images")
-    parser.add_argument("--label_column_name", help="default: the only column of classes")
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        metavar="METRIC",
-        help="accuracy, top_5_accuracy, macro_f1, nll, ece, or a folder or Space that evaluate.load takes, whose code "
-        "is then run (default: all five)",
-    )
-    parser.add_argument("--batch_size", type=int, default=32, help="(default: %(default)s)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
-    parser.add_argument(
-        "--on_bad_image",
-        choices=["raise", "skip"],
-        default="raise",
-        help="at a broken image: stop, or go on without it and count it (default: %(default)s)",
-    )
-    parser.add_argument("--output", metavar="FILE", help="where to write the results as JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,43 +1,39 @@
-"""The whole command line: its verbs, and how each ends."""
+"""How a verb runs, and how it ends."""
 
 import argparse
 import logging
 import os
-import platform
 import select
 import sys
-from importlib.metadata import version
+from importlib import import_module
 
 import jax
 from huggingface_hub import cached_assets_path
 
-from modeling_vit_cls import __version__
 from modeling_vit_cls.errors import one_line
 
-from . import benchmark, exchange, predict, push, train, variants, verify
 from .messages import messages
-from .verbs import Parser
 
 # What the library raises for what users can mend; an ImportError names the extra that is not installed.
 _EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
 _LONGEST = 2000  # letters of an error
 
 
-def run_command(arguments: list[str] | None) -> int:
-    """Run one verb: 0, or 1 where it failed and one line on stderr says why. Wrong arguments exit with 2.
+def run_command(arguments: argparse.Namespace) -> int:
+    """Run the verb that `command_line()` has read: 0, or 1 where it failed and one line on stderr says why.
 
     141 where what reads the output has closed it, as `head` does: nothing is said then.
     """
-    chosen = _parser().parse_args(arguments)
     _keep_compiled_programs()
     try:
+        module, function = arguments.runs.split(":")
         with messages():
-            chosen.run(chosen)
+            getattr(import_module(f".{module}", __package__), function)(arguments)
         sys.stdout.flush()
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _output_is_closed():
             return 141
-        if chosen.debug:
+        if arguments.debug:
             raise
         message = str(error) if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {error}"
         hint = "" if isinstance(error, _EXPECTED) else "; `vit-cls --debug ...` shows where"
@@ -52,36 +48,14 @@ def _output_is_closed() -> bool:
         output = sys.stdout.fileno()
     except OSError:  # of a program that keeps it for itself
         return False
+    if not hasattr(select, "poll"):  # Windows, where nothing else tells: an error like any other
+        return False
     poll = select.poll()
     poll.register(output, 0)  # the end of a pipe that nobody reads is reported unasked
     if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # else Python complains when it ends
     return True
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="vit-cls",
-        description="Vision Transformers with a [CLS] token, for JAX users of Hugging Face.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,  # others break the line of --version
-    )
-    parser.add_argument("--version", action="version", version=_versions(), help="show the versions and exit")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
-    train.add_parser(verbs)
-    benchmark.add_parser(verbs)
-    predict.add_parser(verbs)
-    variants.add_parser(verbs)
-    exchange.add_parsers(verbs)
-    verify.add_parser(verbs)
-    push.add_parser(verbs)
-    return parser
-
-
-def _versions() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "transformers", "huggingface-hub"))
-    return f"vit-cls {__version__} ({packages}, Python {platform.python_version()})"
 
 
 def _keep_compiled_programs() -> None:

@@ -13,7 +13,7 @@ SHOWN = 5
 def run() -> int:
     """Train, benchmark, write cards and pictures, reload, predict; the exit status."""
     for stem in RECIPES:
-        if status := main(["train", f"configuration/{stem}.yaml", "--output_dir", f"build/{stem}"]):
+        if status := main(["train", stem, "--output_dir", f"build/{stem}"]):
             return status
 
     from modeling_vit_cls import FlaxAutoModelForImageClassification, ImageClassificationPipeline

@@ -10,34 +10,6 @@ from modeling_vit_cls.export import export_pretrained
 from modeling_vit_cls.families.open import has_head, open_checkpoint
 from modeling_vit_cls.hub.download import checkpoint_path
 
-from .verbs import add_verb
-
-
-def add_parsers(verbs: Any) -> None:
-    """Add both verbs to the command line."""
-    parser = add_verb(
-        verbs,
-        "import",
-        run_import,
-        help="another library's checkpoint -> ours",
-        description="Convert a checkpoint of transformers, timm, torchvision, Meta or big_vision into one of ours.",
-        example="import google/vit-base-patch16-224 my-vit",
-    )
-    parser.add_argument("source", help="a folder, a weight file (.safetensors, .npz, .msgpack) or a Hub id")
-    parser.add_argument("folder", help="where to write config.json, model.safetensors and preprocessor_config.json")
-
-    parser = add_verb(
-        verbs,
-        "export",
-        run_export,
-        help="a model -> another library's checkpoint, or a program",
-        description="Write a model for transformers (PyTorch), timm, ONNX Runtime, or as StableHLO.",
-        example="export my-vit my-vit-timm --to timm",
-    )
-    parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("folder", help="where to write; not a folder that holds a checkpoint or a program")
-    parser.add_argument("--to", required=True, choices=["transformers", "timm", "onnx", "stablehlo"])
-
 
 def run_import(arguments: argparse.Namespace) -> None:
     """Load and save, with the head that the checkpoint has."""

@@ -13,30 +13,6 @@ from tqdm.auto import tqdm
 from modeling_vit_cls import BadImageError, FlaxViTClsForImageClassification, ImageClassificationPipeline
 from modeling_vit_cls.images.image_files import images_below
 
-from .verbs import add_verb
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = add_verb(
-        verbs,
-        "predict",
-        run,
-        help="the most probable classes of images",
-        description="Classify images: for each the most probable classes and their probabilities. Exit status 1 where "
-        "a path is not there, or no image can be read.",
-        example="predict my-vit cat.jpg photos/ --top_k 3",
-    )
-    parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder, with all below it")
-    parser.add_argument("--top_k", type=int, default=5, help="classes for each image (default: %(default)s)")
-    parser.add_argument(
-        "--on_bad_image",
-        choices=["skip", "raise"],
-        default="skip",
-        help="at a broken image: go on without it and name it, or stop (default: %(default)s)",
-    )
-
 
 def run(arguments: argparse.Namespace) -> None:
     """Classify all that can be read, then print.

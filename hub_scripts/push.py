@@ -6,28 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .verbs import add_verb
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = add_verb(
-        verbs,
-        "push",
-        run,
-        help="a folder -> the Hub",
-        description="Push checkpoint, card, results and recipe in one commit; none where the Hub has them all already.",
-        example="push my-vit user/my-vit --dry_run",
-    )
-    parser.add_argument("folder", help="a folder that was trained into, or saved with save_pretrained")
-    parser.add_argument("repo_id", help="user/name on the Hub; it is made if need be")
-    parser.add_argument("--private", action="store_true", help="make it private; refuse one that is public")
-    parser.add_argument("--revision", help="the branch to push to (default: main); it is made if need be")
-    parser.add_argument(
-        "--dry_run", action="store_true", help="only show what would change, and the card; needs no network"
-    )
-    parser.add_argument("--message", default="Upload model", help="of the commit (default: %(default)s)")
-
 
 def run(arguments: argparse.Namespace) -> None:
     """Push, or plan it, and say what changes."""

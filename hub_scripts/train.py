@@ -7,28 +7,6 @@ from typing import Any
 from modeling_vit_cls.errors import ConfigError
 
 from .messages import no_bars_in_files
-from .verbs import add_verb
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = add_verb(
-        verbs,
-        "train",
-        run,
-        help="train by a recipe",
-        description="Train by a recipe, benchmark, and write the model, its results and its card.",
-        example="train vit_cls_digits_cls --learning_rate 1e-3; `vit-cls train RECIPE --help` lists all fields",
-    )
-    parser.usage = "vit-cls train RECIPE [--FIELD VALUE ...] [--json]"
-    parser.add_argument(
-        "recipe", metavar="RECIPE", help="a YAML file of fields, or the name of a recipe: fine_tune, ..."
-    )
-    overrides = parser.add_argument(
-        "overrides", nargs=argparse.REMAINDER, help="fields that are other than the recipe's"
-    )
-    overrides.required = False  # else it would be named as missing too
-    parser.set_defaults(parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

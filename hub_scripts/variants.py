@@ -8,24 +8,6 @@ from modeling_vit_cls import ViTClsConfig, list_variants
 from modeling_vit_cls.nn.flops import gflops_per_image
 from modeling_vit_cls.variants import VARIANTS
 
-from .verbs import add_verb
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = add_verb(
-        verbs,
-        "variants",
-        run,
-        help="list the named architectures",
-        description="List the named architectures: parameters and GFLOPs per image, with a 1,000-class head. GFLOPs "
-        "count a multiply-add as two operations; GMACs count it as one, as papers and timm do under either name.",
-        example="variants '*_base_*'",
-    )
-    parser.add_argument(
-        "pattern", nargs="?", default="*", help="a shell wildcard, in quotes, or a part of the name (default: all)"
-    )
-
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the table. Raises ValueError where nothing matches."""

@@ -1,64 +1,205 @@
-"""What every verb of the command line has: help, an example, `--json`, and the function that runs it."""
+"""Every verb of the command line: its arguments, its help, and the function that runs it.
+
+The functions are named, not imported: whoever asks for help waits neither for JAX nor for transformers.
+"""
 
 import argparse
-import re
-import sys
-from collections.abc import Callable, Sequence
+import platform
+from importlib.metadata import version
 from typing import Any
 
-from modeling_vit_cls.errors import did_you_mean
+from .parser import Parser
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that takes `--top-k` for `--top_k`, and names the nearest option, or verb, of one unknown."""
-
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Parse; an option that there is not is an error of this verb, with its own usage."""
-        given = list(sys.argv[1:] if args is None else args)
-        end = self._end_of_options(given)
-        found, unknown = super().parse_known_args([*map(self._spelt, given[:end]), *given[end:]], namespace)
-        if unknown:
-            self.error(f"unexpected {unknown[0]!r}")
-        return found, []
-
-    def _end_of_options(self, given: Sequence[str]) -> int:
-        """Where this parser's own options end: at `--`, or at the verb, after which they are the verb's.
-
-        Before the first word where the rest is somebody else's.
-        """
-        if any(action.nargs == argparse.REMAINDER for action in self._actions):
-            return 0
-        verbs = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
-        for place, word in enumerate(given):
-            if word == "--":
-                return place
-            if verbs and not word.startswith("-"):
-                if word not in verbs[0].choices:
-                    self.error(f"there is no verb {word!r}{did_you_mean(word, verbs[0].choices, '{}')}")
-                return place
-        return len(given)
-
-    def _spelt(self, word: str) -> str:
-        """An option as it was declared, whether with dashes or underscores; any other word as it is."""
-        if not re.match(r"--[A-Za-z]", word):
-            return word
-        name, equals, value = word.partition("=")
-        known = [option for option in self._option_string_actions if option.startswith("--")]
-        declared = {option.replace("-", "_"): option for option in known}
-        name = declared.get(name.replace("-", "_"), name)
-        if name not in known:
-            beginning = [option for option in known if option.startswith(name)]
-            if len(beginning) != 1:
-                self.error(f"there is no option {name}{did_you_mean(name, known, '{}')}")
-        return f"{name}{equals}{value}"
+def command_line() -> Parser:
+    """The parser of `vit-cls`; what it reads has in `runs` the verb's function, as "module:function"."""
+    parser = Parser(
+        prog="vit-cls",
+        description="Vision Transformers with a [CLS] token, for JAX users of Hugging Face.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # others break the line of --version
+    )
+    parser.add_argument("--version", action="version", version=_versions(), help="show the versions and exit")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
+    for add in (_train, _recipes, _benchmark, _predict, _variants, _import, _export, _verify, _push):
+        add(verbs)
+    return parser
 
 
-def add_verb(
-    verbs: Any, name: str, run: Callable[[argparse.Namespace], None], *, help: str, description: str, example: str
-) -> argparse.ArgumentParser:
-    """A new verb; the caller adds its own arguments to the parser that comes back."""
+def _versions() -> str:
+    others = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "transformers", "huggingface-hub"))
+    return f"vit-cls {version('vit-cls')} ({others}, Python {platform.python_version()})"
+
+
+def _verb(verbs: Any, name: str, runs: str, *, help: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A new verb with what every one has; the caller adds its own arguments to the parser that comes back."""
     parser = verbs.add_parser(name, help=help, description=description, epilog=f"example: vit-cls {example}")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    parser.set_defaults(run=run)
+    parser.set_defaults(runs=runs)
     return parser
+
+
+def _train(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "train",
+        "train:run",
+        help="train by a recipe",
+        description="Train by a recipe, benchmark, and write the model, its results and its card.",
+        example="train fine_tune --dataset_name my-images; `vit-cls train RECIPE --help` lists all fields, "
+        "`vit-cls recipes` the recipes",
+    )
+    parser.usage = "vit-cls train RECIPE [--FIELD VALUE ...] [--json]"
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a YAML file of fields, or the name of one of the package's recipes"
+    )
+    overrides = parser.add_argument(
+        "overrides", nargs=argparse.REMAINDER, help="fields that are other than the recipe's"
+    )
+    overrides.required = False  # else it would be named as missing too
+    parser.set_defaults(parser=parser)
+
+
+def _recipes(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "recipes",
+        "recipes:run",
+        help="list the recipes of the package",
+        description="List the recipes that come with the package: what each trains, what it costs, the accuracy to "
+        "expect where it was measured, and the command.",
+        example="recipes fine_tune",
+    )
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="a shell wildcard, in quotes, or a part of the name (default: all)"
+    )
+
+
+def _benchmark(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "benchmark",
+        "benchmark:run",
+        help="metrics of a classifier over a dataset",
+        description="Run a classifier over a labelled dataset: accuracy, top-5 accuracy, macro F1, negative "
+        "log-likelihood, expected calibration error, images per second.",
+        example="benchmark my-vit --dataset_name digits --output my-vit/results.json",
+    )
+    parser.add_argument("model", help="a folder or a Hub id")
+    parser.add_argument("--dataset_name", required=True, help="an id on the Hub, a folder of images, or 'digits'")
+    parser.add_argument("--dataset_config_name", help="of a dataset that has several")
+    parser.add_argument("--dataset_revision", help="a branch, tag or commit of a dataset on the Hub")
+    parser.add_argument("--split", default="test", help="(default: %(default)s)")
+    parser.add_argument("--image_column_name", help="default: the only column of images")
+    parser.add_argument("--label_column_name", help="default: the only column of classes")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="METRIC",
+        help="accuracy, top_5_accuracy, macro_f1, nll, ece, or a folder or Space that evaluate.load takes, whose code "
+        "is then run (default: all five)",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="(default: %(default)s)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument(
+        "--on_bad_image",
+        choices=["raise", "skip"],
+        default="raise",
+        help="at a broken image: stop, or go on without it and count it (default: %(default)s)",
+    )
+    parser.add_argument("--output", metavar="FILE", help="where to write the results as JSON")
+
+
+def _predict(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "predict",
+        "predict:run",
+        help="the most probable classes of images",
+        description="Classify images: for each the most probable classes and their probabilities. Exit status 1 where "
+        "a path is not there, or no image can be read.",
+        example="predict my-vit cat.jpg photos/ --top_k 3",
+    )
+    parser.add_argument("model", help="a folder or a Hub id")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder, with all below it")
+    parser.add_argument("--top_k", type=int, default=5, help="classes for each image (default: %(default)s)")
+    parser.add_argument(
+        "--on_bad_image",
+        choices=["skip", "raise"],
+        default="skip",
+        help="at a broken image: go on without it and name it, or stop (default: %(default)s)",
+    )
+
+
+def _variants(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "variants",
+        "variants:run",
+        help="list the named architectures",
+        description="List the named architectures: parameters and GFLOPs per image, with a 1,000-class head. GFLOPs "
+        "count a multiply-add as two operations; GMACs count it as one, as papers and timm do under either name.",
+        example="variants '*_base_*'",
+    )
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="a shell wildcard, in quotes, or a part of the name (default: all)"
+    )
+
+
+def _import(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "import",
+        "exchange:run_import",
+        help="another library's checkpoint -> ours",
+        description="Convert a checkpoint of transformers, timm, torchvision, Meta or big_vision into one of ours.",
+        example="import google/vit-base-patch16-224 my-vit",
+    )
+    parser.add_argument("source", help="a folder, a weight file (.safetensors, .npz, .msgpack) or a Hub id")
+    parser.add_argument("folder", help="where to write config.json, model.safetensors and preprocessor_config.json")
+
+
+def _export(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "export",
+        "exchange:run_export",
+        help="a model -> another library's checkpoint, or a program",
+        description="Write a model for transformers (PyTorch), timm, ONNX Runtime, or as StableHLO.",
+        example="export my-vit my-vit-timm --to timm",
+    )
+    parser.add_argument("model", help="a folder or a Hub id")
+    parser.add_argument("folder", help="where to write; not a folder that holds a checkpoint or a program")
+    parser.add_argument("--to", required=True, choices=["transformers", "timm", "onnx", "stablehlo"])
+
+
+def _verify(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "verify",
+        "verify:run",
+        help="compare a checkpoint with the digests in its files",
+        description="Read every tensor of a checkpoint and compare it with its digest; exit status 1 if one differs.",
+        example="verify my-vit",
+    )
+    parser.add_argument("checkpoint", help="a folder or a Hub id")
+
+
+def _push(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "push",
+        "push:run",
+        help="a folder -> the Hub",
+        description="Push checkpoint, card, results and recipe in one commit; none where the Hub has them all already.",
+        example="push my-vit user/my-vit --dry_run",
+    )
+    parser.add_argument("folder", help="a folder that was trained into, or saved with save_pretrained")
+    parser.add_argument("repo_id", help="user/name on the Hub; it is made if need be")
+    parser.add_argument("--private", action="store_true", help="make it private; refuse one that is public")
+    parser.add_argument("--revision", help="the branch to push to (default: main); it is made if need be")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="only show what would change, and the card; needs no network"
+    )
+    parser.add_argument("--message", default="Upload model", help="of the commit (default: %(default)s)")

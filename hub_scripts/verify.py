@@ -3,7 +3,6 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from modeling_vit_cls import CheckpointError
 from modeling_vit_cls.families.open import Source, checked_tensors, open_checkpoint
@@ -12,21 +11,6 @@ from modeling_vit_cls.files.folder import read_undisturbed
 from modeling_vit_cls.files.tensor import Tensor
 from modeling_vit_cls.hub.download import checkpoint_path
 from modeling_vit_cls.names import DIGESTS
-
-from .verbs import add_verb
-
-
-def add_parser(verbs: Any) -> None:
-    """Add the verb to the command line."""
-    parser = add_verb(
-        verbs,
-        "verify",
-        run,
-        help="compare a checkpoint with the digests in its files",
-        description="Read every tensor of a checkpoint and compare it with its digest; exit status 1 if one differs.",
-        example="verify my-vit",
-    )
-    parser.add_argument("checkpoint", help="a folder or a Hub id")
 
 
 def run(arguments: argparse.Namespace) -> None:

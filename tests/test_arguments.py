@@ -18,14 +18,8 @@ from modeling_vit_cls import ConfigError
 from modeling_vit_cls.training import TrainingArguments
 from modeling_vit_cls.training.foreign import IDLE, INSTEAD, RENAMED
 from modeling_vit_cls.training.optimizer import make_optimizer, make_schedule
-from modeling_vit_cls.training.recipe import (
-    DataArguments,
-    EvaluationArguments,
-    ModelArguments,
-    find_recipe,
-    packaged_recipes,
-    read_recipe,
-)
+from modeling_vit_cls.training.packaged import find_recipe, packaged_recipes
+from modeling_vit_cls.training.recipe import DataArguments, EvaluationArguments, ModelArguments, read_recipe
 
 
 def choices(part, name) -> tuple[str, ...]:

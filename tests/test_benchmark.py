@@ -281,5 +281,5 @@ def test_a_missing_extra_is_one_line(saved, name):
     done = shell(WITHOUT_THE_EXTRA.replace("NAME", name).replace("MODEL", str(saved)))
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"vit-cls: {name} is needed to ")
-    assert done.stderr.splitlines()[-1].endswith("pip install 'vit-cls[train]'")
+    assert "[train]'" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -25,10 +26,12 @@ from modeling_vit_cls import (
     FlaxViTClsForImageClassification,
     FlaxViTClsModel,
     ViTClsImageProcessor,
+    install,
 )
 from modeling_vit_cls.cards import card_to_push, render_card, write_card
 from modeling_vit_cls.cards.pictures import attention_maps
 from modeling_vit_cls.hub.changes import EVAL_RESULTS
+from modeling_vit_cls.install import how_to_install
 
 PICTURES = ["training_curve.png", "confusion_matrix.png", "attention.png"]
 RESULTS: dict[str, Any] = {
@@ -391,22 +394,23 @@ def test_the_interval_of_an_accuracy_is_never_empty(folder, right, count):
 
 NOT_INSTALLED = """
 import sys
-for missing, name in (("matplotlib", "cards.pictures"), ("jinja2", "cards")):
-    sys.modules[missing] = None
+for package, module in (("matplotlib", "cards.pictures"), ("jinja2", "cards")):
+    sys.modules[package] = None
     for loaded in [loaded for loaded in sys.modules if loaded.startswith("modeling_vit_cls.cards")]:
         del sys.modules[loaded]
     try:
-        __import__(f"modeling_vit_cls.{name}")
+        __import__(f"modeling_vit_cls.{module}")
     except ImportError as error:
         print(error)
+    del sys.modules[package]
 """
 
 
 def test_what_is_not_installed_is_named_with_the_remedy():
     done = subprocess.run([sys.executable, "-c", NOT_INSTALLED], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        "matplotlib is needed to draw pictures: pip install 'vit-cls[train]'",
-        "jinja2 is needed to write model cards: pip install 'vit-cls[train]'",
+        f"matplotlib is needed to draw pictures: {how_to_install('train')}",
+        f"jinja2 is needed to write model cards: {how_to_install('train')}",
     ]
 
 
@@ -421,3 +425,18 @@ def test_images_are_drawn_by_the_model_that_is_given_and_none_is_loaded(folder, 
     monkeypatch.setattr(FlaxViTClsForImageClassification, "from_pretrained", load)
     write_card(folder, images(), model=model)
     assert (folder / "attention.png").read_bytes() == attention_maps(model, images())
+
+
+@pytest.mark.parametrize(
+    ("urls", "command"),
+    [
+        ([], "`pip install .` in a clone of the repository of vit-cls"),
+        (["Repository, https://example.org/a/vit-cls"], "`pip install 'vit-cls @ git+https://example.org/a/vit-cls'`"),
+    ],
+    ids=["no repository is set", "a repository is set"],
+)
+def test_a_card_tells_to_install_from_the_repository(urls, command, folder, monkeypatch):
+    monkeypatch.setattr(install, "metadata", lambda _: SimpleNamespace(get_all=lambda _: urls or None))
+    assert f"Install vit-cls: {command}. Then:" in render_card(folder)
+    extra = command.replace("install .", "install '.[train]'").replace("vit-cls @", "vit-cls[train] @")
+    assert str(install.needs("grain", "to read", "train")) == f"grain is needed to read: {extra}"

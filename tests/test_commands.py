@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 import hub_scripts.command
-from hub_scripts import benchmark, exchange, predict, push, train, variants, verify
+from hub_scripts import benchmark, exchange, predict, push, recipes, train, variants, verify
 from hub_scripts.__main__ import _interrupts_noted, main
 from modeling_vit_cls import __version__, list_variants
 from modeling_vit_cls.results import Results
@@ -22,6 +22,7 @@ VERBS = {
     "push": ["f", "user/name"],
     "import": ["a", "b"],
     "export": ["a", "b", "--to", "timm"],
+    "recipes": [],
     "variants": [],
     "verify": ["m"],
 }
@@ -41,6 +42,27 @@ def options(verb: str, capsys) -> list[str]:
     status, out, _ = stopped([verb, "--help"], capsys)
     assert status == 0
     return sorted(set(re.findall(r"--[a-z_]+", out.partition("example:")[0])) - {"--help"})
+
+
+LIGHT = """
+import sys
+from hub_scripts.__main__ import main
+try:
+    main(sys.argv[1:])
+except SystemExit as stopped:
+    assert not stopped.code, stopped.code
+heavy = {name.partition(".")[0] for name in sys.modules} & {"jax", "flax", "numpy", "transformers", "modeling_vit_cls"}
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([verb, "--help"] for verb in ("train", *VERBS))], ids=" ".join
+)
+def test_help_and_version_load_no_library(arguments):
+    done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(("usage: vit-cls", "vit-cls "))
 
 
 def test_versions_are_one_line(capsys):
@@ -121,7 +143,7 @@ def test_a_closed_pipe_is_no_error():
     assert (process.wait(), said) == (141, "")
 
 
-@pytest.mark.parametrize("module", [benchmark, exchange, predict, push, train, variants, verify])
+@pytest.mark.parametrize("module", [benchmark, exchange, predict, push, recipes, train, variants, verify])
 def test_ctrl_c_is_one_line(module, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt

@@ -125,6 +125,9 @@ def test_wheel_works_elsewhere(tmp_path):
         [tmp_path / "env" / "bin" / "vit-cls", "variants", "*_base_*", "--json"], capture_output=True, check=True
     )
     assert json.loads(shown.stdout)[0]["name"] == "vit_cls_base_patch32_224"
+    shown = subprocess.run([tmp_path / "env" / "bin" / "vit-cls", "recipes", "--json"], capture_output=True, check=True)
+    recipes = sorted(file.stem for file in (ROOT / "configuration").glob("*.yaml"))
+    assert [row["name"] for row in json.loads(shown.stdout)] == recipes
 
 
 def test_variants_verb(capsys):

@@ -20,6 +20,7 @@ from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, 
 from modeling_vit_cls.config_rules import RULES
 from modeling_vit_cls.errors import CheckpointError
 from modeling_vit_cls.export import programs
+from modeling_vit_cls.install import how_to_install
 
 # Every field that changes what is computed, in several of its values; the rest keeps its default.
 CONFIGS = {
@@ -163,7 +164,7 @@ def test_weights_that_one_onnx_file_cannot_hold_lie_beside_it(tmp_path, monkeypa
 
 def test_a_missing_jax2onnx_is_an_error_that_says_what_to_install(tmp_path, monkeypatch, model):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
-    with pytest.raises(CheckpointError, match=r"^model.onnx: .*pip install 'vit-cls\[onnx\]'"):
+    with pytest.raises(CheckpointError, match=rf"^model.onnx: .*{re.escape(how_to_install('onnx'))}"):
         run_onnx(tmp_path, model, model.params)
     assert not list(tmp_path.iterdir())
 
@@ -171,7 +172,7 @@ def test_a_missing_jax2onnx_is_an_error_that_says_what_to_install(tmp_path, monk
 @pytest.mark.parametrize(("to", "package"), [("onnx", "jax2onnx"), ("onnx", "onnx_ir"), ("stablehlo", "flatbuffers")])
 def test_a_missing_package_is_named_with_its_extra_and_no_hidden_folder(to, package, tmp_path, monkeypatch, model):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(CheckpointError, match=rf"^model\.{to}: writing .* pip install 'vit-cls\[{to}\]'") as error:
+    with pytest.raises(CheckpointError, match=rf"^model\.{to}: .*{re.escape(how_to_install(to))}") as error:
         export_pretrained(model, tmp_path / "out", to)
     assert str(tmp_path) not in str(error.value)
     assert not list(tmp_path.iterdir())

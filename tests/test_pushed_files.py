@@ -22,6 +22,7 @@ from hub_scripts.__main__ import main
 from modeling_vit_cls import CheckpointError
 from modeling_vit_cls.cards import render_card
 from modeling_vit_cls.hub.changes import files_to_push
+from modeling_vit_cls.install import needs
 from modeling_vit_cls.provenance import last_name, public_json, public_recipe, record
 
 RECIPE = """
@@ -253,7 +254,5 @@ def test_a_missing_extra_is_found_before_the_network(project, hub, monkeypatch, 
     before = len(hub.requests)
     for more in ([], ["--dry_run"]):
         assert main(["push", str(project / "runs" / "v1"), "user/v1", *more]) == 1
-        assert capsys.readouterr().err == (
-            "vit-cls: jinja2 is needed to write model cards: pip install 'vit-cls[train]'\n"
-        )
+        assert capsys.readouterr().err == f"vit-cls: {needs('jinja2', 'to write model cards', 'train')}\n"
     assert len(hub.requests) == before

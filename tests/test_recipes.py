@@ -1,6 +1,7 @@
 """Recipes: read, overridden, refused; and one run from end to end by the command line."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,14 @@ from PIL import Image
 
 from hub_scripts.__main__ import main
 from modeling_vit_cls import ConfigError, FlaxAutoModelForImageClassification
+from modeling_vit_cls.training.packaged import HEAD, find_recipe, packaged_recipes, read_head
 from modeling_vit_cls.training.recipe import read_recipe
 from modeling_vit_cls.training.run import build_model, load_splits
 
 CONFIGURATION = Path(__file__).parent.parent / "configuration"
 DIGITS = CONFIGURATION / "vit_cls_digits_cls.yaml"
+TINY = "{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32, "
+TINY += "image_size: 8, patch_size: 4}"
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGURATION.glob("*.yaml")), ids=lambda file: file.stem)
@@ -24,6 +28,54 @@ def test_every_recipe_reads_back_as_itself(file, tmp_path):
     assert read_recipe(again) == recipe
     fields = yaml.safe_load(file.read_text())
     assert recipe.training.learning_rate == float(fields["learning_rate"])
+
+
+@pytest.mark.parametrize("file", packaged_recipes(), ids=lambda file: file.stem)
+def test_every_recipe_has_a_head_whose_command_it_takes(file):
+    head = read_head(file)
+    assert all(text == text.strip() != "" for text in vars(head).values())
+    words = shlex.split(head.command)
+    assert words[:3] == ["vit-cls", "train", file.stem]
+    recipe = read_recipe(words[2], words[3:])
+    assert HEAD not in recipe.to_dict()
+
+
+def test_accuracies_are_those_of_the_model_cards():
+    """The head of a recipe that was measured has the accuracy of its card, which is rendered from its results."""
+    for folder in (CONFIGURATION.parent / "model_cards").glob("*/results.json"):
+        accuracy = json.loads(folder.read_text())["metrics"]["accuracy"]
+        assert f"{accuracy:.4f}" in read_head(find_recipe(folder.parent.name)).accuracy
+
+
+@pytest.mark.parametrize("head", ["", "about: hello", "about: {trains: a, cost: b, accuracy: 0.9, command: d}"])
+def test_a_head_that_is_not_whole_is_refused(head, tmp_path):
+    (tmp_path / "r.yaml").write_text(f"output_dir: out\ndataset_name: digits\n{head}\n")
+    with pytest.raises(ConfigError, match=r"about=.*r\.yaml: must have the texts trains, cost, accuracy, command"):
+        read_head(tmp_path / "r.yaml")
+    read_recipe(tmp_path / "r.yaml")  # it is no field of the run
+
+
+def test_recipes_are_listed(capsys):
+    assert main(["recipes", "--json"]) == 0
+    rows = {row.pop("name"): row for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == [file.stem for file in packaged_recipes()]
+    assert rows["fine_tune"] == vars(read_head(find_recipe("fine_tune")))
+    for pattern in ("digits", "vit_cls_digits_*"):
+        assert main(["recipes", pattern]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line for line in lines if not line.startswith(" ")] == ["vit_cls_digits_cls", "vit_cls_digits_mean"]
+        assert f"  accuracy  {rows['vit_cls_digits_cls']['accuracy']}" in lines
+    assert main(["recipes", "resnet"]) == 1
+    assert "no recipe matches 'resnet'" in capsys.readouterr().err
+
+
+def test_a_recipe_runs_by_its_name_from_an_empty_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = ["--config_overrides", TINY[:-1] + ", num_channels: 1}", "--max_steps", "2", "--eval_steps", "2"]
+    given += ["--max_train_samples", "64", "--max_eval_samples", "16", "--output_dir", "out"]
+    assert main(["train", "vit_cls_digits_cls", *given, "--json"]) == 0
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert not (tmp_path / "configuration").exists()
 
 
 def test_the_command_line_overrides_the_file():
@@ -65,10 +117,6 @@ def test_splits_have_nothing_in_common():
     train, evaluation = load_splits(recipe.data)
     paths = [{row["image"]["path"] for row in split} for split in (train, evaluation)]
     assert (len(paths[0]), len(paths[1]), paths[0] & paths[1]) == (1078, 359, set())
-
-
-TINY = "{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32, "
-TINY += "image_size: 8, patch_size: 4}"
 
 
 def photos(folder: Path) -> Path:

@@ -1,5 +1,7 @@
 """A save replaces what is ours in a folder, keeps the rest, and refuses what could not be loaded again."""
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -131,3 +133,43 @@ def test_where_folders_cannot_be_exchanged_files_are(folder, model, monkeypatch,
     assert names == {"config.json", "model.safetensors", "preprocessor_config.json", "notes.md"}
     assert_same(FlaxViTClsForImageClassification.from_pretrained(folder).params, model.params)
     assert {path.name for path in folder.parent.iterdir()} == {"checkpoint"}
+
+
+WITHOUT_LOCKS = """
+import logging, os, sys
+sys.modules["fcntl"] = None  # as if Python had none
+folder, system = sys.argv[1:]
+
+import jax, numpy
+from modeling_vit_cls import FlaxViTClsForImageClassification
+from modeling_vit_cls.training.run_folder import RunFolder
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+
+open_anything = os.open
+def open_no_folder(path, *arguments):
+    if os.path.isdir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+    return open_anything(path, *arguments)
+if system == "win32":
+    os.open, sys.platform = open_no_folder, system
+
+model = FlaxViTClsForImageClassification.from_pretrained(folder)
+with RunFolder(folder):
+    for scale in (2, 3):
+        model.params = jax.tree.map(lambda leaf: leaf * scale, model.params)
+        model.save_pretrained(folder)
+        again = FlaxViTClsForImageClassification.from_pretrained(folder)
+        jax.tree.map(numpy.testing.assert_array_equal, model.params, again.params)
+"""
+
+
+@pytest.mark.parametrize("system", ["linux", "win32"])
+def test_without_file_locks_all_works_and_the_log_warns_once(folder, system):
+    """Hides `fcntl`; for Windows also refuses to open folders, as its `os.open` does."""
+    before = sorted(entry.name for entry in folder.iterdir())
+    command = [sys.executable, "-c", WITHOUT_LOCKS, folder, system]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    warning = "this system has no file locks: let no two processes save or train into one folder at the same time"
+    assert done.stdout.splitlines() == [warning]
+    assert sorted(entry.name for entry in folder.iterdir()) == before

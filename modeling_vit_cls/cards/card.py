@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CheckpointError, ConfigError
 from ..files.folder import replace_file
 from ..files.ownership import is_our_card, pictures_of, signed
+from ..install import how_to_install, needs
 from ..names import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, PICTURES, RECIPE, TRAINING_CURVE
 from ..provenance import is_hub_id, last_name
 from .escape import cell, markdown
@@ -24,7 +25,7 @@ from .metadata import card_metadata, dataset_title, eval_results_yaml
 try:
     from jinja2 import Environment, StrictUndefined
 except ImportError as error:
-    raise ImportError("jinja2 is needed to write model cards: pip install 'vit-cls[train]'") from error
+    raise needs("jinja2", "to write model cards", "train") from error
 
 if TYPE_CHECKING:
     from ..modeling_vit_cls import FlaxViTClsForImageClassification
@@ -137,6 +138,7 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
     )
     text = template.render(
         facts=facts,
+        install=how_to_install(),
         metadata=card_metadata(facts),
         pictures=pictures,
         readout=_READOUTS[facts.config.readout],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import one_line
+from ..install import needs
 from ..modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
 from ..scores import function_of, scores_of
 
@@ -18,7 +19,7 @@ try:
     from matplotlib.font_manager import findfont, get_font
     from matplotlib.ticker import MaxNLocator
 except ImportError as error:
-    raise ImportError("matplotlib is needed to draw pictures: pip install 'vit-cls[train]'") from error
+    raise needs("matplotlib", "to draw pictures", "train") from error
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; dashes tell the lines apart in grey.
 _TRAINING, _EVALUATION = ("#0072B2", "-"), ("#D55E00", "--")  # of the losses, in every picture

@@ -13,6 +13,7 @@ from ..images.classes import match_classes
 from ..images.processor import ViTClsImageProcessor
 from ..images.rows import unskipped
 from ..images.sources import OnBadImage, check_on_bad_image, class_names, labelled
+from ..install import needs
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..predict import predict
 from ..pretrained.processor_fit import check_processor
@@ -22,7 +23,7 @@ from .metrics import compute_metrics, load_metric
 try:
     from tqdm.auto import tqdm
 except ImportError as error:
-    raise ImportError("tqdm is needed to show progress: pip install 'vit-cls[train]'") from error
+    raise needs("tqdm", "to show progress", "train") from error
 
 DEFAULT_METRICS = ("accuracy", "top_5_accuracy", "macro_f1", "nll", "ece")
 _MOST_CLASSES = 100  # of a confusion matrix that one can look at

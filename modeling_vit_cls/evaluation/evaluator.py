@@ -5,6 +5,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..images.classes import match_classes
+from ..install import needs
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..predict import ImageClassificationPipeline
 from ..scores import refuse_unless_single_label
@@ -14,7 +15,7 @@ try:
     import datasets
     from evaluate.evaluator.image_classification import ImageClassificationEvaluator
 except ImportError as error:
-    raise ImportError("evaluate and scipy are needed to evaluate: pip install 'vit-cls[train]'") from error
+    raise needs("evaluate and scipy", "to evaluate", "train") from error
 
 
 class ViTClsEvaluator(ImageClassificationEvaluator):

@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import ConfigError, shorten
+from ..install import needs
 
 try:
     import datasets
     import evaluate
     from sklearn.metrics import accuracy_score, f1_score
 except ImportError as error:
-    raise ImportError(f"{error.name} is needed to compute metrics: pip install 'vit-cls[train]'") from error
+    raise needs(str(error.name), "to compute metrics", "train") from error
 
 _BINS = 15  # of the calibration error, as in the paper
 _SMALLEST = float(np.finfo(np.float32).tiny)

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
+from ..install import needs
 from ..names import PROGRAMS
 from ..nn.layers import Linear
 from ..nn.vit import FlaxViTClsForImageClassificationModule
@@ -94,7 +95,7 @@ def write_stablehlo(
     try:
         import flatbuffers  # noqa: F401  # jax.export needs it, and does not depend on it
     except ImportError as error:
-        needed = "writing StableHLO needs the package flatbuffers; pip install 'vit-cls[stablehlo]'"
+        needed = needs("flatbuffers", "to write StableHLO", "stablehlo")
         raise CheckpointError(f"{file.name}: {needed} ({error})") from error
     names = _outputs(module, config)
 
@@ -120,7 +121,7 @@ def write_onnx(
         import onnx_ir
         from jax2onnx import to_onnx
     except ImportError as error:
-        needed = "writing ONNX needs the package jax2onnx; pip install 'vit-cls[onnx]'"
+        needed = needs("jax2onnx", "to write ONNX", "onnx")
         raise CheckpointError(f"{file.name}: {needed} ({error})") from error
 
     names = _outputs(module, config)

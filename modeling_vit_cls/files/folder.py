@@ -1,7 +1,6 @@
 """A folder that is always the old checkpoint or the new one, whole: built beside it and swapped in."""
 
 import errno
-import fcntl
 import glob
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import CheckpointError, shorten
+from .locks import close_folder, open_folder, try_lock
 from .swap import put_in_place
 
 T = TypeVar("T")
@@ -66,23 +66,25 @@ def read_undisturbed(path: Path, read: Callable[[], T]) -> T:
     After a swap it is read once more: what came might be of two checkpoints, and an error no real one.
     """
     while True:
-        descriptor = os.open(path if path.is_dir() else path.parent, getattr(os, "O_PATH", os.O_RDONLY))
+        folder = path if path.is_dir() else path.parent
+        descriptor = open_folder(folder, getattr(os, "O_PATH", os.O_RDONLY))
+        before = os.stat(folder) if descriptor is None else os.fstat(descriptor)
         try:  # held open, no other folder can take its number
             result = read()
         except Exception:
-            if _is_still(path, descriptor):
+            if _is_still(path, before):
                 raise
         else:
-            if _is_still(path, descriptor):
+            if _is_still(path, before):
                 return result
         finally:
-            os.close(descriptor)
+            close_folder(descriptor)
 
 
-def _is_still(path: Path, descriptor: int) -> bool:
-    """Whether an open folder is the one that has its name now."""
+def _is_still(path: Path, before: os.stat_result) -> bool:
+    """Whether a folder is the one that has its name now."""
     try:
-        return os.path.samestat(os.stat(path if path.is_dir() else path.parent), os.fstat(descriptor))
+        return os.path.samestat(os.stat(path if path.is_dir() else path.parent), before)
     except FileNotFoundError:  # it was removed; what was read of it, or the error, is all there is
         return True
 
@@ -109,24 +111,13 @@ def replace_file(file: Path, content: bytes) -> None:
 def _lock(folder: Path) -> Iterator[bool]:
     """Hold a folder's lock, if it exists; False where another process holds it. It ends with the process, at latest."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = open_folder(folder)
     except OSError:  # it is not there, or cannot be read; whether it can be written shows later
-        yield True
-        return
+        descriptor = None
     try:
-        yield _try_lock(descriptor)
+        yield try_lock(descriptor) is not False
     finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+        close_folder(descriptor)
 
 
 def _sweep(place: Path, prefix: str) -> None:

@@ -4,12 +4,14 @@ import ctypes
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from ..errors import CheckpointError
 from ..names import CONFIG, RUN_LOCK
+from .locks import close_folder, open_folder
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
@@ -66,17 +68,18 @@ def _sync(folder: Path) -> None:
     """Flush every file of a folder, then the folder, to the disk."""
     for entry in folder.iterdir():
         if entry.is_file() and not entry.is_symlink():
-            with open(entry, "rb") as file:
+            with open(entry, "r+b") as file:  # Windows flushes no file that is opened for reading alone
                 os.fsync(file.fileno())
     _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = open_folder(folder)
     try:
-        os.fsync(descriptor)
+        if descriptor is not None:
+            os.fsync(descriptor)
     finally:
-        os.close(descriptor)
+        close_folder(descriptor)
 
 
 def _sync_swap(folder: Path) -> None:
@@ -95,7 +98,7 @@ def _exchange(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> bool
     The folder that this process works in is not exchanged under its feet, and a mount point cannot be. Nor is one that
     a run holds where its lock cannot be linked: a copy of a lock is one that nobody holds.
     """
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if rename is None or Path.cwd().is_relative_to(folder) or build.parent == folder:
         return False
     if (folder / RUN_LOCK).is_file():

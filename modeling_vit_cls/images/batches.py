@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadImageError, ConfigError
+from ..install import needs
 from .batch import Batch
 from .processor import ViTClsImageProcessor
 from .rows import named, open_image, unskipped
@@ -16,7 +17,7 @@ try:
     import grain
     from absl import flags
 except ImportError as error:
-    raise ImportError("grain is needed to read training data: pip install 'vit-cls[train]'") from error
+    raise needs("grain", "to read training data", "train") from error
 
 _THREADS = max(2, os.cpu_count() or 1)  # Pillow decodes and resizes without the interpreter's lock
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, shorten
+from ..install import needs
 
 try:
     import datasets
 except ImportError as error:
-    raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
+    raise needs("datasets", "to load images", "train") from error
 
 _GIVE_NUMBERS = "give the dataset a column of the model's numbers, or the model an id2label without repetitions"
 _WHOLE = ("bool", "int", "uint", "float")  # floats too: a missing label made floats of whole numbers

@@ -6,11 +6,12 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ConfigError
+from ..install import needs
 
 try:
     import datasets
 except ImportError as error:
-    raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
+    raise needs("datasets", "to load images", "train") from error
 
 _HELD_OUT = 360  # of the 1,797
 
@@ -20,7 +21,7 @@ def load_digits(split: str) -> "datasets.Dataset":
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError("scikit-learn holds the digits: pip install 'vit-cls[train]'") from error
+        raise needs("scikit-learn", "for the digits", "train") from error
     if split not in ("train", "test"):
         raise ConfigError("split", split, "must be one of digits: train, test")
     pixels, labels = load_digits(return_X_y=True)

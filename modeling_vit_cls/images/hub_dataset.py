@@ -11,12 +11,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import validate_repo_id
 
 from ..errors import ConfigError, nearest, shorten
+from ..install import needs
 
 try:
     import datasets
     from datasets import config as datasets_config
 except ImportError as error:
-    raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
+    raise needs("datasets", "to load images", "train") from error
 
 _PATIENCE = 10.0  # seconds that the Hub has to answer
 

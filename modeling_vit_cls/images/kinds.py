@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
+from ..install import needs
 
 try:
     import datasets
 except ImportError as error:
-    raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
+    raise needs("datasets", "to load images", "train") from error
 
 _EXPECTED = "must be a map-style datasets.Dataset with a column of images and one of classes, and no transform"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigError
+from ..install import needs
 from .classes import as_classes, by_number, check_labels, class_names, is_label_column, names_in
 from .digits import load_digits
 from .hub_dataset import load_hub_dataset
@@ -19,7 +20,7 @@ from .table_folder import is_saved_to_disk, load_saved, load_tables, table_files
 try:
     import datasets
 except ImportError as error:
-    raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
+    raise needs("datasets", "to load images", "train") from error
 
 __all__ = ["class_names", "labelled", "load_images", "named", "open_image", "row_name", "splits_of"]
 

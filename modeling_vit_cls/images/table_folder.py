@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, shorten
+from ..install import needs
 from .image_files import visible_entries
 from .splits import split_name
 
 try:
     import datasets
 except ImportError as error:
-    raise ImportError("datasets is needed to load images: pip install 'vit-cls[train]'") from error
+    raise needs("datasets", "to load images", "train") from error
 
 _KINDS = {".parquet": "parquet", ".arrow": "arrow"}
 _SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}(-\w+)?")  # as the Hub's own conversion names its files

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -36,6 +36,9 @@ from .processor_files import AnyProcessor, UnreadProcessor, interpolated_in_call
 from .processor_fit import interpolates
 from .report import LoadReport
 from .saving import check_same_architecture, check_tensors, config_to_save, write_checkpoint
+
+if TYPE_CHECKING:
+    from flax.nnx.bridge import ToNNX
 
 Params = Any  # a nested dict of arrays, or flax's FrozenDict of them
 _Upstream: type = getattr(transformers, "FlaxPreTrainedModel", object)
@@ -444,3 +447,17 @@ class FlaxPreTrainedModel(_Upstream):
         check_tensors(tensors, self._shapes, whole=self._is_initialized)
         config = config_to_save(self.config, self.module.config, type(self).__name__)
         write_checkpoint(folder, config, tensors, self._image_processor, max_shard_size, allow_nonfinite, also)
+
+    def to_nnx(self, params: Params | None = None) -> "ToNNX":
+        """The model as an `nnx.Module`: flax's `nnx.bridge.ToNNX` around the linen module, the parameters in it.
+
+        It is called as the linen module is, not as this model: with images (B, H, W, C), and a second argument False
+        where dropout and stochastic depth are to act. These need `rngs=nnx.Rngs(dropout=seed)` in the call, which NNX
+        wants as an argument of each function that it transforms. `train()` and `eval()` of NNX change nothing.
+
+        Its parameters are `nnx.Param`s of the same names. The way back, after training, is
+        `model.params = nnx.to_pure_dict(nnx.state(module, nnx.Param))`; until then this model stays as it was.
+        """
+        from .nnx import bridged  # half a second that who does not call it need not wait
+
+        return bridged(self.module, self.params if params is None else params)

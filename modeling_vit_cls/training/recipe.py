@@ -16,6 +16,7 @@ from ..files.yaml_text import parse_yaml
 from .arguments import TrainingArguments, argument
 from .fields import check_fields
 from .foreign import IDLE, INSTEAD, RENAMED, foreign_rule, own_names
+from .packaged import HEAD, find_recipe
 
 
 @dataclass
@@ -138,26 +139,6 @@ def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     )
 
 
-def find_recipe(name: str | Path) -> Path:
-    """A recipe's file, by its path or its name in the package. Raises ConfigError where there is neither."""
-    path = Path(name)
-    named = {recipe.stem: recipe for recipe in packaged_recipes()}
-    if not path.exists() and str(name) in named:
-        return named[str(name)]
-    if not path.exists():
-        rule = f"there is no such file; recipes of the package are {', '.join(named)}{did_you_mean(path.stem, named)}"
-        raise ConfigError("recipe", str(name), rule)
-    return path
-
-
-def packaged_recipes() -> list[Path]:
-    """The recipes that come with the package: in a wheel inside of it, in a checkout beside it."""
-    package = Path(__file__).parents[1]
-    folders = (package / "configuration", package.parent / "configuration")
-    found = (sorted(folder.glob("*.yaml")) for folder in folders)
-    return next((recipes for recipes in found if recipes), [])
-
-
 def _read_fields(path: Path) -> dict[str, Any]:
     """The fields of a recipe that have a value, as the parser has them."""
     try:
@@ -166,6 +147,7 @@ def _read_fields(path: Path) -> dict[str, Any]:
         raise ConfigError("recipe", str(path), f"cannot be read as YAML ({error})") from error
     if not isinstance(fields, dict):
         raise ConfigError("recipe", str(path), "must be a YAML mapping of fields")
+    fields.pop(HEAD, None)
     parser = _Parser(str(path), {}, ())
     try:
         fields = own_names({str(name): value for name, value in fields.items()}, parser.names)

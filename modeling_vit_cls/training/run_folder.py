@@ -1,6 +1,5 @@
 """The folder of a run: one process trains into it at a time, and it can be written."""
 
-import fcntl
 import logging
 import os
 import shutil
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..files.folder import remove_if_left
+from ..files.locks import try_lock
 from ..names import CHECKPOINT, RUN_LOCK
 
 _log = logging.getLogger(__name__)
@@ -55,14 +55,13 @@ class RunFolder:
         file = self.path / RUN_LOCK
         while True:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            locked = try_lock(descriptor)
+            if locked is None:
+                return descriptor
+            if not locked:
                 os.close(descriptor)
                 rule = "another run is training into it: wait until it ends, or give another folder"
-                raise ConfigError("output_dir", str(self.path), rule) from None
-            except OSError:  # a file system without locks
-                return descriptor
+                raise ConfigError("output_dir", str(self.path), rule)
             with suppress(OSError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(file)):
                     return descriptor

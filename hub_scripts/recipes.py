@@ -1,0 +1,19 @@
+"""`vit-cls recipes [PATTERN]`: the recipes that come with the package."""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from modeling_vit_cls.training.packaged import packaged_recipes, read_head
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the head of each recipe. Raises ValueError where nothing matches."""
+    heads = {recipe.stem: asdict(read_head(recipe)) for recipe in packaged_recipes(arguments.pattern)}
+    if not heads:
+        raise ValueError(f"no recipe matches {arguments.pattern!r}; `vit-cls recipes` lists them all")
+    if arguments.json:
+        print(json.dumps([{"name": name, **head} for name, head in heads.items()], indent=2))
+        return
+    for name, head in heads.items():
+        print("\n".join([name, *(f"  {key:<10}{text}" for key, text in head.items())]))
