@@ -135,6 +135,6 @@ def test_a_checkpoint_without_digests_says_so(runs, read, tmp_path):
     shutil.copytree(runs / "own" / "checkpoint-2", folder)
     (folder / "training_digests.json").unlink()
     with pytest.raises(
-        CheckpointError, match="is of an earlier version, which kept no digests; training cannot be resumed"
+        CheckpointError, match="an earlier version without digests wrote the checkpoint; training cannot be resumed"
     ):
         read(folder)

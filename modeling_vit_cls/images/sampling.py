@@ -19,11 +19,11 @@ def hold_out(labels: Sequence[int], share: float, seed: int) -> tuple[np.ndarray
 
     About `share` of each class is held out. A class of two or more images is in both parts; a single image is kept.
     """
-    labels = np.asarray(labels)
-    classes, sizes = np.unique(labels, return_counts=True)
+    numbers = np.asarray(labels)
+    classes, sizes = np.unique(numbers, return_counts=True)
     limits = sizes - 1
     count = min(max(round(len(labels) * share), int((limits > 0).sum())), int(limits.sum()))
-    held_out = _draw(labels, classes, _quotas(sizes, count, limits, seed), seed)
+    held_out = _draw(numbers, classes, _quotas(sizes, count, limits, seed), seed)
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 
