@@ -112,7 +112,7 @@ def test_states_of_two_checkpoints_are_refused_even_with_digests_of_their_own(ru
     shutil.copytree(runs / "own" / "checkpoint-2", folder)
     shutil.copy(runs / "own" / "checkpoint-1" / name, folder)
     write_digests(folder)
-    with pytest.raises(CheckpointError, match=r"trainer_state\.json: is after .* they are of two checkpoints"):
+    with pytest.raises(CheckpointError, match=r"trainer_state\.json: is after .* they belong to two checkpoints"):
         read(folder)
 
 
