@@ -1,4 +1,4 @@
-"""The rules of a ViTClsConfig: one row a field, then the rules between fields; nothing is allocated to check them."""
+"""The rules of a ViTClsConfig: one row per field, then the rules between fields. Checking allocates nothing."""
 
 import inspect
 import math
@@ -11,17 +11,17 @@ from transformers import PretrainedConfig
 
 from .errors import ConfigError, did_you_mean
 
-MAX_PARAMETERS = 10**11  # a config beyond it is a typing error or an attack: 400 GB of float32
-MAX_LABELS = 500_000  # transformers keeps two dictionaries of that length: 0.1 GB
+MAX_PARAMETERS = 10**11  # 400 GB of float32; a larger config is a typing error or an attack
+MAX_LABELS = 500_000  # transformers keeps two dictionaries of this length, 0.1 GB
 
-# Keys that some version of transformers writes to config.json, or passes to a config class while it loads one.
+# Keys that a version of transformers writes to config.json, or passes to a config class when it loads one.
 _WRITTEN_BY_TRANSFORMERS = set(
     """
     architectures attn_implementation auto_map dtype id2label label2id model_type name_or_path num_labels
     output_attentions problem_type pruned_heads quantization_config tf_legacy_loss torch_dtype torchscript
     transformers_version use_bfloat16 _attn_implementation _attn_implementation_autoset
     _attn_implementation_internal _commit_hash _experts_implementation _from_auto _from_pipeline _name_or_path
-    """.split()  # noqa: SIM905 (names in a list of their own lines would fill a screen)
+    """.split()  # noqa: SIM905 (a list with one name per line would fill a screen)
 )
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -32,7 +32,7 @@ def _is_int(value: object) -> bool:
 
 
 def _number(low: float, high: float, text: str) -> Rule:
-    return lambda v: (_is_int(v) or isinstance(v, float)) and low <= v <= high, text  # not a number fails both
+    return lambda v: (_is_int(v) or isinstance(v, float)) and low <= v <= high, text  # NaN fails both comparisons
 
 
 def _integer(low: int, high: int) -> Rule:
@@ -103,11 +103,11 @@ RULES: dict[str, Rule] = {
     "num_labels": _integer(1, MAX_LABELS),
 }
 PROBLEM_TYPE = _or_none(_choice("single_label_classification", "multi_label_classification", "regression"))
-FIELD_NAMES = tuple(name for name in RULES if name != "num_labels")  # num_labels lives in transformers' base class
+FIELD_NAMES = tuple(name for name in RULES if name != "num_labels")  # num_labels is a field of transformers' base class
 
 
 def check_config(fields: Mapping[str, Any]) -> None:
-    """Raise ConfigError at the first field, or pair of fields, that breaks a rule. Takes every field by name."""
+    """Raise ConfigError for the first field, or pair of fields, that breaks a rule. `fields` has all names of RULES."""
     for name, value in fields.items():
         test, rule = RULES[name]
         if not test(value):
@@ -120,9 +120,8 @@ def check_config(fields: Mapping[str, Any]) -> None:
         largest = max(
             ("hidden_size", "num_hidden_layers", "intermediate_size", "image_size"), key=lambda n: _max(fields[n])
         )
-        raise ConfigError(
-            largest, fields[largest], f"the model would have {count:.1e} parameters; at most 1e11 are built"
-        )
+        rule = f"the model would have {count:.1e} parameters; the limit is {MAX_PARAMETERS:.0e}"
+        raise ConfigError(largest, fields[largest], rule)
 
 
 def _max(value: int | tuple[int, int]) -> int:
@@ -130,7 +129,7 @@ def _max(value: int | tuple[int, int]) -> int:
 
 
 def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
-    """Rows of (field to name, whether the rule is broken, the rule)."""
+    """The rules between fields, as rows (field to name in the error, whether the rule is broken, the rule)."""
     sides = f["image_size"] if isinstance(f["image_size"], tuple | list) else (f["image_size"],) * 2
     width, heads, patch = f["hidden_size"], f["num_attention_heads"], f["patch_size"]
     distillation_head = f["use_distillation_token"] and f["use_distillation_head"] is not False
@@ -138,13 +137,17 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
     position, head_width = f["position_embedding"], width // heads
     return [
         ("hidden_size", width % heads != 0, f"must be a multiple of num_attention_heads={heads}"),
-        ("image_size", any(s < patch for s in sides), f"each side must hold one patch of patch_size={patch}, at least"),
+        ("image_size", any(s < patch for s in sides), f"each side must hold at least one patch of patch_size={patch}"),
         (
             "image_size",
             any(s % patch for s in sides) and not f["ignore_border"],
             f"each side must be a multiple of patch_size={patch}",
         ),
-        ("image_size", math.prod(s // patch for s in sides) > 2**20, f"gives over 2**20 patches at patch_size={patch}"),
+        (
+            "image_size",
+            math.prod(s // patch for s in sides) > 2**20,
+            f"gives over 2**20 patches with patch_size={patch}",
+        ),
         ("readout", reads_cls and not f["use_cls_token"], "reads the [CLS] token: needs use_cls_token=True"),
         ("use_distillation_token", f["use_distillation_token"] and not f["use_cls_token"], "needs use_cls_token=True"),
         (
@@ -165,7 +168,7 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
         (
             "norm_position",
             f["norm_position"] == "after_readout" and f["readout"] == "cls_mean",
-            "'after_readout' norms one vector of hidden_size; readout='cls_mean' has two: use 'before_readout'",
+            "'after_readout' normalises one vector of hidden_size; readout='cls_mean' has two: use 'before_readout'",
         ),
         (
             "position_embedding",
@@ -181,7 +184,7 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
 
 
 def estimate_parameters(f: Mapping[str, Any]) -> int:
-    """Number of parameters within a few per cent, by arithmetic alone."""
+    """The number of parameters within a few per cent, by arithmetic, without building the model."""
     width, hidden, patch = f["hidden_size"], f["intermediate_size"], f["patch_size"]
     sides = f["image_size"] if isinstance(f["image_size"], tuple | list) else (f["image_size"],) * 2
     block = 4 * width**2 + (3 if f["mlp"] == "swiglu" else 2) * width * hidden
@@ -192,7 +195,10 @@ def estimate_parameters(f: Mapping[str, Any]) -> int:
 
 
 def check_call(fields: Mapping[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Check fields and transformers' own keywords; returns the keywords with the two label maps completed."""
+    """Check our fields and the keywords for transformers' base class; returns the keywords with complete label maps.
+
+    Raises ConfigError for a wrong value and an unknown keyword. With no `fields` only the keywords are checked.
+    """
     known = inherited_names()
     for name in kwargs:
         if name not in known:
@@ -210,18 +216,18 @@ def check_call(fields: Mapping[str, Any], kwargs: dict[str, Any]) -> dict[str, A
 
 
 def _complete_labels(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """id2label and label2id as each other's inverse, whichever was given, in agreement with num_labels."""
-    given, inverse, count = kwargs.get("id2label"), kwargs.get("label2id"), kwargs.get("num_labels")
+    """Complete id2label from label2id or the other way round. Raises ConfigError if they or num_labels disagree."""
+    labels, inverse, count = kwargs.get("id2label"), kwargs.get("label2id"), kwargs.get("num_labels")
     if count is None:
         kwargs = {name: value for name, value in kwargs.items() if name != "num_labels"}
     elif not RULES["num_labels"][0](count):
         raise ConfigError("num_labels", count, RULES["num_labels"][1])
-    id2label = _label_map("id2label", given, flip=False)
+    id2label = _label_map("id2label", labels, flip=False)
     if id2label is not None and isinstance(inverse, dict) and len(inverse) < len(id2label):
-        # a text that stands for two classes, as ImageNet's crane: the way back leads to one of them
-        right = set(inverse) == set(id2label.values())
-        if not right or any(id2label.get(_index(i)) != text for text, i in inverse.items()):
-            raise ConfigError("label2id", inverse, "must lead from each text of id2label to an index that has it")
+        # two classes may have one name, as ImageNet's crane: label2id has one of them
+        complete = set(inverse) == set(id2label.values())
+        if not complete or any(id2label.get(_index(i)) != text for text, i in inverse.items()):
+            raise ConfigError("label2id", inverse, "must map each name in id2label to an index with this name")
         inverse, from_inverse = {text: _index(i) for text, i in inverse.items()}, None
     else:
         from_inverse = _label_map("label2id", inverse, flip=True)
@@ -237,12 +243,12 @@ def _complete_labels(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _index(value: Any) -> int:
-    """A class's number, also from text that holds one, as JSON has it; -1 for anything else."""
+    """The number of a class, also from text as in JSON; -1 for anything else."""
     return int(value) if isinstance(value, int | str) and str(value).isdecimal() and len(str(value)) < 9 else -1
 
 
 def _label_map(field: str, value: Any, flip: bool) -> dict[int, str] | None:
-    """{index: label} from id2label, or from label2id with `flip`; indices must be 0 .. K-1."""
+    """{index: label} from id2label, or from label2id with `flip`. Raises ConfigError if indices are not 0 .. K-1."""
     if value is None:
         return None
     rule = "must map the indices 0 .. K-1, each once, to text" if not flip else "must map each text to an index"
@@ -259,10 +265,10 @@ def _label_map(field: str, value: Any, flip: bool) -> dict[int, str] | None:
 
 @cache
 def inherited_names() -> frozenset[str]:
-    """Keywords that transformers' own config class takes, on the installed version, and those of older files."""
+    """The keywords of transformers' config class in the installed version, and those in files of other versions."""
     plain = PretrainedConfig()
     signature = inspect.signature(PretrainedConfig.__init__).parameters
     names = {*signature, *vars(plain), *plain.to_dict()} - {"self", "kwargs"}
-    if hasattr(plain, "_get_global_generation_defaults"):  # 4.57 takes generation settings too
+    if hasattr(plain, "_get_global_generation_defaults"):  # 4.57 has generation settings too
         names |= set(plain._get_global_generation_defaults())
     return frozenset(names | _WRITTEN_BY_TRANSFORMERS)

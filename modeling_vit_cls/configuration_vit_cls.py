@@ -1,4 +1,4 @@
-"""ViTClsConfig: every choice that fixes the architecture, its rule, and the error when the rule is broken."""
+"""ViTClsConfig: the fields that define the architecture, checked when a config is made."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from .errors import ConfigError
 from .label_maps import LABEL_FIELDS, read_labels
 from .variants import variant_fields
 
-_ALSO = (*LABEL_FIELDS, "problem_type")  # fields of transformers' own class that are checked here
+_BASE_FIELDS = (*LABEL_FIELDS, "problem_type")  # fields of transformers' base class that are checked here
 
 
 class ViTClsConfig(PretrainedConfig):
@@ -19,38 +19,41 @@ class ViTClsConfig(PretrainedConfig):
     Defaults are ViT-B/16 at 224 pixels (Dosovitskiy et al. 2021, table 1). Sizes are in pixels for `image_size`
     and `patch_size`, in features for `hidden_size`, `intermediate_size` and `representation_size`.
 
+    The readout is the step from the encoder's tokens to one feature vector, which the classifier reads.
+
     Args:
         image_size: side of a square image, or (height, width); a multiple of `patch_size`.
-        ignore_border: leave out pixels at the right and the bottom that fill no patch, as the libraries of some
-            checkpoints do (SigLIP's 384 pixels in patches of 14); otherwise such a size is refused.
-        dynamic_image_size: take images of any size unasked and resample the positions, as the libraries of some
-            checkpoints do (DINOv2, DINOv3); otherwise a call needs interpolate_pos_encoding=True for another size.
-        hidden_act: "gelu" is the exact one (erf), "gelu_pytorch_tanh" its tanh approximation.
+        ignore_border: ignore the pixels at the right and the bottom that do not fill a patch, as the libraries of some
+            checkpoints do (SigLIP's 384 pixels in patches of 14). Without it such an `image_size` is an error.
+        dynamic_image_size: accept images of any size and resample the positions, as the libraries of some checkpoints
+            do (DINOv2, DINOv3). Without it, another size needs interpolate_pos_encoding=True in the call.
+        hidden_act: "gelu" is the exact function (erf), "gelu_pytorch_tanh" its tanh approximation.
         key_bias: bias of the key projection; None means the same as `qkv_bias`.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first (Huang et al. 2016).
-        readout: "cls" takes token 0, "mean" averages the patches alone, "cls_mean" concatenates the two
+        readout: "cls" takes token 0, "mean" averages the patches without other tokens, "cls_mean" concatenates the two
             (2 x hidden_size wide), "map" pools by attention (Zhai et al. 2022, section 3.2).
-        use_distillation_head: a second classifier on the distillation token, averaged with the first (Touvron et al.
-            2021, section 4); None means wherever there is that token.
+        use_distillation_head: a second classifier on the distillation token; the two are averaged (Touvron et al.
+            2021, section 4). None means the same as `use_distillation_token`.
         position_embedding: "learned", "sincos2d" (Beyer et al. 2022), "rope" (DINOv3, Simeoni et al. 2025) or "none".
-        position_embedding_tokens: "all" gives [CLS] and the distillation token positions too; registers never have one.
-        position_interpolation: how learned positions are resampled to another grid, by the library that a checkpoint
-            comes from: "bicubic" is torch's without antialias (a=-0.75), "bicubic_antialias" with it (a=-0.5); likewise
-            "bilinear" and "bilinear_antialias"; "..._align_corners" lets the corner patches meet instead of the image's
-            edges; "bicubic_offset" is that of Meta's own DINO and DINOv2.
-        layer_scale_init_value: None for no LayerScale (Touvron et al. 2021, equation 4).
-        mlp: "mlp", or "swiglu", in which a gate of width `intermediate_size` is passed through `hidden_act`.
+        position_embedding_tokens: "all" gives positions to [CLS] and the distillation token too, "patches" does not.
+            Registers never have one.
+        position_interpolation: how learned positions are resampled to another grid; each library has its own way.
+            "bicubic" and "bilinear" are torch's without antialias (bicubic a=-0.75), "bicubic_antialias" (a=-0.5) and
+            "bilinear_antialias" with it. "..._align_corners" aligns the centres of the corner patches instead of the
+            edges of the image. "bicubic_offset" is that of Meta's DINO and DINOv2.
+        layer_scale_init_value: initial value of LayerScale (Touvron et al. 2021, equation 4); None for no LayerScale.
+        mlp: "mlp", or "swiglu" with a gate of width `intermediate_size` that passes through `hidden_act`.
         pre_norm: a LayerNorm before the first block, as in CLIP.
-        norm_position: the final LayerNorm acts on all tokens, or on the readout alone ("after_readout").
-        representation_size: width of a tanh layer between readout and classifier; None for none.
+        norm_position: the final LayerNorm acts on all tokens ("before_readout") or on the readout ("after_readout").
+        representation_size: width of a tanh layer between readout and classifier; None for no such layer.
         projection_size: width of a projection of the readout, as in CLIP (output `image_embeds`); None for none.
-        num_labels, id2label, label2id: as everywhere in transformers.
-        problem_type: "single_label_classification" (None means the same), "multi_label_classification" or "regression",
-            as in transformers: how scores come from logits.
+        num_labels, id2label, label2id: as in all models of transformers.
+        problem_type: how logits become scores, as in transformers: "single_label_classification" (also None),
+            "multi_label_classification" or "regression".
 
     Raises:
-        ConfigError: on a value that breaks its field's rule, on fields that contradict each other, and on a keyword
-            that is neither a field nor one of transformers' own.
+        ConfigError: for a value that breaks its field's rule, for fields that contradict each other, and for a keyword
+            that is neither a field nor a keyword of transformers.
     """
 
     model_type = "vit_cls"
@@ -94,35 +97,39 @@ class ViTClsConfig(PretrainedConfig):
     ):
         fields = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
         fields = {name: value.item() if isinstance(value, np.generic) else value for name, value in fields.items()}
-        if isinstance(image_size, list):  # a pair comes back from JSON as a list
+        if isinstance(image_size, list):  # JSON has no tuples
             fields["image_size"] = tuple(image_size)
         labels = check_call(fields, kwargs)
         problem_type = labels.pop("problem_type", None)
         super().__init__(**labels)
-        self.problem_type = problem_type  # transformers 5 refuses some that 4.57 takes, both mean the same here
+        self.problem_type = problem_type  # not passed on, because transformers 4.57 and 5 check it differently
         for name, value in fields.items():
             setattr(self, name, value)
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "ViTClsConfig":
-        """Config of a named architecture (see `list_variants`), any field overridden by keyword."""
+        """The config of a named architecture (see `list_variants`). Keywords replace its fields."""
         return cls(**{**variant_fields(name), **overrides})
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Config of a `config.json`'s contents, overridden by keywords, checked as one built by hand."""
+        """The config with the contents of a `config.json`. Keywords replace its fields. Checked like any other."""
         if not isinstance(config_dict, dict):
             raise ConfigError("config.json", config_dict, "must hold one JSON object of fields")
         return_unused = kwargs.pop("return_unused_kwargs", False)
         labels: dict[str, Any] = {}
-        if not any(kwargs.get(name) is not None for name in LABEL_FIELDS):  # else a new head: no old label stays
+        if not any(
+            kwargs.get(name) is not None for name in LABEL_FIELDS
+        ):  # else the head is new, without the old labels
             labels, _ = read_labels(config_dict)
         config_dict = {name: value for name, value in config_dict.items() if name not in LABEL_FIELDS}
         config_dict |= {name: value for name, value in labels.items() if name == "num_labels"}
-        overrides = {name: kwargs.pop(name) for name in [*kwargs] if name in (*cls.field_names(), *_ALSO)}
+        overrides = {name: kwargs.pop(name) for name in [*kwargs] if name in (*cls.field_names(), *_BASE_FIELDS)}
         loaded: Any = super().from_dict({**config_dict, **overrides}, return_unused_kwargs=True, **kwargs)
         config, unused = loaded
-        for name in set(labels) - {"num_labels"}:  # a file's maps may have gaps, those given to the class may not
+        for name in set(labels) - {
+            "num_labels"
+        }:  # set last: label maps of a file may have gaps, which the class refuses
             setattr(config, name, labels[name])
         config.check()
         if return_unused:
@@ -132,24 +139,24 @@ class ViTClsConfig(PretrainedConfig):
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:
-        """Names of the fields that this class adds to transformers' own, in order."""
+        """The names of the fields that this class adds to those of transformers, in order."""
         return FIELD_NAMES
 
     def check(self) -> None:
-        """Raise ConfigError if a field, possibly set after construction, breaks its rule."""
+        """Raise ConfigError if a field breaks its rule; for a config that was changed after it was made."""
         fields = {name: getattr(self, name) for name in self.field_names()}
         check_config({**fields, "num_labels": self.num_labels})
 
     @property
     def num_classes(self) -> int:
-        """Number K of classes; `num_labels`, which transformers lets be None."""
+        """The number K of classes; `num_labels`, but never None."""
         return len(self.id2label or ())
 
     @property
     def has_distillation_head(self) -> bool:
         """Whether there is a second classifier, on the distillation token."""
-        chosen = self.use_distillation_head
-        return self.use_distillation_token if chosen is None else chosen
+        use_head = self.use_distillation_head
+        return self.use_distillation_token if use_head is None else use_head
 
     @property
     def image_hw(self) -> tuple[int, int]:

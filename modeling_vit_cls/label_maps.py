@@ -1,4 +1,4 @@
-"""The label maps of a config.json as people have them: read as transformers reads them, and what is odd is said."""
+"""The label maps of any config.json, read as transformers reads them, with notes about inconsistencies."""
 
 import operator
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ LABEL_FIELDS = ("id2label", "label2id", "num_labels")
 
 
 class LabelMap(dict[int, str]):
-    """{class: name} as a file has it; a class that it leaves out is called LABEL_i, as in transformers."""
+    """{class: name} from a file. A missing class has the name LABEL_i, as in transformers."""
 
     def __missing__(self, index: Any) -> str:
         try:
@@ -21,48 +21,49 @@ class LabelMap(dict[int, str]):
 
 
 def read_labels(fields: Mapping[str, Any], classes: int | None = None) -> tuple[dict[str, Any], list[str]]:
-    """id2label, label2id and num_labels of a config.json -> these three in agreement, and what was not.
+    """Make id2label, label2id and num_labels of a config.json consistent: -> (these fields, notes on what was not).
 
-    `id2label` says; `label2id` is its inverse, whatever the file has. Without it `label2id` says, where it leads to
-    each class once. `classes` is the number of outputs that the weights have, where it is known: names of another head
-    give way to it. Raises ConfigError for what is no map from numbers to names.
+    `id2label` decides, and `label2id` becomes its inverse. Without an `id2label`, a `label2id` with each class once
+    decides. `classes` is the number of outputs of the weights, if known: names for another number of classes are
+    dropped. Raises ConfigError for a label map that does not map numbers to names.
     """
-    count, said = fields.get("num_labels"), []
+    count, notes = fields.get("num_labels"), []
     if count is not None and not RULES["num_labels"][0](count):
         raise ConfigError("num_labels", count, RULES["num_labels"][1])
     names, inverse = _names(fields.get("id2label")), _indices(fields.get("label2id"))
     if not names and inverse and sorted(inverse.values()) == list(range(len(inverse))):
         names = {index: name for name, index in inverse.items()}
     elif not names and inverse:
-        said.append(f"label2id={shorten(inverse)} does not lead to each class once, and there is no id2label: not read")
+        problem = "does not have each class once, and there is no id2label: it is ignored"
+        notes.append(f"label2id={shorten(inverse)} {problem}")
     if names and classes is not None and len(names) != classes:
         if set(names) <= set(range(classes)):
             names = {index: names.get(index, f"LABEL_{index}") for index in range(classes)}
         elif count == classes:
-            said.append(f"id2label has {len(names)} names, the classifier {classes} outputs: LABEL_0 ... instead")
+            notes.append(f"id2label has {len(names)} names, the classifier {classes} outputs: names are LABEL_0, ...")
             names = {}
     if not names:
-        return ({} if count is None else {"num_labels": count}), said
+        return ({} if count is None else {"num_labels": count}), notes
     names = dict(sorted(names.items()))
     if count not in (None, len(names)):
-        said.append(f"num_labels={count}, but id2label has {len(names)} names: these are taken")
+        notes.append(f"num_labels={count}, but id2label has {len(names)} names: id2label is used")
     unnamed = [index for index in range(len(names)) if index not in names]
     if unnamed:
         beyond = [f"{index}: {name!r}" for index, name in names.items() if not 0 <= index < len(names)]
-        said.append(
-            f"id2label has no name for class {shorten(unnamed)[1:-1]}, which is called LABEL_{unnamed[0]}; "
-            f"no output has the numbers of {shorten(', '.join(beyond))[1:-1]}"
+        notes.append(
+            f"id2label has no name for class {shorten(unnamed)[1:-1]}: its name is LABEL_{unnamed[0]}; "
+            f"these names have numbers beyond the outputs: {shorten(', '.join(beyond))[1:-1]}"
         )
-    right = {name: index for index, name in names.items()}
-    if inverse and set(inverse) == set(right) and all(names.get(i) == name for name, i in inverse.items()):
-        right = inverse  # a text may stand for two classes, as ImageNet's crane: the way back leads to one of them
+    label2id = {name: index for index, name in names.items()}
+    if inverse and set(inverse) == set(label2id) and all(names.get(i) == name for name, i in inverse.items()):
+        label2id = inverse  # two classes may have one name, as ImageNet's crane: label2id has one of them
     elif inverse:
-        said.append(f"label2id={shorten(inverse)} is not the inverse of id2label, which is taken")
-    return {"id2label": LabelMap(names), "label2id": right, "num_labels": len(names)}, said
+        notes.append(f"label2id={shorten(inverse)} is not the inverse of id2label: id2label is used")
+    return {"id2label": LabelMap(names), "label2id": label2id, "num_labels": len(names)}, notes
 
 
 def _names(value: Any) -> dict[int, str]:
-    """{class: name} of an id2label; numbers are names in words, a name that is null is LABEL_i."""
+    """{class: name} of an id2label. A number as a name becomes text, and null becomes LABEL_i."""
     if not value:
         return {}
     rule = "must map numbers of classes to names"
@@ -80,7 +81,7 @@ def _names(value: Any) -> dict[int, str]:
 
 
 def _indices(value: Any) -> dict[str, int]:
-    """{name: class} of a label2id; -1 where there is no number."""
+    """{name: class} of a label2id; -1 for a value that is not a number."""
     if not value:
         return {}
     if not isinstance(value, dict) or len(value) > MAX_LABELS:
@@ -89,6 +90,6 @@ def _indices(value: Any) -> dict[str, int]:
 
 
 def _index(value: Any) -> int:
-    """A class's number, also from text that holds one, as JSON has it; -1 for anything else."""
-    whole = isinstance(value, int | str) and str(value)[:9].isdecimal() and len(str(value)) < 9
-    return int(value) if whole else -1
+    """The number of a class, also from text as in JSON; -1 for anything else."""
+    is_number = isinstance(value, int | str) and str(value)[:9].isdecimal() and len(str(value)) < 9
+    return int(value) if is_number else -1

@@ -1,7 +1,7 @@
-"""Where a name comes from, as files that are shared say it: the Hub, a folder of this machine, or this package.
+"""Where a model or dataset came from: the Hub, a local folder, or this package; and files without local paths.
 
-What is local is decided while it is used, and written down then. Files that go to other people hold the last name of a
-local folder and no other part of its path, so that a card is the same wherever it is rendered.
+The source is recorded when the model or dataset is loaded. Shared files contain only the last name of a local folder,
+no other part of its path: paths stay private, and a card is the same on every machine.
 """
 
 import re
@@ -16,34 +16,37 @@ from .errors import one_line
 Source = Literal["hub", "folder", "built-in"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 _BUILT_IN = ("digits",)
-_NAMED = ("dataset_name", "model_name_or_path")  # fields of a recipe that may be an id on the Hub
+_NAMES = ("dataset_name", "model_name_or_path")  # fields of a recipe that may be an id on the Hub
 _PATHS = ("output_dir", "logging_dir", "resume_from_checkpoint")
-_LABELS = ("id2label", "label2id")  # names that people gave: "/m/01yrx" is a class of Open Images
+_LABELS = ("id2label", "label2id")  # class names, which may look like paths: "/m/01yrx" is a class of Open Images
 
 
 def record(name: str, revision: str | None = None, built_in: Collection[str] = ()) -> dict[str, str]:
-    """A name that was just loaded -> {"name", "source"} and its revision on the Hub; a folder by its last name."""
+    """The record of a name that was just loaded: {"name", "source"}, and "revision" for one on the Hub.
+
+    A folder is recorded by its last name. `built_in` are the names that come with this package.
+    """
     source: Source = "hub"
     if name in built_in:
         source = "built-in"
     elif Path(name).expanduser().exists() or not is_hub_id(name):
         source = "folder"
-    at = {"revision": revision} if revision and source != "folder" else {}
-    return {"name": last_name(name) if source == "folder" else name, "source": source, **at}
+    version = {"revision": revision} if revision and source != "folder" else {}
+    return {"name": last_name(name) if source == "folder" else name, "source": source, **version}
 
 
 def dataset_record(name: str, revision: str | None = None) -> dict[str, str]:
-    """The record of a dataset, which may be one of this package."""
+    """The record of a dataset, which may come with this package."""
     return record(name, revision, _BUILT_IN)
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name can be an id on the Hub: `user/name`, or `name` alone."""
+    """Whether a name can be an id on the Hub: `user/name` or `name`."""
     return _HUB_ID.fullmatch(name) is not None
 
 
 def last_name(path: str) -> str:
-    """The last part of a path, of `.` and the like the name of the folder that they stand for."""
+    """The last part of a path; for `.`, `..` and `~` the name of that folder."""
     last = re.split(r"[/\\]", str(path).rstrip("/\\"))[-1]
     if last in ("", ".", "..", "~"):
         last = Path(path).expanduser().resolve().name
@@ -51,10 +54,10 @@ def last_name(path: str) -> str:
 
 
 def public_recipe(fields: Mapping[str, Any], local: Collection[str] = ()) -> dict[str, Any]:
-    """A recipe without the paths of this machine: `./photos` for a folder that lies anywhere.
+    """A recipe without local paths: a folder anywhere becomes `./photos`.
 
-    `local` names the fields, of dataset and checkpoint, that are known to be folders; one that cannot be an id on the
-    Hub is a folder in any case.
+    `local` are the names of fields (of dataset and checkpoint) that are known to be folders. A value that cannot be an
+    id on the Hub is always a folder.
     """
     paths = {fields.get(name) for name in _PATHS}
 
@@ -67,23 +70,23 @@ def public_recipe(fields: Mapping[str, Any], local: Collection[str] = ()) -> dic
             return public_json(value)
         if name == "run_name":
             return last_name(value)
-        if name in _NAMED:
+        if name in _NAMES:
             is_path = name in local or not is_hub_id(value)
         elif name == "metrics":
             is_path = value != last_name(value) and (value.endswith(".py") or record(value)["source"] == "folder")
         else:
-            is_path = _is_machines(value) or (value in paths and last_name(value) != value)
+            is_path = _is_path(value) or (value in paths and last_name(value) != value)
         return f"./{last_name(value)}" if is_path else value
 
     return {name: public(name, value) for name, value in fields.items()}
 
 
 def public_results(fields: Mapping[str, Any], local: Collection[str] = ()) -> dict[str, Any]:
-    """The content of results.json without the paths of this machine; `local` as `public_recipe` has it."""
+    """The content of results.json without local paths; for `local` see `public_recipe`."""
     public = dict(public_json(dict(fields)))
     for part in ("model", "dataset"):
-        named = fields.get(part)
-        name = named.get("name") if isinstance(named, dict) else None
+        source = fields.get(part)
+        name = source.get("name") if isinstance(source, dict) else None
         if isinstance(name, str) and not is_hub_id(name):
             public[part] = {**public[part], "name": last_name(name)}
     recipe = fields.get("recipe")
@@ -91,12 +94,12 @@ def public_results(fields: Mapping[str, Any], local: Collection[str] = ()) -> di
 
 
 def public_json(value: Any) -> Any:
-    """The content of any JSON in which no path of this machine is left; names of classes stay, whatever they are."""
+    """The content of any JSON without local paths. Class names are unchanged, even if they look like paths."""
     if isinstance(value, dict):
-        return {name: _public_field(name, item) for name, item in value.items() if not _is_origin_here(name, item)}
+        return {name: _public_field(name, item) for name, item in value.items() if not _is_local_origin(name, item)}
     if isinstance(value, list):
         return [public_json(item) for item in value]
-    return last_name(value) if isinstance(value, str) and _is_machines(value) else value
+    return last_name(value) if isinstance(value, str) and _is_path(value) else value
 
 
 def _public_field(name: str, value: Any) -> Any:
@@ -106,18 +109,18 @@ def _public_field(name: str, value: Any) -> Any:
     return last_name(value) if is_path else public_json(value)
 
 
-def _is_origin_here(name: str, value: Any) -> bool:
-    """Whether a field is transformers' note of the folder that something was loaded from; an id on the Hub is not."""
+def _is_local_origin(name: str, value: Any) -> bool:
+    """Whether a field is the local folder from which transformers loaded a model (and not an id on the Hub)."""
     return name == "_name_or_path" and isinstance(value, str) and record(value)["source"] == "folder"
 
 
 def _public_overrides(value: Any) -> Any:
-    """The `config_overrides` of a recipe, a mapping in YAML; as it was written where no path is in it."""
+    """The `config_overrides` of a recipe, a mapping as YAML text; unchanged if there is no path in it."""
     if not isinstance(value, str):
         return public_json(value)
     try:
         fields = yaml.safe_load(value)
-    except Exception:  # no model was built by what is no YAML
+    except Exception:  # invalid YAML, so no model was built with it
         return "{}"
     public = public_json(fields)
     if public == fields:
@@ -125,6 +128,6 @@ def _public_overrides(value: Any) -> Any:
     return yaml.safe_dump(public, default_flow_style=True, sort_keys=False, width=float("inf")).strip()
 
 
-def _is_machines(text: str) -> bool:
-    """Whether a text is a path from the root, from home or from where a process stands, of any system."""
+def _is_path(text: str) -> bool:
+    """Whether a text is a path of any operating system: absolute, in the home folder, or starting with a dot."""
     return re.match(r"/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\|file:", text) is not None and "\n" not in text

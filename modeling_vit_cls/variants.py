@@ -1,4 +1,4 @@
-"""The named architectures: one row each, with its source and its size."""
+"""The named architectures, one row each, with size and source."""
 
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from .errors import ConfigError, did_you_mean
 
 
 class Shape(NamedTuple):
-    """Width and depth that a size letter stands for."""
+    """Width and depth of a model size ("tiny", "small", ...)."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -35,7 +35,7 @@ _DINOV2 = "Oquab et al. 2024, arXiv 2304.07193, table 17"
 
 
 class Variant(NamedTuple):
-    """One named architecture; `parameters` counts the model with a 1,000-class head, as the field's tables do."""
+    """One named architecture. `parameters` includes a head of 1,000 classes, as is usual in papers."""
 
     size: str
     patch_size: int
@@ -77,12 +77,12 @@ VARIANTS = {
 
 
 def list_variants(pattern: str = "*") -> list[str]:
-    """Names of the architectures that match a shell wildcard, in the order of the table."""
+    """The names of the architectures that match a shell wildcard, in the order of the table."""
     return [name for name in VARIANTS if fnmatchcase(name, pattern)]
 
 
 def variant_fields(name: str) -> dict[str, Any]:
-    """Config fields of a named architecture. Raises ConfigError, naming the nearest, for an unknown one."""
+    """The config fields of a named architecture. Raises ConfigError, with the nearest name, for an unknown one."""
     if name not in VARIANTS:
         raise ConfigError("variant", name, f"is not one of list_variants(){did_you_mean(name, VARIANTS)}")
     row = VARIANTS[name]

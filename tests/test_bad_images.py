@@ -59,7 +59,7 @@ def test_rows_without_an_image_or_a_path_count_one_by_one(folder, tally):
         run.evaluate(data)
         assert len(run.bad_images) == 8  # the evaluation's rows too, each once
     for nothing in (None, {"bytes": None, "path": None}):
-        with pytest.raises(BadImageError, match="there is no image in it"):
+        with pytest.raises(BadImageError, match="has no image"):
             open_image(nothing)
     found = benchmark(run.model, data, on_bad_image="skip", batch_size=4, disable_tqdm=True)
     assert (found["examples"], found["skipped"]) == (6, 4)

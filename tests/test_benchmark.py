@@ -222,7 +222,7 @@ def test_verbs_fail_in_one_line_that_names_it(saved, folder, tmp_path, capsys):
         (["benchmark", str(saved), *digits, "--split", "dev"], "split='dev': must be one of digits: train, test"),
         (["benchmark", str(saved), *digits, "--metrics", "sharpness"], "metrics='sharpness': is neither"),
         (["benchmark", str(saved), "--dataset_name", str(folder)], "the dataset has 2 classes, the model 10"),
-        (["benchmark", str(tmp_path / "no"), *digits], "is neither a folder here"),
+        (["benchmark", str(tmp_path / "no"), *digits], "is neither a local folder"),
     ):
         assert main(arguments) == 1, arguments
         shown = capsys.readouterr()

@@ -115,7 +115,7 @@ def test_subfolder(folder, model, tmp_path):
     assert_same(loaded.params, model.params)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         FlaxViTClsModel.from_pretrained(tmp_path / "outer")
-    with pytest.raises(CheckpointError, match="must lie inside"):
+    with pytest.raises(CheckpointError, match="must be inside"):
         FlaxViTClsModel.from_pretrained(tmp_path / "outer", subfolder="../checkpoint")
 
 

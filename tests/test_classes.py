@@ -81,9 +81,9 @@ def test_which_number_of_the_model_a_class_has():
     assert match_classes(["a", "b"], {0: "LABEL_0", 1: "LABEL_1"}).tolist() == [0, 1]
     assert match_classes(["a", "a"], {0: "a", 1: "a"}).tolist() == [0, 1]  # ImageNet's cranes
     assert match_classes(["\u00e9", "b"], {0: "b", 1: "e\u0301"}).tolist() == [1, 0]  # one letter, written twice
-    with pytest.raises(ConfigError, match=r"'a', 'b'.*not the model's by name.*'b', 'c'"):
+    with pytest.raises(ConfigError, match=r"'a', 'b'.*class names differ from the model's.*'b', 'c'"):
         match_classes(["a", "b"], {0: "b", 1: "c"})
-    with pytest.raises(ConfigError, match="not the model's by name"):
+    with pytest.raises(ConfigError, match=r"several classes called \['a'\], so names cannot be matched"):
         match_classes(["a", "b", "a"], {0: "a", 1: "a", 2: "b"})
     with pytest.raises(ConfigError, match="the dataset has 10 classes, the model 2: .*'cat', 'dog'"):
         benchmark(classifier(["cat", "dog"]), DIGITS, disable_tqdm=True)
@@ -205,8 +205,8 @@ def test_columns_without_names_are_the_model_s_by_number_and_by_text(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "feature", "message"),
     [
-        ([0, -1, -1], None, "2 of 3 examples have no class, the first is 1"),
-        ([0, None], None, "1 of 2 examples have no class, the first is 1"),
+        ([0, -1, -1], None, "2 of 3 examples have no class, the first is row 1"),
+        ([0, None], None, "1 of 2 examples have no class, the first is row 1"),
         ([0, 3], datasets.Value("int64"), "label=3: row 1: out of range, the model has 3 classes"),
         ([0, -1], datasets.Value("int64"), "1 of 2 examples have no class"),
     ],

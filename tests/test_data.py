@@ -52,7 +52,7 @@ def test_a_folder_of_images_is_a_dataset(folder):
         ({"split": "validation"}, "must be one of"),
         ({"image_column_name": "picture"}, "image_column_name='picture'"),
         ({"label_column_name": "image"}, "label_column_name='image': must be a column of a metadata file"),
-        ({"dataset_name": "no/such"}, "dataset_name='no/such': is neither 'digits', a folder here, nor a dataset"),
+        ({"dataset_name": "no/such"}, "dataset_name='no/such': is neither 'digits', a local folder, nor a dataset"),
     ],
 )
 def test_what_is_not_there_is_named(folder, change, message):
@@ -65,7 +65,7 @@ def test_examples_without_a_class_are_refused():
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a"])})
     images = [Image.new("RGB", (4, 4))] * 2
     dataset = datasets.Dataset.from_dict({"image": images, "label": [0, -1]}, features=features)
-    with pytest.raises(ConfigError, match="1 of 2 examples have no class, the first is 1"):
+    with pytest.raises(ConfigError, match="1 of 2 examples have no class, the first is row 1"):
         labelled(dataset)
 
 

@@ -112,7 +112,7 @@ def test_states_of_two_checkpoints_are_refused_even_with_digests_of_their_own(ru
     shutil.copytree(runs / "own" / "checkpoint-2", folder)
     shutil.copy(runs / "own" / "checkpoint-1" / name, folder)
     write_digests(folder)
-    with pytest.raises(CheckpointError, match=r"trainer_state\.json: is after .* they are of two checkpoints"):
+    with pytest.raises(CheckpointError, match=r"trainer_state\.json: is after .* they belong to two checkpoints"):
         read(folder)
 
 
@@ -135,6 +135,6 @@ def test_a_checkpoint_without_digests_says_so(runs, read, tmp_path):
     shutil.copytree(runs / "own" / "checkpoint-2", folder)
     (folder / "training_digests.json").unlink()
     with pytest.raises(
-        CheckpointError, match="is of an earlier version, which kept no digests; training cannot be resumed"
+        CheckpointError, match="an earlier version without digests wrote the checkpoint; training cannot be resumed"
     ):
         read(folder)

@@ -225,7 +225,7 @@ def test_a_second_writer_gets_a_clear_error(saved, model):
 
 def test_a_full_disk_is_noticed_before_anything_is_written(saved, model, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 30, 1 << 30, 100))
-    with pytest.raises(CheckpointError, match=r"needs [\d,]+ bytes, and the disk has 100 left"):
+    with pytest.raises(CheckpointError, match=r"needs [\d,]+ bytes, but the disk has 100 left"):
         model.save_pretrained(saved)
     assert sorted(path.name for path in saved.parent.iterdir()) == ["checkpoint"]
     assert of_which(saved, model) == "old"

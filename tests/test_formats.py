@@ -129,7 +129,7 @@ def test_the_folder_of_a_raw_state_dict_may_have_any_name_in_it(tmp_path):
 
 def test_weights_that_are_of_no_family_are_refused_with_those_there_are(tmp_path):
     save_file({"layer1.0.conv1.weight": np.zeros((3, 3), np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match="torchvision.*Meta's DINO.*these are of none"):
+    with pytest.raises(CheckpointError, match="torchvision.*Meta's DINO.*these tensor names match none"):
         FlaxViTClsModel.from_pretrained(tmp_path)
 
 
@@ -191,7 +191,7 @@ def test_settings_beside_a_weight_file_are_its_settings(tmp_path):
 
 def test_another_byte_order_and_a_name_that_stands_twice_are_refused(tmp_path):
     np.savez(tmp_path / "big.npz", kernel=np.ones(3, ">f4"))
-    with pytest.raises(CheckpointError, match="another byte order"):
+    with pytest.raises(CheckpointError, match="expected this machine's byte order"):
         read_file(tmp_path / "big.npz")
     np.savez(tmp_path / "twice.npz", **{"head/kernel": np.ones(3), "head.kernel": np.zeros(3)})  # pyright: ignore
     with pytest.raises(CheckpointError, match="holds 'head.kernel' twice"):

@@ -118,7 +118,7 @@ def test_nothing_but_the_checkpoint_is_downloaded(hub, model, repo_id, tmp_path)
     [
         ("user/nowhere", {}, "nor a repository on the Hub"),
         ("user/nowhere", {"local_files_only": True}, "is not in the cache"),
-        ("not a name!", {}, "neither a folder here nor the name of a Hub repository"),
+        ("not a name!", {}, "neither a local folder nor the name of a Hub repository"),
     ],
 )
 def test_what_cannot_be_had_is_one_clear_line(hub, name, arguments, words):
@@ -130,7 +130,7 @@ def test_what_cannot_be_had_is_one_clear_line(hub, name, arguments, words):
 
 def test_unknown_revision_is_named(hub, model, repo_id):
     model.push_to_hub(repo_id)
-    with pytest.raises(CheckpointError, match="no revision 'v9'"):
+    with pytest.raises(CheckpointError, match="has no revision 'v9' on the Hub"):
         FlaxViTClsModel.from_pretrained(repo_id, revision="v9")
 
 

@@ -70,7 +70,7 @@ def test_what_is_no_image_is_left_out_and_named_once(tmp_path, caplog):
     write_images(root, "__MACOSX/cat/1.png", "train/__MACOSX/1.png")
     assert names_of(load_images(str(root), "train"), root) == ["train/cat/1.png", "train/dog/1.png", "train/dog/2.heic"]
     assert [record.message.split(": ", 1)[1] for record in caplog.records] == [
-        "left out, for their names are not those of images (3): readme.md, cat/letter.pdf, dog/notes.txt"
+        "ignored files that are not images (3): readme.md, cat/letter.pdf, dog/notes.txt"
     ]
 
 
@@ -80,14 +80,18 @@ def test_what_is_no_image_is_left_out_and_named_once(tmp_path, caplog):
         (
             ["train/cat/1.png", "test/1.png"],
             "test",
-            r"1 of its 1 images are in no folder of a class.*1\.png.*predicted",
+            r"1 of its 1 images are in no folder of a class.*1\.png.*sort them into folders of classes",
         ),
         (["1.png", "2.png"], "train", "2 of its 2 images are in no folder of a class"),
         (["train/a/b/1.png"], "train", r"train/a/b/1\.png is deeper than SPLIT/CLASS/image: the class may be a or b"),
         (["photos/train/cat/1.png"], "train", "its splits are one folder down: give .*photos$"),
-        (["train/cat/1.png", "train/all.png"], "train", r"all\.png is in no folder of a class, and beside it"),
+        (
+            ["train/cat/1.png", "train/all.png"],
+            "train",
+            r"all\.png is in no folder of a class, but there are folders of classes such as cat",
+        ),
         (["train/cat/1.png", "Training/cat/1.png"], "train", "two folders are its split train: Training and train"),
-        (["test/1.png", "cat/1.png"], "train", "test may be a split or a class beside cat: put all"),
+        (["test/1.png", "cat/1.png"], "train", "test may be a split, or a class like cat: put all"),
         (["cat/notes.txt"], "train", "holds no images"),
     ],
 )
@@ -100,13 +104,13 @@ def test_folders_that_cannot_be_understood_are_refused_with_the_reason(tmp_path,
 
 def test_other_folders_beside_splits_are_left_out_and_named(tmp_path, caplog):
     root = write_images(tmp_path, "train/cat/1.png", "test/1.png", "test/2.png", "old/cat/1.png")
-    with pytest.raises(ConfigError, match="test may be a split or a class beside old"):
+    with pytest.raises(ConfigError, match="test may be a split, or a class like old"):
         load_images(str(root), "train")
     (root / "test" / "cat").mkdir()
     for number in "12":
         os.rename(root / "test" / f"{number}.png", root / "test" / "cat" / f"{number}.png")
     assert len(load_images(str(root), "train")) == 1
-    assert "left out, for they are no splits: old" in caplog.text
+    assert "ignored folders that are not splits: old" in caplog.text
 
 
 def test_names_that_are_no_text_and_loops_are_no_surprise(tmp_path):

@@ -350,7 +350,7 @@ def test_somebody_elses_commit_is_not_run_over(hub, folder, other, repo_id, wait
 def test_what_the_repository_ignores_is_said(hub, folder, repo_id):
     huggingface_hub.HfApi().create_repo(repo_id)
     hub.repositories[repo_id].commit({".gitignore": b"results.json"}, "ignore", "main")
-    with pytest.raises(CheckpointError, match=r"has not taken results\.json as pushed; .* \.gitignore"):
+    with pytest.raises(CheckpointError, match=r"did not accept results\.json as pushed; .* \.gitignore"):
         push_folder(folder, repo_id, with_results=True)
 
 

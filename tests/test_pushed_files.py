@@ -132,7 +132,7 @@ def test_paths_that_an_older_run_left_are_not_pushed(folder):
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}, "the folder is as it was"
     for text in ("a: [", "date: 2024-99-99", "[" * 600 + "]" * 600):
         (folder / "recipe.yaml").write_text(text)
-        with pytest.raises(CheckpointError, match=r"recipe\.yaml: cannot be read as YAML; mend it, or remove it"):
+        with pytest.raises(CheckpointError, match=r"recipe\.yaml: cannot be read as YAML; correct or remove it"):
             files_to_push(folder, with_results=True)
     (folder / "recipe.yaml").unlink()
     (folder / "results.json").write_text("[" * 600 + "]" * 600)

@@ -122,10 +122,12 @@ def test_loading_and_verify_compare_all_files_of_a_checkpoint(base, tmp_path, ca
     file = folder / "preprocessor_config.json"
     whole = file.read_text()
     file.write_text(whole.replace("0.5", "0.6"))
-    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: is not what was saved in this checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"preprocessor_config\.json: differs from what was saved in this checkpoint"
+    ):
         FlaxViTClsForImageClassification.from_pretrained(folder)
     file.write_text(whole)
     (folder / "trainer_state.json").write_text("{}")
     FlaxViTClsForImageClassification.from_pretrained(folder)  # which does not read it
     assert main(["verify", str(folder)]) == 1
-    assert "trainer_state.json: is not what was saved" in capsys.readouterr().err
+    assert "trainer_state.json: differs from what was saved" in capsys.readouterr().err

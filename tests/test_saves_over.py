@@ -133,6 +133,8 @@ def test_a_folder_where_a_file_is_to_be_written_is_refused(folder, model):
     (folder / "preprocessor_config.json").unlink()
     (folder / "preprocessor_config.json").mkdir()
     (folder / "preprocessor_config.json" / "mine").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: is a folder where a file is to be written"):
+    with pytest.raises(
+        CheckpointError, match=r"preprocessor_config\.json: is a folder, but a file of this name must be written"
+    ):
         model.save_pretrained(folder)
     assert (folder / "config.json").read_bytes() == before

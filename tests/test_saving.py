@@ -69,7 +69,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(folder, model, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("modeling_vit_cls.files.writing.save_file", full)
-    with pytest.raises(CheckpointError, match="what it held is unchanged"):
+    with pytest.raises(CheckpointError, match="its old files are unchanged"):
         model.save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert {path.name for path in folder.parent.iterdir()} == {"checkpoint"}

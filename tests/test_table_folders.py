@@ -91,7 +91,7 @@ def test_folders_of_save_to_disk(tmp_path):
     assert list(load_images(str(tmp_path / "both [1]"), "train")["label"]) == [0, 1, 1]
     assert list(load_images(str(tmp_path / "one"), "train")["label"]) == [1]
     (tmp_path / "one" / "state.json").write_text("{}")
-    with pytest.raises(ConfigError, match="is no whole folder of save_to_disk"):
+    with pytest.raises(ConfigError, match="is an incomplete or damaged folder of save_to_disk"):
         load_images(str(tmp_path / "one"), "train")
 
 
@@ -109,7 +109,7 @@ def test_texts_and_whole_numbers_become_classes_of_all_splits(tmp_path, train, t
     datasets.DatasetDict(train=rows(train, feature), test=rows(test, feature)).save_to_disk(str(tmp_path))
     assert class_names(load_images(str(tmp_path), "train")) == names
     if numbers is None:
-        with pytest.raises(ConfigError, match="1 of 2 examples have no class, the first is 0"):
+        with pytest.raises(ConfigError, match="1 of 2 examples have no class, the first is row 0"):
             load_images(str(tmp_path), "test")
     else:
         dataset = load_images(str(tmp_path), "test")
@@ -121,8 +121,8 @@ def test_texts_and_whole_numbers_become_classes_of_all_splits(tmp_path, train, t
     [
         ([0.5, 1.0], datasets.Value("float64"), "label=0.5: must be a whole number or a text"),
         ([[0], [1]], datasets.List(WHOLE), "label_column_name=None: must be given"),
-        (["a", None], TEXT, "1 of 2 examples have no class, the first is 1"),
-        (["a", ""], TEXT, "1 of 2 examples have no class, the first is 1"),
+        (["a", None], TEXT, "1 of 2 examples have no class, the first is row 1"),
+        (["a", ""], TEXT, "1 of 2 examples have no class, the first is row 1"),
     ],
 )
 def test_columns_that_are_no_classes_are_refused(labels, feature, message):
@@ -140,7 +140,7 @@ def test_a_repository_whose_splits_share_a_file_is_refused(tmp_path):
 def test_a_folder_has_no_revision_and_images_no_configuration(tmp_path):
     root = write_images(tmp_path, "cat/1.png", "dog/1.png")
     for given in ({"revision": "main"}, {"dataset_config_name": "fine"}):
-        with pytest.raises(ConfigError, match="is a folder"):
+        with pytest.raises(ConfigError, match="must be left out: .* is a (local folder|folder of images)"):
             load_images(str(root), "train", **given)
 
 
@@ -152,7 +152,7 @@ def test_a_typo_asks_the_hub_once(tmp_path, monkeypatch, caplog):
         ("nophotos", r"no such folder \(did you mean 'photos'\?\), no such dataset in the cache, and the Hub does not"),
         ("me/photos", r"there is no such folder, no such dataset in the cache, and the Hub does not answer"),
         ("./my photos", r"there is no such folder \(did you mean 'photos'\?\)$"),
-        ("https://huggingface.co/datasets/me/photos", "is an address: give the id on the Hub, user/name"),
+        ("https://huggingface.co/datasets/me/photos", "is a URL: give the id on the Hub, user/name"),
     ):
         with pytest.raises(ConfigError, match=message) as refused:
             load_images(name, "train")

@@ -67,7 +67,7 @@ def test_shards_of_two_checkpoints_are_refused(model, tmp_path):
         source.save_pretrained(tmp_path / name, max_shard_size="8KB")
     (first, *_) = sorted((tmp_path / "b").glob("model-*.safetensors"))
     shutil.copy(first, tmp_path / "a" / first.name)
-    with pytest.raises(CheckpointError, match="are of two checkpoints"):
+    with pytest.raises(CheckpointError, match="belong to two checkpoints"):
         Model.from_pretrained(tmp_path / "a")
 
 
@@ -85,14 +85,14 @@ def test_the_verb_verify(saved, model, capsys):
     data[-3] ^= 1
     (saved / "model.safetensors").write_bytes(data)
     assert main(["verify", str(saved)]) == 1
-    assert "is not what was saved: the file is damaged" in capsys.readouterr().err
+    assert "differs from what was saved: the file is damaged" in capsys.readouterr().err
     assert main(["verify", str(GOLDEN / "vit")]) == 1
     assert "transformers ViT weights without digests" in capsys.readouterr().err
 
 
 def test_nan_is_refused_and_the_old_checkpoint_stays(saved, model):
     broken = jax.tree.map(lambda leaf: leaf.at[0].set(np.nan), model.params)
-    with pytest.raises(CheckpointError, match="holds NaN or infinity, and nothing was saved"):
+    with pytest.raises(CheckpointError, match="holds NaN or infinity, so nothing was saved"):
         model.save_pretrained(saved, params=broken)
     assert same(Model.from_pretrained(saved).params, model.params)
     model.save_pretrained(saved, params=broken, allow_nonfinite=True)

@@ -1,4 +1,4 @@
-"""Checkpoints of other libraries: one file a family, a table of names and the facts; recognised by themselves."""
+"""Checkpoint families of other libraries, one file each. A family is recognised from config.json or tensor names."""
 
 import logging
 import re
@@ -26,14 +26,17 @@ FAMILIES = (
 )
 
 logger = logging.getLogger(__name__)
-_UNPROVEN = (
-    "%s: without a config.json taken for %s; timm's models without a head have the same names: if it is one, put its "
-    'config.json there, {"architecture": "vit_...", "num_classes": 0}, for its image processor and its other sizes'
+_AMBIGUOUS = (
+    "%s: without a config.json, read as %s; timm's models without a head have the same tensor names. If this is one of "
+    'timm\'s, add its config.json, {"architecture": "vit_...", "num_classes": 0}, for its image processor and sizes'
 )
 
 
 def family_of(fields: dict[str, Any], file: object) -> Family | None:
-    """The family whose `config.json` this is, None if it says nothing. Raises CheckpointError for one unknown here."""
+    """The family of a `config.json` with these fields; None if they name none.
+
+    Raises CheckpointError, naming `file`, for a model that is not supported.
+    """
     model_type, architecture = fields.get("model_type"), fields.get("architecture")
     if model_type is None and architecture is None:
         return None
@@ -44,24 +47,23 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
         if model_type is None and family.architectures and re.fullmatch(family.architectures, name):
             return family
     if model_type is None:
-        raise CheckpointError(
-            f"{file}: architecture={shorten(architecture)} is none of timm's plain Vision Transformers that are read"
-        )
+        problem = "is not one of timm's plain Vision Transformers, which are the supported ones"
+        raise CheckpointError(f"{file}: architecture={shorten(architecture)} {problem}")
     known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
-    raise CheckpointError(f"{file}: model_type={shorten(model_type)} is no Vision Transformer known here ({known})")
+    raise CheckpointError(f"{file}: model_type={shorten(model_type)} is not supported, only {known}")
 
 
-def family_of_tensors(found: Mapping[str, Tensor], path: object) -> Family:
-    """The family that a weight file without a config.json is of. Raises CheckpointError where none is recognised.
+def family_of_tensors(tensors: Mapping[str, Tensor], path: object) -> Family:
+    """The family of a weight file without a config.json, from its tensor names.
 
-    Warns where another library's files may have the same names.
+    Warns where files of timm may have the same names. Raises CheckpointError, naming `path`, if there is no such
+    family.
     """
     for family in FAMILIES:
-        if any(fnmatchcase(family.short(name), pattern) for name in found for pattern in family.signature):
-            if not any(fnmatchcase(name, pattern) for name in found for pattern in family.proof):
-                logger.warning(_UNPROVEN, path, family.name)
+        if any(fnmatchcase(family.short(name), pattern) for name in tensors for pattern in family.signature):
+            if not any(fnmatchcase(name, pattern) for name in tensors for pattern in family.proof):
+                logger.warning(_AMBIGUOUS, path, family.name)
             return family
     known = ", ".join(family.name for family in FAMILIES if family.signature)
-    raise CheckpointError(
-        f"{path}: without a config.json only weights of {known} are recognised, and these are of none"
-    )
+    problem = f"without a config.json, only weights of {known} are recognised, and these tensor names match none"
+    raise CheckpointError(f"{path}: {problem}; add the checkpoint's config.json")

@@ -1,8 +1,8 @@
-"""Names of activations in config.json files, and ours for the same function."""
+"""Other libraries' names of activations, and our names for the same functions."""
 
 from typing import Any
 
-# transformers has these beside the names that are ours too; each is one of ours but for the last digits.
+# Further names of transformers. Each function equals ours except for rounding.
 ALIASES = {
     "gelu_python": "gelu",
     "gelu_new": "gelu_pytorch_tanh",
@@ -15,6 +15,6 @@ ALIASES = {
 
 
 def with_our_activation(ours: dict[str, Any]) -> dict[str, Any]:
-    """Fields of our config with our name of `hidden_act`; one that is not here is refused by the config's rule."""
-    named = ours.get("hidden_act")
-    return ours | {"hidden_act": ALIASES[named]} if isinstance(named, str) and named in ALIASES else ours
+    """Config fields with our name of `hidden_act`. An unknown name stays, and the config reports it."""
+    name = ours.get("hidden_act")
+    return ours | {"hidden_act": ALIASES[name]} if isinstance(name, str) and name in ALIASES else ours

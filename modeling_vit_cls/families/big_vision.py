@@ -1,4 +1,4 @@
-"""npz of big_vision, of AugReg and of vision_transformer: Flax's own layouts, heads apart, tanh GELU, no config."""
+"""npz files of big_vision, AugReg and vision_transformer: Flax layouts with a head axis, tanh GELU, no config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ TABLE = {
     "MAPHead_{}.MlpBlock_0.Dense_1": linear(f"{_POOLING}.mlp.fc2"),
     "Transformer.encoderblock_{}.LayerNorm_0": norm("{}.norm1"),
 }
-# The second LayerNorm, the attention and the MLP are numbered in the order of their kind, or (older) of all.
+# The second LayerNorm, the attention and the MLP are numbered among modules of their kind, or (older) among all.
 for _norm, _attention, _mlp in ((1, 0, 0), (2, 1, 3)):
     TABLE |= {
         f"Transformer.encoderblock_{{}}.LayerNorm_{_norm}": norm("{}.norm2"),
@@ -40,15 +40,15 @@ for _part in ("query", "key", "value"):
 TABLE["MAPHead_{}.MultiHeadDotProductAttention_0.out"] = heads_out(f"{_POOLING}.attention.out")
 
 
-def _unstacked(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Blocks that were scanned over have one array with a leading axis for their number; here each has its own."""
-    scanned = {name: tensor for name, tensor in found.items() if name.startswith("Transformer.encoderblock.")}
+def _unstacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Split the arrays of scanned blocks, (L, ...) for L blocks, into one tensor per block."""
+    scanned = {name: tensor for name, tensor in tensors.items() if name.startswith("Transformer.encoderblock.")}
     depths = [tensor.shape[:1] for tensor in scanned.values()]
-    blocks = {name: tensor for name, tensor in found.items() if name not in scanned}
+    blocks = {name: tensor for name, tensor in tensors.items() if name not in scanned}
     for name, tensor in scanned.items():
         (depth,) = usual = max(set(depths), key=depths.count) or (0,)
         if tensor.shape[:1] != usual:
-            expected = f"a first axis of {depth} blocks, as the others have"
+            expected = f"a first axis of {depth} blocks, as in the other tensors"
             raise CheckpointError(
                 f"{tensor.file}: tensor {tensor.name!r} has shape {tensor.shape}, expected {expected}"
             )

@@ -1,4 +1,4 @@
-"""Vision towers of CLIP (Radford et al. 2021): a norm before the blocks, one after [CLS] alone, a projection."""
+"""Vision towers of CLIP (Radford et al. 2021): a norm before the blocks, a norm of [CLS] only, and a projection."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,20 +25,20 @@ _COPIED = [
 TABLE = {
     **{name: targets for name, targets in _SIGLIP.items() if not name.startswith(("head.", "classifier"))},
     "embeddings.class_embedding": tokens("embeddings.cls_token", axes=1),
-    "pre_layrnorm": norm("pre_norm"),  # so spelled
+    "pre_layrnorm": norm("pre_norm"),  # transformers' spelling
     "visual_projection": linear("projection"),
-    "classifier": linear("classifier"),  # to be refused by name
+    "classifier": linear("classifier"),  # so that the error can name it
 }
 
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     if has_classifier(fields, tensors):
-        problem = "CLIPForImageClassification classifies the mean of the patches without a norm, which no readout gives"
-        raise CheckpointError(f"{problem}; fine-tune CLIP itself: its folder loads with a new head")
+        problem = "CLIPForImageClassification classifies the mean of patches without a norm; no readout computes this"
+        raise CheckpointError(f"{problem}. Fine-tune CLIP itself: its checkpoint loads with a new head")
     vision = fields.get("vision_config") or fields
     size = fields.get("projection_dim", vision.get("projection_dim", 512))
-    classes = {"CLIPModel", "CLIPVisionModelWithProjection"}
-    projected = has(tensors, "projection") or not classes.isdisjoint(fields.get("architectures") or ())
+    with_projection = {"CLIPModel", "CLIPVisionModelWithProjection"}
+    projected = has(tensors, "projection") or not with_projection.isdisjoint(fields.get("architectures") or ())
     return {
         "patch_size": 32,
         **{name: vision[name] for name in _COPIED if name in vision},
@@ -54,7 +54,8 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
 
 def _export(config: ViTClsConfig, has_head: bool) -> Export:
     if has_head:
-        raise ConfigError("num_labels", config.num_labels, "a classifier on CLIP is not written: load the backbone")
+        rule = "a classifier on CLIP cannot be exported: export the backbone, FlaxViTClsModel"
+        raise ConfigError("num_labels", config.num_labels, rule)
     fields = {
         **common_fields(config, _COPIED, has_head),
         "architectures": ["CLIPVisionModelWithProjection" if config.projection_size else "CLIPVisionModel"],

@@ -54,7 +54,7 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     ours = {name: fields[name] for name in _COPIED if name in fields} | labels(fields)
     ours["patch_size"] = fields.get("patch_size", 16 if registers else 14)
     swiglu = bool(fields.get("use_swiglu_ffn", False))
-    if swiglu:  # the gate is always SiLU, whatever hidden_act says
+    if swiglu:  # transformers ignores hidden_act here and always uses SiLU
         ours |= {"mlp": "swiglu", "hidden_act": "silu"}
     ours["intermediate_size"] = _width(fields.get("hidden_size", 768), fields.get("mlp_ratio", 4), swiglu)
     ours["layer_scale_init_value"] = fields.get("layerscale_value", 1.0)
@@ -66,15 +66,16 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _mlp_ratio(config: ViTClsConfig) -> int:
-    """Their `mlp_ratio`, a whole number, that gives our `intermediate_size`. Raises ConfigError if there is none."""
+    """The `mlp_ratio`, a whole number, that gives our `intermediate_size`. Raises ConfigError if there is none."""
     for ratio in range(1, 17):
         if _width(config.hidden_size, ratio, config.mlp == "swiglu") == config.intermediate_size:
             return ratio
-    raise ConfigError("intermediate_size", config.intermediate_size, "DINOv2 has whole multiples of hidden_size alone")
+    rule = "must be a whole multiple of hidden_size in DINOv2 (for SwiGLU, two thirds of one)"
+    raise ConfigError("intermediate_size", config.intermediate_size, rule)
 
 
 def _width(hidden_size: int, mlp_ratio: float, swiglu: bool) -> int:
-    """Width of the MLP; that of SwiGLU is two thirds, rounded up to a multiple of 8."""
+    """The width of the MLP. For SwiGLU it is two thirds of that, rounded up to a multiple of 8."""
     width = int(hidden_size * mlp_ratio)
     return (int(width * 2 / 3) + 7) // 8 * 8 if swiglu else width
 

@@ -63,10 +63,13 @@ def _fields(fields: dict[str, Any], _: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _export(config: ViTClsConfig, has_head: bool) -> Export:
     if has_head:
-        raise ConfigError("num_labels", config.num_labels, "transformers' DINOv3 has no classifier: load the backbone")
+        rule = "transformers' DINOv3 has no classifier: export the backbone, FlaxViTClsModel"
+        raise ConfigError("num_labels", config.num_labels, rule)
     square(config, "transformers' DINOv3")
     if config.layer_scale_init_value is None:
-        raise ConfigError("layer_scale_init_value", None, "transformers' DINOv3 always scales: needs a number")
+        raise ConfigError(
+            "layer_scale_init_value", None, "must be a number: transformers' DINOv3 always has LayerScale"
+        )
     fields = {
         "architectures": ["DINOv3ViTModel"],
         "model_type": "dinov3_vit",

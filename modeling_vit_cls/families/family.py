@@ -1,4 +1,4 @@
-"""What a family is: a table between its tensor names and ours, and functions between its config and ours."""
+"""A checkpoint family: a table between its tensor names and ours, and functions between its config and ours."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,22 +14,25 @@ from ..images.processor_classes import IMAGENET as IMAGENET
 from .layouts import Layout, Layouts
 
 BICUBIC = {"resample": 3}
-ANY_SIZE = {"dynamic_image_size": True, "ignore_border": True}  # a torch Conv2d and a resampling, nothing checked
-_DINOV2_SIZE = (518, 518)  # of training; all that was published of it was measured at 224 pixels
+ANY_SIZE = {"dynamic_image_size": True, "ignore_border": True}  # for models that check no image size
+_DINOV2_SIZE = (518, 518)  # of DINOv2's training; all its published results were measured at 224 pixels
 
-_OUTSIDE = ("classifier.", "distillation_classifier.", "projection.")  # what no library puts under its prefix
+_OUTSIDE = ("classifier.", "distillation_classifier.", "projection.")  # modules that never have a family's prefix
 
 
 Processor = Callable[[dict[str, Any], ViTClsConfig], dict[str, Any]]
 
 
 def always(fields: dict[str, Any]) -> Processor:
-    """The same image processor's fields for every checkpoint of a family."""
+    """A Processor that gives the same fields for every checkpoint of a family."""
     return lambda *_: dict(fields)
 
 
 def cropped(fields: dict[str, Any], margin: float = 256 / 224) -> Processor:
-    """The shortest edge resized to `margin` times the crop, then the central crop: the model's size, DINOv2's 224."""
+    """A Processor that resizes the shortest edge to `margin` times the crop, then crops the centre.
+
+    The crop has the model's image size, or 224 pixels for DINOv2.
+    """
 
     def processor(_: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
         height, width = (224, 224) if config.image_hw == _DINOV2_SIZE else config.image_hw
@@ -40,10 +43,13 @@ def cropped(fields: dict[str, Any], margin: float = 256 / 224) -> Processor:
 
 
 class Export(NamedTuple):
-    """A config of ours as a family writes it: its `config.json`, what its names begin with, and what is special.
+    """What a family needs to write one of our models.
 
-    `without` are rows of the table that this checkpoint has no use for, where several rows are the same parameter of
-    ours. `zeros` are parameters that theirs has and ours has not, and that change nothing: shapes by name.
+    Attributes:
+        fields: of its config.json.
+        prefix: of its tensor names.
+        without: rows of the table to leave out, where several rows are the same parameter of ours.
+        zeros: {name: shape} of parameters that only the family has, and that change nothing when they are zero.
     """
 
     fields: dict[str, Any]
@@ -53,18 +59,25 @@ class Export(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A kind of checkpoint.
+    """A kind of checkpoint, and how it is read and written.
 
-    It is recognised by the `model_types` of a config.json, by timm's names of `architectures` (a regular expression),
-    or, without a config.json, by a tensor that no earlier one has: the `signature`, shell wildcards of which one is
-    enough. Where another library's files can have the same names, `proof` are wildcards of names in full that only
-    this one's have; a file without any is taken with a warning. `table` maps a module or parameter of theirs,
-    "{}" for the block's number, to ours; `prefixes` are taken off their names; tensors that match `ignored` (shell
-    wildcards, after the prefix) are no part of the model; `prepare` puts right what is more than a name. `fields` gives
-    our config's fields from their config and the tensors by our names; `processor` the image processor's, from their
-    config and ours, where the checkpoint has no file of its own for them, and `processor_class` is the class that a
-    file means which names none. `export` is the way back, for those that have one. With `tanh_of_backbone` the
-    representation layer is a pooler, which the library's classifiers leave out.
+    Attributes:
+        name: in messages.
+        fields: (fields of its config.json, tensors by our names) -> fields of our config.
+        table: from its modules and parameters to ours, after `prefixes`; "{}" is the number of a block.
+        model_types: the values of `model_type` in config.json that mean this family.
+        architectures: a regular expression for timm's `architecture` in config.json.
+        signature: shell wildcards. A checkpoint without a config.json belongs to the first family with a match among
+            its tensor names, after `prefixes`.
+        proof: shell wildcards of complete names that no other library has. Without a match the user is warned.
+        prefixes: removed from its tensor names, in this order.
+        ignored: shell wildcards of tensors that are not used, after `prefixes`.
+        prepare: changes tensors where renaming is not enough.
+        processor: (fields of its config.json, our config) -> fields of the image processor, for a checkpoint without a
+            preprocessor_config.json.
+        processor_class: the class of a preprocessor_config.json that names none.
+        export: (our config, whether there is a classifier) -> Export; None if the family cannot be written.
+        tanh_of_backbone: whether the representation layer is a pooler, which the family's classifiers do not use.
     """
 
     name: str
@@ -76,7 +89,7 @@ class Family(NamedTuple):
     proof: tuple[str, ...] = ("*",)
     prefixes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda found: found
+    prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda tensors: tensors
     processor: Processor = always({})
     processor_class: str | None = None
     export: Callable[[ViTClsConfig, bool], Export] | None = None
@@ -88,22 +101,25 @@ class Family(NamedTuple):
             name = name.removeprefix(prefix)
         return name
 
-    def spare(self, found: Mapping[str, Tensor]) -> list[str]:
-        """Names of tensors that transformers leaves out, with a warning: of a decoder, a loss, a head of another task.
+    def spare(self, tensors: Mapping[str, Tensor]) -> list[str]:
+        """Names of tensors outside the model, which transformers ignores with a warning.
 
-        They stand outside of the backbone, beside what begins with the family's prefix, and begin as no tensor of the
-        family does. Other libraries' files hold nothing but the model.
+        They belong to a decoder, a loss or the head of another task: they have none of the family's prefixes, and no
+        module of the family begins like them. Files of other libraries contain only the model.
         """
         if not self.model_types or not self.table:
             return []
         known = {name.partition(".")[0] for name in (*self.table, *self.ignored)}
-        return [name for name in found if not name.startswith(self.prefixes) and name.partition(".")[0] not in known]
+        return [name for name in tensors if not name.startswith(self.prefixes) and name.partition(".")[0] not in known]
 
-    def convert(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our canonical names and layouts. Raises CheckpointError at a tensor that the family does not have."""
+    def convert(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a checkpoint under our canonical names and in our layouts.
+
+        Raises CheckpointError for a tensor that the family does not have.
+        """
         short: dict[str, Tensor] = {}
-        spare = set(self.spare(found))
-        for name, tensor in found.items():
+        spare = set(self.spare(tensors))
+        for name, tensor in tensors.items():
             if name not in spare:
                 _add(short, self.short(name), tensor)
         converted: dict[str, Tensor] = {}
@@ -113,51 +129,53 @@ class Family(NamedTuple):
         return converted
 
     def _parts(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Our parameters in one tensor of a checkpoint, with their names."""
         if not self.table:
             yield name, tensor
             return
         if any(fnmatchcase(name, pattern) for pattern in self.ignored):
             return
-        if 0 in tensor.shape:  # transformers writes registers even where there are none of them
+        if 0 in tensor.shape:  # transformers writes an empty tensor for no registers
             return
         number = re.search(r"(?<=[._])\d+(?=\.)", name)
         pattern = name if number is None else name[: number.start()] + "{}" + name[number.end() :]
         module, _, suffix = pattern.rpartition(".")
         layout = self.table.get(pattern, {}).get("") or self.table.get(module, {}).get(suffix)
         if layout is None:
-            raise CheckpointError(f"{tensor.file}: tensor {tensor.name!r} is not one of a {self.name} checkpoint")
+            raise CheckpointError(f"{tensor.file}: tensor {tensor.name!r} does not belong to a {self.name} checkpoint")
         try:
             for i, ours in enumerate(layout.names):
                 if ours is not None:
                     part = tensor.through(lambda array, i=i, layout=layout: layout.split(array)[i])
                     yield _in_block(ours, int(number[0]) if number else 0), part
         except (ValueError, IndexError) as error:
-            problem = f"tensor {tensor.name!r} has shape {tensor.shape}, which no {self.name} checkpoint has there"
+            problem = f"tensor {tensor.name!r} has shape {tensor.shape}, which is impossible in {self.name} checkpoints"
             raise CheckpointError(f"{tensor.file}: {problem}") from error
 
     def restore(
         self, tensors: Mapping[str, np.ndarray], depth: int, export: Export
     ) -> tuple[dict[str, np.ndarray], set[str]]:
-        """Their names and layouts for parameters by our canonical names, and those of ours that have no place there.
+        """Our parameters under the family's names and in its layouts: the inverse of `convert`.
 
-        The way back from `convert`. Of several spellings the table's first is written.
+        `tensors` have our canonical names, `depth` is the number of blocks. Returns the family's tensors, and the names
+        of those of ours that it cannot hold. Of several spellings, the first in the table is written.
         """
-        left, restored = dict(tensors), {}
+        remaining, restored = dict(tensors), {}
         for theirs, layout in self._rows(depth, export.without):
-            parts = [None if name is None else left.get(name) for name in layout.names]
-            given = [part for part in parts if part is not None]
-            if layout.join is None or len(given) < sum(name is not None for name in layout.names):
+            parts = [None if name is None else remaining.get(name) for name in layout.names]
+            present = [part for part in parts if part is not None]
+            if layout.join is None or len(present) < sum(name is not None for name in layout.names):
                 continue
             prefix = "" if str(layout.names[0]).startswith(_OUTSIDE) else export.prefix
             restored[prefix + theirs] = np.ascontiguousarray(
-                layout.join([np.zeros_like(given[0]) if part is None else part for part in parts])
+                layout.join([np.zeros_like(present[0]) if part is None else part for part in parts])
             )
-            left = {name: array for name, array in left.items() if name not in layout.names}
+            remaining = {name: array for name, array in remaining.items() if name not in layout.names}
         zeros = {export.prefix + name: np.zeros(shape, np.float32) for name, shape in export.zeros.items()}
-        return restored | zeros, set(left)
+        return restored | zeros, set(remaining)
 
     def _rows(self, depth: int, without: tuple[str, ...]) -> Iterator[tuple[str, Layout]]:
-        """Every tensor that the family can have: its name, and its layout with our names, blocks numbered."""
+        """The name of every possible tensor of the family, and its layout with our names, for each block."""
         for pattern, layouts in self.table.items():
             for suffix, layout in layouts.items() if pattern not in without else ():
                 name = f"{pattern}.{suffix}" if suffix else pattern
@@ -167,10 +185,10 @@ class Family(NamedTuple):
 
 
 def _add(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> None:
-    """Add a tensor under a name that no other has. Raises CheckpointError where one has it."""
+    """Add a tensor under a new name. Raises CheckpointError if the name is used already."""
     if name in tensors:
-        same = f"tensors {tensors[name].name!r} and {tensor.name!r} are the same"
-        raise CheckpointError(f"{tensor.file}: {same}")
+        problem = f"tensors {tensors[name].name!r} and {tensor.name!r} are the same parameter"
+        raise CheckpointError(f"{tensor.file}: {problem}")
     tensors[name] = tensor
 
 
@@ -187,39 +205,39 @@ NATIVE = Family("vit_cls", _own_fields, model_types=("vit_cls",), prefixes=("vit
 
 
 def has(tensors: Mapping[str, Tensor], module: str) -> bool:
-    """Whether a tensor, or any of a module, is there; a module in part is for the strict check to refuse."""
+    """Whether a tensor, or any tensor of a module, exists. An incomplete module is an error of the strict check."""
     return any(name == module or name.startswith(f"{module}.") for name in tensors)
 
 
 def has_classifier(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether there is a classifier: by the class that a config.json names, or, whatever that is, by the tensors."""
-    named = fields.get("architectures")
-    name = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
-    if name == "ViTClsModel":  # our own name, which we wrote, or which timm's num_classes=0 comes to
+    """Whether a checkpoint has a classifier: by the class in its config.json, or else by its tensors."""
+    names = fields.get("architectures")
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    if name == "ViTClsModel":  # our own backbone, and how timm's num_classes=0 is converted
         return False
     return "ForImageClassification" in name or has(tensors, "classifier")
 
 
 def side_of(patch_size: Any) -> Any:
-    """The side of a square patch, of which transformers 5 may write a pair. Raises CheckpointError for another pair."""
+    """The side of a square patch. transformers 5 may write a pair; CheckpointError for a pair that is not equal."""
     if not isinstance(patch_size, list | tuple):
         return patch_size
     if len(patch_size) != 2 or patch_size[0] != patch_size[1]:
         raise CheckpointError(
-            f"config.json: patch_size={shorten(patch_size)} must be one number, or a pair of equal ones"
+            f"config.json: patch_size={shorten(patch_size)} must be one number or a pair of equal ones"
         )
     return patch_size[0]
 
 
 def labels(fields: dict[str, Any]) -> dict[str, Any]:
-    """The label maps of a transformers config and what its labels are, as far as it has them."""
+    """The fields about labels in a transformers config that are set: label maps, count, and problem type."""
     return {name: fields[name] for name in ("id2label", "label2id", "num_labels", "problem_type") if fields.get(name)}
 
 
 def common_fields(config: ViTClsConfig, names: Sequence[str], has_head: bool) -> dict[str, Any]:
-    """Fields that a transformers config has under our names, and the labels of a classifier, as JSON has them."""
+    """The config fields `names`, which transformers has under the same names, and a classifier's labels, for JSON."""
     fields = {name: getattr(config, name) for name in names}
-    if config.image_hw[0] == config.image_hw[1]:  # some of transformers' models take no pair
+    if config.image_hw[0] == config.image_hw[1]:  # some models of transformers accept no pair
         fields["image_size"] = config.image_hw[0]
     if has_head:
         id2label = {str(i): label for i, label in config.id2label.items()}  # pyright: ignore
@@ -229,20 +247,20 @@ def common_fields(config: ViTClsConfig, names: Sequence[str], has_head: bool) ->
 
 
 def square(config: ViTClsConfig, target: str) -> int:
-    """The side of a square image. Raises ConfigError for another, where `target` knows no other."""
+    """The side of a config's square image. Raises ConfigError, naming `target`, for other images."""
     height, width = config.image_hw
     if height != width:
         raise ConfigError("image_size", config.image_size, f"must be square in {target}")
     return height
 
 
-def refuse_unless(file_says: dict[str, Any], **expected: Any) -> None:
-    """Raise CheckpointError at the first field of a config that our model cannot express."""
+def refuse_unless(fields: dict[str, Any], /, **expected: Any) -> None:
+    """Raise CheckpointError for the first field of a config.json that has another value than expected."""
     for name, value in expected.items():
-        if file_says.get(name, value) != value:
-            raise CheckpointError(f"config.json: {name}={file_says[name]!r} cannot be loaded, only {value!r}")
+        if fields.get(name, value) != value:
+            raise CheckpointError(f"config.json: {name}={fields[name]!r} cannot be loaded, only {value!r}")
 
 
 def canonical(name: str) -> str:
-    """A parameter's dotted path as the base model has it: a model with a head keeps its backbone under "vit_cls."."""
+    """A parameter's path in the base model. A model with a head has the prefix "vit_cls." for its backbone."""
     return name.removeprefix("vit_cls.")

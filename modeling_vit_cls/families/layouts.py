@@ -1,4 +1,4 @@
-"""How a tensor of another library becomes parameters of ours, and these become theirs again: a Layout."""
+"""Layouts: how a tensor of another library is split into our parameters, and how these are joined again."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,9 +9,12 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 
 class Layout(NamedTuple):
-    """One tensor of theirs: our names for its parts, None for a part that we do not have, and both directions.
+    """One tensor of another library.
 
-    `join` is None where nothing is written in that layout.
+    Attributes:
+        names: our names of its parts; None for a part that we do not have.
+        split: from the tensor to its parts in our layout.
+        join: from the parts to the tensor; None for a layout that is only read.
     """
 
     names: tuple[str | None, ...]
@@ -19,7 +22,7 @@ class Layout(NamedTuple):
     join: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
 
 
-# What becomes of "module.weight", "module.bias", or of a parameter itself ("").
+# Layouts of a module by the name of its parameter: {"weight": ..., "bias": ...}, or {"": ...} for a parameter itself.
 Layouts = dict[str, Layout]
 
 
@@ -36,7 +39,7 @@ def _read_only(name: str) -> Layout:
 
 
 def vector(name: str) -> Layouts:
-    """A parameter that stays as it is."""
+    """A parameter with the same layout."""
     return {"": _same(name)}
 
 
@@ -48,8 +51,8 @@ def linear(name: str) -> Layouts:
 
 def conv(name: str) -> Layouts:
     """A Conv2d: weight OIHW of torch, or kernel HWIO of Flax -> kernel HWIO."""
-    turned = _one(f"{name}.kernel", lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
-    return {"weight": turned, "bias": _same(f"{name}.bias"), "kernel": _read_only(f"{name}.kernel")}
+    transposed = _one(f"{name}.kernel", lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
+    return {"weight": transposed, "bias": _same(f"{name}.bias"), "kernel": _read_only(f"{name}.kernel")}
 
 
 def norm(name: str) -> Layouts:
@@ -58,7 +61,7 @@ def norm(name: str) -> Layouts:
 
 
 def tokens(name: str, axes: int = 3) -> Layouts:
-    """A parameter (1, k, D), (k, D) or (D,) -> (k, D); theirs has `axes` axes, an embedding's weight always two."""
+    """A parameter (1, k, D), (k, D) or (D,) -> (k, D). It is written with `axes` axes; two for an nn.Embedding."""
 
     def theirs(array: np.ndarray) -> np.ndarray:
         return array.reshape((1, *array.shape) if axes == 3 else array.shape[2 - axes :])
@@ -68,9 +71,9 @@ def tokens(name: str, axes: int = 3) -> Layouts:
 
 
 def stacked(*names: str | None) -> Layouts:
-    """Several Linears stacked in one, query, key and value or a gate and its partner: weight (k H, D) -> k kernels.
+    """K Linears stacked in one, such as query, key and value: weight (k H, D) -> k kernels (D, H).
 
-    Flax, of FlaxDinov2's SwiGLU, has one kernel (D, k H).
+    FlaxDinov2 stacks its SwiGLU as a kernel (D, k H).
     """
 
     def split(array: np.ndarray) -> list[np.ndarray]:
@@ -90,7 +93,7 @@ def stacked(*names: str | None) -> Layouts:
 
 
 def qkv(name: str, key_bias: bool = True) -> Layouts:
-    """Query, key and value of an attention stacked in one Linear; without `key_bias` theirs has one that is masked."""
+    """Query, key and value of an attention, stacked in one Linear. Without `key_bias` the key's part is ignored."""
     whole = stacked(f"{name}.query", f"{name}.key", f"{name}.value")
     if key_bias:
         return whole

@@ -1,4 +1,4 @@
-"""Meta's own state dicts of DINO, DINOv2 and DINOv3, saved as safetensors: timm's names almost, no config."""
+"""Meta's state dicts of DINO, DINOv2 and DINOv3, saved as safetensors: nearly timm's names, no config."""
 
 import re
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from .layouts import linear, qkv, stacked, tokens
 from .sizes import dinov3_heads, shape_of, sizes, square_of_positions
 from .timm import TABLE as _TIMM
 
-_TIMMS_OWN = ("reg_token", "dist_token", "head", "attn_pool", "fc_norm", "norm_pre")
-TABLE = {name: layouts for name, layouts in _TIMM.items() if not name.startswith(_TIMMS_OWN)}
+_TIMM_ONLY = ("reg_token", "dist_token", "head", "attn_pool", "fc_norm", "norm_pre")
+TABLE = {name: layouts for name, layouts in _TIMM.items() if not name.startswith(_TIMM_ONLY)}
 TABLE |= {name: tokens("embeddings.register_tokens") for name in ("register_tokens", "storage_tokens")}
 _DINOV2 = TABLE | {
     "blocks.{}.mlp.w12": stacked("{}.mlp.gate", "{}.mlp.fc1"),
@@ -25,13 +25,13 @@ _DINOV3 = TABLE | {
 }
 
 
-def _without_chunks(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Blocks that were sharded in chunks are named blocks.CHUNK.NUMBER, the number counted through."""
-    return {re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name): tensor for name, tensor in found.items()}
+def _without_chunks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename blocks.CHUNK.NUMBER to blocks.NUMBER; Meta's sharded training counts blocks across its chunks."""
+    return {re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name): tensor for name, tensor in tensors.items()}
 
 
 def _common(tensors: Mapping[str, Tensor], layer_scale: float | None) -> dict[str, Any]:
-    """Sizes, and what all of a kind have; Linears of a SwiGLU are called w1, w2, w3."""
+    """The config fields that all three families share. A SwiGLU is known by the names w1, w2, w3 of its Linears."""
     gated = any(re.search(r"\.mlp\.w\d", tensor.name) for tensor in tensors.values())
     return {
         **sizes(tensors),
@@ -54,7 +54,7 @@ def _dino(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _dinov2(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     ours, name = _common(tensors, layer_scale=1e-5), "embeddings.register_tokens"
-    registers = shape_of(tensors, name, 2)[0] if name in tensors else 0  # nothing else tells the two kinds apart
+    registers = shape_of(tensors, name, 2)[0] if name in tensors else 0  # they resample positions differently
     return {
         **ours,
         **square_of_positions(tensors, ours["patch_size"], prefix=1),
@@ -81,7 +81,7 @@ def _dinov3(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-_WIDTH_7B = 4096  # the only one without biases in its attention
+_WIDTH_7B = 4096  # the only DINOv3 without biases in its attention
 _PREFIXES = ("module.", "teacher.", "backbone.")
 _PREFIXED = ("teacher.*", "*backbone.*")
 _CROPPED = cropped(IMAGENET | BICUBIC)

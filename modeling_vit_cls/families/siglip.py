@@ -47,7 +47,7 @@ TABLE = {
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     vision, classifies = fields.get("vision_config") or fields, has_classifier(fields, tensors)
-    pooled = vision.get("vision_use_head", True) and not classifies  # a classifier reads the mean of the patches
+    pooled = vision.get("vision_use_head", True) and not classifies  # its classifier uses the mean of the patches
     return {
         **{name: vision[name] for name in _COPIED if name in vision},
         **(labels(fields) if classifies else {}),
@@ -76,7 +76,7 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
 
 
 def _flexible_fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """SigLIP 2 NaFlex: patches of any image, one square table of positions that is resampled to its grid."""
+    """SigLIP 2 NaFlex: images of any size; one square table of positions is resampled to the grid of the image."""
     vision = fields.get("vision_config") or fields
     size = math.isqrt(vision.get("num_patches", 256)) * side_of(vision.get("patch_size", 16))
     ours = _fields({**fields, "vision_config": {**vision, "image_size": size}}, tensors)
@@ -84,7 +84,7 @@ def _flexible_fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> d
 
 
 def _flexible_processor(fields: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
-    """The aspect ratio is kept, within as many patches as the table has positions."""
+    """Keep the aspect ratio, with at most as many patches as the table has positions."""
     return {"size": {"max_num_patches": math.prod(config.grid), "patch_size": config.patch_size}}
 
 

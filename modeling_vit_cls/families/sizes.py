@@ -1,4 +1,4 @@
-"""Sizes that a checkpoint without a config, or with a name alone, tells by the shapes of its tensors."""
+"""Sizes of a model from the shapes of its tensors, for checkpoints without a config or with only a name in it."""
 
 import math
 from collections.abc import Mapping
@@ -8,34 +8,35 @@ from ..errors import CheckpointError
 from ..files.tensor import Tensor
 from .family import has
 
-# Heads of published models by width; where a width is missing, a head has 64 features, as nearly everywhere.
+# {width: number of heads} of published models. At other widths a head has 64 features, as nearly everywhere.
 _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
-    """The shape that a size is read off. Raises CheckpointError where the tensor is not there or has other axes."""
+    """The shape of a tensor with `axes` axes. Raises CheckpointError if it is missing or has other axes."""
     if name not in tensors:
         files = sorted({tensor.file.name for tensor in tensors.values()}) or ["the file"]
-        raise CheckpointError(f"{files[0]} has no tensor that would be our {name!r}")
+        raise CheckpointError(f"{files[0]} has no tensor for our parameter {name!r}")
     if len(tensors[name].shape) != axes:
         raise CheckpointError(f"tensor {tensors[name].name!r} has shape {tensors[name].shape}, expected {axes} axes")
     return tensors[name].shape
 
 
 def heads_of(width: int) -> int:
-    """Number of heads that models of a width have."""
+    """The number of attention heads of models with this width."""
     return _HEADS.get(width, max(width // 64, 1))
 
 
 def dinov3_heads(width: int) -> int:
-    """Number of heads that DINOv3's models of a width have: of 64 features, and of 128 in the largest."""
+    """The number of attention heads in DINOv3: of 64 features each, in the largest model of 128."""
     return 32 if width == 4096 else max(width // 64, 1)
 
 
 def sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Our config's sizes of tensors by our names, and nothing of which parts there are: a missing one would go unseen.
+    """The sizes in our config, from the shapes of tensors by our names.
 
-    Raises CheckpointError where a tensor that tells a size is missing.
+    Which parts the model has is not guessed from the tensors: a missing one would go unnoticed. Raises CheckpointError
+    if a tensor with one of these sizes is missing.
     """
     side, _, channels, width = shape_of(tensors, "embeddings.patch_embedding.projection.kernel", 4)
     ours = {
@@ -52,14 +53,14 @@ def sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def square_of_positions(tensors: Mapping[str, Tensor], side: int, prefix: int) -> dict[str, Any]:
-    """The square image that learned positions are for, and whether `prefix` tokens before the patches have one too.
+    """The square image of a table of learned positions, and whether the `prefix` tokens have positions too.
 
-    Raises CheckpointError where there are none, and where they are those of no square.
+    `side` is that of a patch in pixels. Raises CheckpointError if there is no table, or if its length fits no square.
     """
     name = "embeddings.position_embedding.embedding"
     rows, _ = shape_of(tensors, name, 2)
-    for covered, tokens in ((prefix, "all"), (0, "patches")):
-        grid = math.isqrt(max(rows - covered, 0))
-        if grid and grid * grid == rows - covered:
+    for others, tokens in ((prefix, "all"), (0, "patches")):
+        grid = math.isqrt(max(rows - others, 0))
+        if grid and grid * grid == rows - others:
             return {"image_size": grid * side, "position_embedding_tokens": tokens}
-    raise CheckpointError(f"tensor {tensors[name].name!r} has {rows} positions, those of no square image")
+    raise CheckpointError(f"tensor {tensors[name].name!r} has {rows} positions, which fit no square image")

@@ -1,4 +1,4 @@
-"""timm's `vit_*` and `deit*`, DINOv2, DINOv3, CLIP and SigLIP too: fused qkv, the model that its config.json builds."""
+"""timm's `vit_*` and `deit*`, with its DINOv2, DINOv3, CLIP and SigLIP: fused qkv; its config.json names the model."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from .sizes import sizes
 from .timm_architectures import arguments, present_name
 from .timm_export import INTERPOLATIONS, export
 
-# Architectures whose block is ours; others share the names of their tensors but compute something else with them.
+# Architectures with our block. Others have the same tensor names but compute something else.
 _PLAIN = (
     r"vit_(tiny|small|medium|base|large|huge|so400m|giantopt)_patch\d+(_reg\d)?(_clip(_quickgelu)?|_siglip|_dinov2)?"
     r"(_gap)?(_\d+)?|deit3?_(tiny|small|medium|base|large|huge)(_distilled)?_patch\d+_\d+"
@@ -23,14 +23,14 @@ _PLAIN = (
 _GIANT = r"vit_giant_patch14(_reg4)?_dinov2"
 _DINOV3 = r"vit_(tiny|small|small_plus|base|large|huge_plus|7b)_patch16_dinov3(_qkvb)?"
 _ACT_LAYERS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
-# Arguments of create_model that are read here, that show in a tensor's shape, or that act in training alone; others
-# may change what the model computes.
+# Arguments of create_model that are used here, are visible in the shape of a tensor, or matter only in training. Any
+# other argument may change what the model computes, so it is refused.
 _ARGUMENTS = {"img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio"}
 _ARGUMENTS |= {"qkv_bias", "init_values", "class_token", "no_embed_class", "reg_tokens", "num_reg_tokens", "pre_norm"}
 _ARGUMENTS |= {"fc_norm", "use_fc_norm", "global_pool", "act_layer", "swiglu_mlp", "swiglu_align_to", "weight_init"}
 _ARGUMENTS |= {"dynamic_img_size", "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate"}
 _ARGUMENTS |= {"proj_drop_rate", "attn_drop_rate", "drop_path_rate"}
-_EVAS_NAMES = {"num_reg_tokens": "reg_tokens", "use_fc_norm": "fc_norm"}
+_EVA_NAMES = {"num_reg_tokens": "reg_tokens", "use_fc_norm": "fc_norm"}
 _READOUTS = {"token": "cls", "avg": "mean", "map": "map", "": "cls"}
 
 _POOLING = "readout.attention_pooling"
@@ -71,18 +71,21 @@ _EVA_ROWS = {
     "blocks.{}.mlp.fc1_g": linear("{}.mlp.gate"),
     "blocks.{}.mlp.fc1_x": linear("{}.mlp.fc1"),
 }
-_EVA = _EVA_ROWS | TABLE | _EVA_ROWS  # its own names come first
+_EVA = _EVA_ROWS | TABLE | _EVA_ROWS  # the names of timm's Eva class come first, and replace those of TABLE
 
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What timm's create_model("local-dir:...") builds: the name's arguments, model_args before them."""
+    """The config of the model that timm's create_model("local-dir:...") builds.
+
+    Its arguments come from `model_args`, or else from the name of the architecture.
+    """
     name = present_name(fields["architecture"])
     given: dict[str, Any] = fields.get("model_args") or {}
     for argument in sorted(set(given) - _ARGUMENTS):
-        problem = f"{argument}={given[argument]!r} is not known here, and may change what the model computes"
+        problem = f"{argument}={given[argument]!r} is not supported, because it may change what the model computes"
         raise CheckpointError(f"config.json: model_args: {problem}")
     built = arguments(name)
-    built |= {_EVAS_NAMES.get(argument, argument): value for argument, value in given.items()}
+    built |= {_EVA_NAMES.get(argument, argument): value for argument, value in given.items()}
     classes, pool = _num_classes(fields, given), built["global_pool"]
     _refuse_readouts(name, classes, built)
     act = built["act_layer"] or "gelu"
@@ -116,33 +119,40 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _num_classes(fields: dict[str, Any], given: dict[str, Any]) -> int:
-    """Classes of the head, 0 for none. Raises CheckpointError where timm would put a new head for the file's."""
-    said = fields.get("num_classes", (fields.get("pretrained_cfg") or {}).get("num_classes", 1000))
-    if given.get("num_classes", said) != said:
-        problem = f"num_classes={said!r}, but model_args has {given['num_classes']!r}: timm would draw a new head"
+    """The number of classes, 0 without a head. Raises CheckpointError if timm would replace the file's head."""
+    count = fields.get("num_classes", (fields.get("pretrained_cfg") or {}).get("num_classes", 1000))
+    if given.get("num_classes", count) != count:
+        problem = f"num_classes={count!r}, but model_args has {given['num_classes']!r}: timm would draw a new head"
         raise CheckpointError(f"config.json: {problem}")
-    if not isinstance(said, int) or said < 0:
-        raise CheckpointError(f"config.json: num_classes={said!r} must be a number of classes, 0 for no head")
-    return said
+    if not isinstance(count, int) or count < 0:
+        raise CheckpointError(f"config.json: num_classes={count!r} must be a number of classes, 0 for no head")
+    return count
 
 
 def _refuse_norms(tensors: Mapping[str, Tensor], fc_norm: bool) -> None:
-    """Raise CheckpointError where the file has the norm of the other place, which has the same name here."""
+    """Raise CheckpointError for a norm at the other place, before or after pooling; ours has the same name at both."""
     for tensor in (tensors[key] for key in ("norm.scale", "norm.bias") if key in tensors):
         if tensor.name.startswith("fc_norm") != fc_norm:
-            asked = "fc_norm, after the pooling" if fc_norm else "norm, before the pooling"
-            raise CheckpointError(f"{tensor.file.name}: tensor {tensor.name!r}, but timm builds {asked}")
+            expected = "fc_norm, after the pooling" if fc_norm else "norm, before the pooling"
+            problem = f"has tensor {tensor.name!r}, but timm builds {expected}"
+            raise CheckpointError(f"{tensor.file.name}: {problem}; check fc_norm and global_pool in config.json")
 
 
 def _refuse_readouts(name: str, classes: int, built: dict[str, Any]) -> None:
-    """Raise CheckpointError where timm makes of the tokens what our readouts do not."""
+    """Raise CheckpointError for a readout of timm that none of ours computes."""
     pool = built["global_pool"]
     if pool == "map" and (built["class_token"] or built["reg_tokens"]):
-        raise CheckpointError("config.json: global_pool='map' of timm leaves out [CLS] and registers, which ours reads")
+        problem = (
+            "global_pool='map' with [CLS] or registers is not supported: timm leaves them out, ours pools all tokens"
+        )
+        raise CheckpointError(f"config.json: {problem}")
     if pool == "" and classes:
-        raise CheckpointError("config.json: global_pool='' with a classifier, which would classify each token")
+        raise CheckpointError(
+            "config.json: global_pool='' with a classifier is not supported: it classifies each token"
+        )
     if "_distilled" in name and not classes:
-        raise CheckpointError("config.json: a distilled backbone of timm gives two tokens' mean, ours [CLS]")
+        problem = "a distilled backbone without a head is not supported: timm averages both tokens, ours reads [CLS]"
+        raise CheckpointError(f"config.json: {problem}")
 
 
 def _size(fields: dict[str, Any], given: dict[str, Any]) -> tuple[int, int]:
@@ -151,13 +161,14 @@ def _size(fields: dict[str, Any], given: dict[str, Any]) -> tuple[int, int]:
 
 
 def _labels(fields: dict[str, Any], count: int) -> dict[str, Any]:
-    """Names of `count` classes: a list, or a dict by number in which some may be missing; "labels" is the old key.
+    """The `id2label` of `count` classes from `label_names`, a list or a dict by number (which may have gaps).
 
-    Raises CheckpointError for names that are not those of the classifier.
+    An old config.json without a `pretrained_cfg` may have them under "labels". Raises CheckpointError for names that do
+    not fit the classifier.
     """
-    said = fields.get("pretrained_cfg")
-    names = fields.get("label_names", (fields if said is None else said).get("label_names"))
-    names = fields.get("labels", names) if said is None else names
+    pretrained = fields.get("pretrained_cfg")
+    names = fields.get("label_names", (fields if pretrained is None else pretrained).get("label_names"))
+    names = fields.get("labels", names) if pretrained is None else names
     if not names or not count:
         return {}
     pairs = dict(enumerate(names)) if isinstance(names, list) and len(names) == count else names
@@ -169,18 +180,18 @@ def _labels(fields: dict[str, Any], count: int) -> dict[str, Any]:
 
 
 def _processor(fields: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
-    """Image processor of a `pretrained_cfg`, as timm.data.transforms_imagenet_eval has it, for the model's own size.
+    """The image processor of a `pretrained_cfg`, as in timm.data.transforms_imagenet_eval, for the model's image size.
 
-    "squash" resizes both sides to size / crop_pct; "center", the default, the side that needs it. Then the central
-    crop. Raises CheckpointError for other modes, which no processor here has.
+    With "center", the default, the aspect ratio is kept and the image covers size / crop_pct; with "squash" it is
+    resized to exactly that. Then the centre is cropped. Raises CheckpointError for other modes.
     """
-    said = fields.get("pretrained_cfg") or fields
-    share, mode = said.get("crop_pct") or 0.875, said.get("crop_mode") or "center"
-    interpolation = said.get("interpolation") or "bicubic"
+    pretrained = fields.get("pretrained_cfg") or fields
+    share, mode = pretrained.get("crop_pct") or 0.875, pretrained.get("crop_mode") or "center"
+    interpolation = pretrained.get("interpolation") or "bicubic"
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0.01 <= share <= 100:
         raise CheckpointError(f"crop_pct={shorten(share)} must be a number from 0.01 to 100")
     if mode not in ("center", "squash"):
-        raise CheckpointError(f"crop_mode={shorten(mode)} is not read, only 'center' and 'squash'")
+        raise CheckpointError(f"crop_mode={shorten(mode)} is not supported, only 'center' and 'squash'")
     if interpolation not in INTERPOLATIONS:
         raise CheckpointError(f"interpolation={shorten(interpolation)} must be one of {', '.join(INTERPOLATIONS)}")
     height, width = config.image_hw
@@ -195,8 +206,8 @@ def _processor(fields: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
         "crop_size": {"height": height, "width": width},
         "crop_rounding": "torchvision",
         "resample": int(Image.Resampling[interpolation.upper()]),
-        "image_mean": _each_channel(said.get("mean") or IMAGENET["image_mean"], config.num_channels),
-        "image_std": _each_channel(said.get("std") or IMAGENET["image_std"], config.num_channels),
+        "image_mean": _each_channel(pretrained.get("mean") or IMAGENET["image_mean"], config.num_channels),
+        "image_std": _each_channel(pretrained.get("std") or IMAGENET["image_std"], config.num_channels),
     }
 
 

@@ -1,10 +1,10 @@
-"""What timm's name of an architecture fixes: the arguments that it is built with unless model_args has others."""
+"""The arguments that timm builds an architecture with, from its name. `model_args` may replace them."""
 
 import re
 from fnmatch import fnmatchcase
 from typing import Any
 
-# Blocks and heads by the size in the name.
+# {size in the name: (number of blocks, number of heads)}.
 _SIZES = {
     "tiny": (12, 3),
     "small": (12, 6),
@@ -19,7 +19,7 @@ _SIZES = {
     "giant": (40, 24),
     "7b": (40, 32),
 }
-# The first pattern that a name matches says.
+# {pattern of the name: value}; the first match counts.
 _LAYER_SCALES = {"deit3_*": 1e-6, "*_dinov[23]*": 1e-5, "vit_medium_*_reg?_gap_*": 1e-5, "vit_medium_*_gap_*": 1e-6}
 _ACTIVATIONS = {
     "*_quickgelu_*": "quick_gelu",
@@ -30,10 +30,10 @@ _ACTIVATIONS = {
 }
 _POOLS = {"*_gap*": "avg", "*_dinov3*": "avg", "*_siglip*": "map"}
 _NO_BIAS = ("vit_medium_patch??_gap_*", "*_dinov3")
-_PLAIN_NORM = ("*_patch??_gap_*", "*_siglip_gap_*", "*_dinov3*")  # before the pooling, though it is the mean
+_PLAIN_NORM = ("*_patch??_gap_*", "*_siglip_gap_*", "*_dinov3*")  # the norm is before a mean pooling
 _GATED = ("*_plus_*_dinov3*", "vit_7b_*", "vit_giant_patch14_*")
 
-# Names that timm has given up: whatever trained the weights stood in them, and is a tag behind a dot since.
+# timm's old names. They contained the training data, which is a tag after a dot in the present names.
 _OLD_NAMES = (
     (r"(vit_(?:tiny|small|base|large|huge)_patch\d+_224)_(?:in21k|sam|dino)", r"\1"),
     (r"vit_(base|large|huge|giant)_patch(\d+)_224_clip_laion2b", r"vit_\1_patch\2_clip_224"),
@@ -42,7 +42,7 @@ _OLD_NAMES = (
 
 
 def present_name(architecture: str) -> str:
-    """Timm's present name of an architecture, without a tag: "vit_base_patch16_224_in21k" -> "vit_base_patch16_224"."""
+    """The present name of an architecture without its tag: "vit_base_patch16_224_in21k" -> "vit_base_patch16_224"."""
     name = architecture.partition(".")[0]
     for old, new in _OLD_NAMES:
         name = re.sub(f"^{old}$", new, name)
@@ -50,7 +50,7 @@ def present_name(architecture: str) -> str:
 
 
 def arguments(name: str) -> dict[str, Any]:
-    """Arguments of an architecture that is ours too, by their names in timm's VisionTransformer."""
+    """The arguments of timm's VisionTransformer for a supported architecture."""
     _, size = name.partition("_patch")[0].removesuffix("_distilled").split("_", 1)
     registers = re.search(r"_reg(\d)", name)
     depth, heads = _SIZES[size]
@@ -66,7 +66,7 @@ def arguments(name: str) -> dict[str, Any]:
         "reg_tokens": 4 if "_dinov3" in name else int(registers[1]) if registers else 0,
         "no_embed_class": name.startswith("deit3_") or registers is not None,
         "global_pool": _first(name, _POOLS) or "token",
-        "fc_norm": False if _matches(name, _PLAIN_NORM) else None,  # None: after a mean
+        "fc_norm": False if _matches(name, _PLAIN_NORM) else None,  # None: after the pooling if it is the mean
     }
 
 

@@ -1,4 +1,4 @@
-"""A config of ours as timm's: the architecture that computes the same, and its arguments."""
+"""Our config as timm's: the architecture that computes the same, and its arguments."""
 
 import math
 from typing import Any
@@ -16,23 +16,28 @@ _POOLS = {"cls": "token", "mean": "avg", "map": "map"}
 
 
 def export(config: ViTClsConfig, has_head: bool) -> Export:
-    """What timm's `create_model("local-dir:...")` and `create_model("hf-hub:...")` read."""
+    """The config.json for timm's `create_model("local-dir:...")` and `create_model("hf-hub:...")`.
+
+    Raises ConfigError, naming the field, for a model that timm cannot build.
+    """
     if config.readout not in _POOLS:
-        raise ConfigError("readout", config.readout, f"timm has {', '.join(_POOLS)}")
+        raise ConfigError("readout", config.readout, f"must be one that timm has: {', '.join(_POOLS)}")
     pool, fc_norm = _POOLS[config.readout], config.norm_position == "after_readout"
     if config.readout == "map" and config.num_prefix_tokens:
-        raise ConfigError(
-            "readout", "map", "timm's pools patches alone, ours all tokens: needs a model without prefix tokens"
-        )
+        rule = "timm pools only patches, ours all tokens: only models without [CLS] and registers can be exported"
+        raise ConfigError("readout", "map", rule)
     if config.readout == "map" and (config.mlp == "swiglu" or not config.qkv_bias):
-        raise ConfigError("readout", "map", "timm's pooling has a plain MLP, and biases")
+        raise ConfigError(
+            "readout", "map", "timm's pooling always has a plain MLP and biases: needs qkv_bias and mlp='mlp'"
+        )
     if config.pre_norm and config.patch_bias:
-        raise ConfigError("patch_bias", True, "timm's models with pre_norm have none")
+        raise ConfigError("patch_bias", True, "must be False with pre_norm in timm")
     if config.use_distillation_token and not has_head:
-        raise ConfigError("use_distillation_token", True, "timm's backbones give the mean of both tokens")
-    patches_alone = config.position_embedding_tokens == "patches" or config.num_positioned_prefix_tokens == 0
-    if config.num_register_tokens and config.position_embedding == "learned" and not patches_alone:
-        rule = "timm's models with registers give positions to the patches alone"
+        rule = "timm's distilled backbones return the mean of both tokens: export the classifier instead"
+        raise ConfigError("use_distillation_token", True, rule)
+    patches_only = config.position_embedding_tokens == "patches" or config.num_positioned_prefix_tokens == 0
+    if config.num_register_tokens and config.position_embedding == "learned" and not patches_only:
+        rule = "must be 'patches' for models with registers in timm"
         raise ConfigError("position_embedding_tokens", config.position_embedding_tokens, rule)
     height, width = config.image_hw
     arguments = {
@@ -53,7 +58,7 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
         arguments |= {
             "reg_tokens": config.num_register_tokens,
             "class_token": config.use_cls_token,
-            "no_embed_class": patches_alone,
+            "no_embed_class": patches_only,
             "pre_norm": config.pre_norm,
             "fc_norm": fc_norm,
             "dynamic_img_size": True,
@@ -81,7 +86,7 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
 
 
 def _architecture(config: ViTClsConfig) -> str:
-    """The architecture with our block; all sizes are given as its arguments."""
+    """The name of an architecture with the same block; all sizes are given as arguments."""
     if config.position_embedding == "rope":
         size = "huge_plus" if config.mlp == "swiglu" else "small"
         return f"vit_{size}_patch16_dinov3" + ("_qkvb" if config.qkv_bias else "")
@@ -95,26 +100,26 @@ def _architecture(config: ViTClsConfig) -> str:
 
 
 def _ratio(config: ViTClsConfig, packed: bool) -> float:
-    """The `mlp_ratio` by which timm computes the width again, rounding down."""
+    """The `mlp_ratio` from which timm computes the same width, rounding down."""
     width = config.intermediate_size * (2 if packed else 1)
     ratio = width / config.hidden_size
     return ratio if int(config.hidden_size * ratio) == width else (width + 0.5) / config.hidden_size
 
 
 def transform(processor: ViTClsImageProcessor, config: ViTClsConfig) -> dict[str, Any]:
-    """The `pretrained_cfg` of an image processor. Raises ConfigError for one that timm cannot say."""
+    """The `pretrained_cfg` of an image processor. Raises ConfigError, naming the field, if timm has none like it."""
     always = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
     squash = "height" in processor.size
     if not squash:
         always["do_center_crop"] = True
     for name, value in always.items():
         if getattr(processor, name) != value:
-            raise ConfigError(name, getattr(processor, name), f"timm has {value!r} always")
+            raise ConfigError(name, getattr(processor, name), f"must be {value!r} in timm")
     if processor.output_hw != config.image_hw or not processor.emits(config):
-        raise ConfigError("crop_size", processor.crop_size, f"timm's is image_size={config.image_size!r} always")
+        raise ConfigError("crop_size", processor.crop_size, f"must be image_size={config.image_size!r} in timm")
     interpolation = Image.Resampling(processor.resample).name.lower()
     if interpolation not in INTERPOLATIONS:
-        raise ConfigError("resample", processor.resample, f"timm has {', '.join(INTERPOLATIONS)}")
+        raise ConfigError("resample", processor.resample, f"must be one that timm has: {', '.join(INTERPOLATIONS)}")
     return {
         "mean": list(processor.image_mean),
         "std": list(processor.image_std),
@@ -125,11 +130,12 @@ def transform(processor: ViTClsImageProcessor, config: ViTClsConfig) -> dict[str
 
 
 def _crop_share(size: dict[str, int], image_hw: tuple[int, int]) -> float:
-    """The `crop_pct` by which timm divides the crop's sides, rounding down, to get the size to resize to."""
+    """The `crop_pct` from which timm computes the size before the crop: each side of the crop / crop_pct, as floor."""
     names = next(pair for pair in _SIDES if pair[0] in size)
-    larger = (size[names[0]], size[names[1]])
-    share = min(crop / side for crop, side in zip(image_hw, larger))
-    for near in (share, share * (1 - 1e-12)):  # the quotient of a quotient may be a hair too small
-        if tuple(math.floor(side / near) for side in image_hw) == larger:
-            return near
-    raise ConfigError("size", size, f"timm divides both sides of the crop, {image_hw}, by one number, rounding down")
+    resized = (size[names[0]], size[names[1]])
+    share = min(crop / side for crop, side in zip(image_hw, resized))
+    for crop_pct in (share, share * (1 - 1e-12)):  # rounding may make the quotient slightly too small
+        if tuple(math.floor(side / crop_pct) for side in image_hw) == resized:
+            return crop_pct
+    rule = f"must be both sides of the crop, {image_hw}, divided by one number and rounded down, in timm"
+    raise ConfigError("size", size, rule)

@@ -1,4 +1,4 @@
-"""torchvision's VisionTransformer, its state dict saved as safetensors: fused in-projections, no config."""
+"""The state dict of torchvision's VisionTransformer, saved as safetensors: fused in-projections, no config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,18 +38,18 @@ def _fields(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _processor(_: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
-    """The preset of the weights of this size: at 224 pixels IMAGENET1K_V1's, at others those fine-tuned from SWAG.
+    """The preset of torchvision's weights at this size: IMAGENET1K_V1 at 224 pixels, fine-tuned SWAG at other sizes.
 
-    The presets of SWAG's linear probes at 224 pixels are others, and no tensor tells: only those of ViT-H/14 are known
-    by their size, which has no IMAGENET1K_V1.
+    SWAG's linear probes at 224 pixels have another preset, but the same tensors as IMAGENET1K_V1. Only ViT-H/14 is
+    certain, because it has no IMAGENET1K_V1.
     """
     height, width = config.image_hw
-    of_v1 = (height, width) == (224, 224) and config.hidden_size != 1280
+    is_v1 = (height, width) == (224, 224) and config.hidden_size != 1280
     edge = 242 if (config.hidden_size, config.patch_size) == (1024, 16) else 256  # ViT-L/16
     return {
         **IMAGENET,
-        **({"resample": 2} if of_v1 else BICUBIC),
-        "size": {"shortest_edge": edge if of_v1 else min(height, width)},
+        **({"resample": 2} if is_v1 else BICUBIC),
+        "size": {"shortest_edge": edge if is_v1 else min(height, width)},
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "crop_rounding": "torchvision",

@@ -1,4 +1,4 @@
-"""ViT and DeiT of transformers, in the spellings of versions 4 and 5; DINO's checkpoints are ViT's."""
+"""ViT and DeiT of transformers, with the tensor names of versions 4 and 5. DINO's checkpoints there are ViTs too."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ _COPIED = [
 
 
 def attention(block: str) -> dict[str, Layouts]:
-    """Rows of an attention in a block of this name, in the spellings of transformers 4 and 5."""
+    """The rows of a table for the attention in `block`, with the tensor names of transformers 4 and 5."""
     parts = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
     old = {f"{block}.attention.attention.{part}": linear(f"{{}}.attention.{part}") for part in parts}
     new = {f"{block}.attention.{name}": linear(f"{{}}.attention.{part}") for part, name in parts.items()}
@@ -60,13 +60,13 @@ for _block in ("encoder.layer.{}", "layers.{}"):
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     ours = {name: fields[name] for name in _COPIED if name in fields} | labels(fields)
     ours["layer_norm_eps"] = fields.get("layer_norm_eps", 1e-12)
-    if has(tensors, "representation") and not has_classifier(fields, tensors):  # a classifier reads the token itself
+    if has(tensors, "representation") and not has_classifier(fields, tensors):  # a classifier has no pooler
         refuse_unless(fields, pooler_act="tanh")
         ours["representation_size"] = fields.get("pooler_output_size") or fields.get("hidden_size", 768)
     ours["use_distillation_token"] = fields["model_type"] == "deit"
-    named = fields.get("architectures")
-    teacher = bool(named) and named[0].endswith("WithTeacher")
-    ours["use_distillation_head"] = teacher or has(tensors, "distillation_classifier")
+    architectures = fields.get("architectures")
+    with_teacher = bool(architectures) and architectures[0].endswith("WithTeacher")
+    ours["use_distillation_head"] = with_teacher or has(tensors, "distillation_classifier")
     return ours
 
 
@@ -76,7 +76,7 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
     head = "Model" if not has_head else "ForImageClassification"
     without = ["cls_classifier"]
     if has_head:
-        without.append("pooler.dense")  # their classifier reads the token itself
+        without.append("pooler.dense")  # a classifier has no pooler
         if config.has_distillation_head:
             head, without[0] = "ForImageClassificationWithTeacher", "classifier"
     fields = {

@@ -1,4 +1,4 @@
-"""The digests of all files of a checkpoint-N folder, in one file of their own: what ties them together."""
+"""One file with the digests of all other files in a checkpoint-N folder, so that mixed or damaged files are noticed."""
 
 import json
 from collections.abc import Iterable
@@ -15,37 +15,39 @@ _FORMAT = 1
 
 
 def write_digests(folder: Path) -> None:
-    """Write the digests of every file that a folder holds by now."""
+    """Write the digests of all files that are in a folder now."""
     files = {entry.name: _digest(entry) for entry in sorted(folder.iterdir()) if entry.name != DIGESTS}
     (folder / DIGESTS).write_text(_text(files), encoding="utf-8")
 
 
 def check_digests(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Compare the files of a checkpoint-N folder, or those of these names, with their digests.
+    """Compare the files of a checkpoint-N folder with their digests; all of them, or only `names`.
 
-    Raises CheckpointError, naming the file, where one is missing, damaged, or of another checkpoint; also where there
-    are no digests.
+    Raises CheckpointError, naming the file, if one is missing, damaged or from another checkpoint, and if the digests
+    are missing.
     """
     digests = _read_digests(folder)
     for name in digests if names is None else digests.keys() & set(names):
         file = folder / name
         if not file.is_file():
-            raise CheckpointError(f"{file}: is missing; {DIGESTS} names it. {_remedy(folder)}")
+            raise CheckpointError(f"{file}: is missing, but {DIGESTS} names it. {_remedy(folder)}")
         if _digest(file) != digests[name]:
-            problem = "is damaged, was edited, or is of another checkpoint"
-            raise CheckpointError(f"{file}: is not what was saved in this checkpoint: it {problem}. {_remedy(folder)}")
+            problem = "it is damaged, was edited, or belongs to another checkpoint"
+            raise CheckpointError(
+                f"{file}: differs from what was saved in this checkpoint: {problem}. {_remedy(folder)}"
+            )
 
 
 def _read_digests(folder: Path) -> dict[str, str]:
     file = folder / DIGESTS
     if not file.is_file():
-        problem = "it was lost, or the checkpoint is of an earlier version, which kept no digests"
-        remedy = "training cannot be resumed from it; its model can be loaded, to begin a new run in another output_dir"
+        problem = "it was lost, or an earlier version without digests wrote the checkpoint"
+        remedy = "training cannot be resumed from it; load its model to begin a new run in another output_dir"
         raise CheckpointError(f"{file}: is missing: {problem}; {remedy}")
     try:
         text = file.read_bytes().decode()
         fields: Any = json.loads(text)
-        if text == _text(fields["files"]):  # its own digest is part of the text
+        if text == _text(fields["files"]):  # the text ends with its own digest
             return fields["files"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
@@ -53,7 +55,7 @@ def _read_digests(folder: Path) -> dict[str, str]:
 
 
 def _remedy(folder: Path) -> str:
-    return f"Put back a copy of {folder.name}, or use an earlier checkpoint"
+    return f"Restore {folder.name} from a copy, or use an earlier checkpoint"
 
 
 def _text(files: dict[str, str]) -> str:

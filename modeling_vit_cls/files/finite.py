@@ -1,10 +1,10 @@
-"""Is there NaN or infinity in an array? Found in one pass, at the speed of the memory."""
+"""Search an array for NaN and infinity in one pass, at the speed of the memory."""
 
 from typing import Any
 
 import numpy as np
 
-_BLOCK = 1 << 15  # numbers: small enough for a processor's nearest cache
+_BLOCK = 1 << 15  # numbers at a time, which fit into the processor's first cache
 
 
 def is_finite(array: Any) -> bool:
@@ -14,12 +14,14 @@ def is_finite(array: Any) -> bool:
     if array.dtype.itemsize == 2:
         return _is_finite_half(flat)
     with np.errstate(all="ignore"):
-        total = np.add.reduce(flat)  # NaN and infinity stay in a sum; large numbers may make one
+        total = np.add.reduce(
+            flat
+        )  # not finite if a number is not; large numbers may overflow too, hence the second test
     return bool(np.isfinite(total) or np.isfinite(flat).all())
 
 
 def _is_finite_half(flat: np.ndarray) -> bool:
-    """The same of float16 or bfloat16 (N,), whose sums are slow: all ones in the exponent are NaN or infinity."""
+    """`is_finite` for float16 or bfloat16 (N,): NaN and infinity have all bits of the exponent set. Sums are slow."""
     mask = np.uint16(0x7C00 if flat.dtype == np.float16 else 0x7F80)
     bits = flat.view(np.uint16)
     buffer = np.empty(min(_BLOCK, bits.size), np.uint16)

@@ -1,4 +1,4 @@
-"""A folder that is always the old checkpoint or the new one, whole: built beside it and swapped in."""
+"""Replacing a folder in one step: it is built beside the old one, and a reader sees the old or the new one whole."""
 
 import errno
 import glob
@@ -15,14 +15,14 @@ from .locks import close_folder, open_folder, try_lock
 from .swap import put_in_place
 
 T = TypeVar("T")
-_MARGIN = 1.02  # of the weights' size, for what is written beside them
+_MARGIN = 1.02  # the space needed for a checkpoint, as a multiple of the size of its weights
 
 
 def to_path(path: str | os.PathLike[str]) -> Path:
-    """A path of a file or folder that is or may be. Raises CheckpointError for one that the file system cannot have."""
+    """The Path of a file or folder, which need not exist. Raises CheckpointError for an impossible path."""
     try:
         os.stat(path)
-    except ValueError as error:  # a NUL character, as a rule
+    except ValueError as error:  # usually a NUL character
         raise CheckpointError(f"{shorten(os.fspath(path))}: cannot be a path ({error})") from error
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
@@ -32,44 +32,48 @@ def to_path(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def replace_folder(folder: Path, is_ours: Callable[[str], bool], size: int = 0) -> Iterator[Path]:
-    """Yield an empty folder to write into; when the block ends well, it takes `folder`'s place in one step.
+    """Yield an empty folder to write into. When the block ends without an error, it replaces `folder` in one step.
 
-    Every file that is written replaces one of its name. What else lies in `folder` stays, but for files for which
-    `is_ours` is true; it is given their paths relative to `folder`, when all is written. If the block raises, `folder`
-    is as it was and nothing is left behind; what a killed process left behind is removed. `size` is how many bytes
-    will be written. Raises CheckpointError where the path is a file or cannot be written, where there is not enough
-    space, and where another process is saving into it.
+    Args:
+        folder: The folder to replace; created where it is missing.
+        is_ours: Which old files to remove. It is called with paths relative to `folder` after all is written. Other
+            old files stay, unless a new file of the same name replaces them.
+        size: How many bytes will be written.
+
+    If the block raises, `folder` is unchanged and nothing is left behind. What a killed process left behind is removed.
+    Raises CheckpointError where the path is a file or cannot be written, where the disk has not enough space, and where
+    another process is saving into the folder.
     """
-    folder = Path(os.path.realpath(folder))  # through symbolic links: the link itself stays
+    folder = Path(os.path.realpath(folder))  # replace the target of a symbolic link, not the link
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; give the folder to save into")
     with _lock(folder) as free:
         if not free:
             raise CheckpointError(f"{folder}: another process is saving into it; wait for it, or give another folder")
-        for place in (folder.parent, folder):
-            _sweep(place, _prefix(folder))
+        for parent in (folder.parent, folder):
+            _sweep(parent, _prefix(folder))
         new = [parent for parent in folder.parents if not parent.exists()]
         try:
             build = _build_folder(folder)
             with _lock(build):
                 yield from _replaced(folder, build, is_ours, size)
         except BaseException:
-            for parent in new:  # the innermost first; one that another process has filled stays
+            for parent in new:  # innermost first; a folder that is no longer empty stays
                 with suppress(OSError):
                     parent.rmdir()
             raise
 
 
 def read_undisturbed(path: Path, read: Callable[[], T]) -> T:
-    """What `read` gives of a folder, or of a file in it, that `replace_folder` did not swap in the meantime.
+    """The result of `read` on a folder, or on a file in it, that was not replaced during the call.
 
-    After a swap it is read once more: what came might be of two checkpoints, and an error no real one.
+    After a replacement it is read again: the result could mix two checkpoints, and an error could have no other cause.
     """
     while True:
         folder = path if path.is_dir() else path.parent
         descriptor = open_folder(folder, getattr(os, "O_PATH", os.O_RDONLY))
         before = os.stat(folder) if descriptor is None else os.fstat(descriptor)
-        try:  # held open, no other folder can take its number
+        try:  # while the folder is open, no other folder gets its inode number
             result = read()
         except Exception:
             if _is_still(path, before):
@@ -82,16 +86,16 @@ def read_undisturbed(path: Path, read: Callable[[], T]) -> T:
 
 
 def _is_still(path: Path, before: os.stat_result) -> bool:
-    """Whether a folder is the one that has its name now."""
+    """Whether a folder still has this path."""
     try:
         return os.path.samestat(os.stat(path if path.is_dir() else path.parent), before)
-    except FileNotFoundError:  # it was removed; what was read of it, or the error, is all there is
+    except FileNotFoundError:  # it was removed, so reading again gives nothing better
         return True
 
 
 def replace_file(file: Path, content: bytes) -> None:
-    """Write one file: the old one or the new one, whole. Raises OSError where it cannot be written."""
-    file = Path(os.path.realpath(file))  # through symbolic links: the link itself stays
+    """Replace one file in one step. Raises OSError if it cannot be written; the old file is then unchanged."""
+    file = Path(os.path.realpath(file))  # replace the target of a symbolic link, not the link
     new = file.with_name(f".{file.name}.tmp-{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,18 +105,21 @@ def replace_file(file: Path, content: bytes) -> None:
             os.fsync(opened.fileno())
         new.replace(file)
     except OSError as error:
-        raise OSError(f"{file}: cannot be written ({error.strerror}); what it held is unchanged") from error
+        raise OSError(f"{file}: cannot be written ({error.strerror}); the old file is unchanged") from error
     finally:
-        with suppress(OSError):  # it is there only where the writing failed
+        with suppress(OSError):  # it exists only if the writing failed
             new.unlink()
 
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[bool]:
-    """Hold a folder's lock, if it exists; False where another process holds it. It ends with the process, at latest."""
+    """Hold the lock of a folder; yields False where another process holds it.
+
+    The system releases the lock when the process ends. A missing folder needs no lock.
+    """
     try:
         descriptor = open_folder(folder)
-    except OSError:  # it is not there, or cannot be read; whether it can be written shows later
+    except OSError:  # missing or unreadable; an error in writing comes later
         descriptor = None
     try:
         yield try_lock(descriptor) is not False
@@ -120,42 +127,43 @@ def _lock(folder: Path) -> Iterator[bool]:
         close_folder(descriptor)
 
 
-def _sweep(place: Path, prefix: str) -> None:
-    """Remove the build folders of processes that were killed: those whose lock nobody holds."""
-    for left in place.glob(f"{glob.escape(prefix)}*"):
-        remove_if_left(left)
+def _sweep(parent: Path, prefix: str) -> None:
+    """Remove the build folders of processes that were killed: their locks are free."""
+    for folder in parent.glob(f"{glob.escape(prefix)}*"):
+        remove_if_left(folder)
 
 
 def remove_if_left(folder: Path) -> None:
-    """Remove a folder that was being built or removed, unless the process that does so still lives."""
-    with suppress(OSError), _lock(folder) as dead:
-        if dead:
+    """Remove a temporary folder that a killed process left behind; one whose process still runs stays."""
+    with suppress(OSError), _lock(folder) as free:
+        if free:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _replaced(folder: Path, build: Path, is_ours: Callable[[str], bool], size: int) -> Iterator[Path]:
+    """Yield the build folder, then put it in the place of `folder`; see `replace_folder`."""
     try:
         build.chmod(_mode_for(folder, build))
         free = shutil.disk_usage(build).free
         if size * _MARGIN > free:
-            raise CheckpointError(f"{folder}: needs {size:,} bytes, and the disk has {free:,} left; it is unchanged")
+            raise CheckpointError(f"{folder}: needs {size:,} bytes, but the disk has {free:,} left; it is unchanged")
         yield build
         put_in_place(build, folder, is_ours)
     except CheckpointError:
         raise
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written ({error}); what it held is unchanged") from error
+        raise CheckpointError(f"{folder}: cannot be written ({error}); its old files are unchanged") from error
     finally:
         shutil.rmtree(build, ignore_errors=True)
 
 
 def _prefix(folder: Path) -> str:
-    """What the names of build folders begin with."""
+    """The start of the names of build folders."""
     return f".{folder.name}.tmp-"
 
 
 def _build_folder(folder: Path) -> Path:
-    """A new folder beside `folder`, or inside it where only that can be written."""
+    """A new temporary folder beside `folder`, or inside it if its parent cannot be written."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent))
@@ -169,7 +177,7 @@ def _build_folder(folder: Path) -> Path:
 
 
 def _mode_for(folder: Path, build: Path) -> int:
-    """Mode of the folder that is replaced, or what mkdir would give."""
+    """The permissions of `folder`, or those that mkdir gives if it does not exist."""
     if folder.exists():
         return folder.stat().st_mode & 0o7777
     probe = build / "mode"

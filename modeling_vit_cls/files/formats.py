@@ -1,4 +1,4 @@
-"""Readers of weight files: safetensors, npz and Flax's msgpack, each to tensors by dotted name; never pickle."""
+"""Readers of weight files: safetensors, npz and Flax's msgpack, to tensors by dotted name. Pickle is never read."""
 
 import json
 import os
@@ -21,18 +21,18 @@ from .digests import from_metadata
 from .tensor import FLOATS, Tensor, mapped
 
 SUFFIXES = (".safetensors", ".npz", ".msgpack")
-_MAX_HEADER = 4_000_000  # bytes; some 20,000 tensors. More takes seconds to read, and no Vision Transformer has it
+_MAX_HEADER = 4_000_000  # bytes, some 20,000 tensors; a larger header takes seconds, and no Vision Transformer has one
 _PLAIN = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", *FLOATS.values())
 _BINARY = {
     0xC4: 2,
     0xC5: 3,
     0xC6: 5,
-}  # msgpack's binary data: first byte -> bytes of its header, the length in the rest
-_NDARRAY = 1  # the extension type under which flax.serialization packs (shape, dtype, bytes)
+}  # msgpack's binary types: first byte -> size of the header, which ends in the length
+_NDARRAY = 1  # msgpack's extension type that flax.serialization uses for (shape, dtype, bytes)
 
 
 def read_file(file: Path) -> dict[str, Tensor]:
-    """Tensors of one weight file. Raises CheckpointError, naming it, for one that is damaged or of another format."""
+    """The tensors of one weight file, by name. Raises CheckpointError, naming the file, if it is damaged."""
     readers = {".safetensors": _safetensors, ".npz": _npz, ".msgpack": _msgpack}
     try:
         tensors: dict[str, Tensor] = {}
@@ -67,7 +67,7 @@ def _safetensors(file: Path) -> Iterator[Tensor]:
         length = int.from_bytes(opened.read(8), "little")
     if length > _MAX_HEADER and length < file.stat().st_size:
         raise CheckpointError(f"{file}: has a header of {length:,} bytes, expected at most {_MAX_HEADER:,}")
-    # opening checks that the header is sound and that the tensors fill the file
+    # safe_open checks the header, and that the tensors fill the file
     metadata = safe_open(file, framework="numpy").metadata() or {}
     with open(file, "rb") as opened:
         opened.seek(8)
@@ -88,16 +88,18 @@ def _npz(file: Path) -> Iterator[Tensor]:
                 start = opened.tell()
             name = entry.filename.removesuffix(".npy").replace("/", ".")
             if not dtype.isnative:
-                raise CheckpointError(f"{file}: array {shorten(name)} is {dtype.str}, of another byte order")
+                problem = f"has the type {dtype.str}, expected this machine's byte order"
+                raise CheckpointError(f"{file}: array {shorten(name)} {problem}")
             if dtype.hasobject:
                 raise CheckpointError(f"{file}: array {shorten(name)} holds pickled objects, which are never read")
             size = int(np.prod(shape, dtype=object)) * dtype.itemsize
             if start + size != entry.file_size:
-                raise CheckpointError(f"{file}: array {shorten(name)} has {entry.file_size} bytes, not {start + size}")
+                problem = f"has {entry.file_size} bytes, expected {start + size} for its shape"
+                raise CheckpointError(f"{file}: array {shorten(name)} {problem}")
             if entry.compress_type == zipfile.ZIP_STORED and not fortran:
                 offset = _data_offset(file, entry) + start
                 if offset + size > file.stat().st_size:
-                    raise CheckpointError(f"{file}: array {shorten(name)} goes on after the file's end")
+                    raise CheckpointError(f"{file}: array {shorten(name)} would end after the file; download it again")
                 yield mapped(name, file, offset, shape, _float_name(dtype))
             else:
                 view = partial(_inflated, file, entry, dtype)
@@ -105,7 +107,7 @@ def _npz(file: Path) -> Iterator[Tensor]:
 
 
 def _npy_header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, Fortran order and type of an array in the npy format. Raises ValueError for any other."""
+    """(shape, Fortran order, dtype) from the header of an npy file. Raises ValueError for any other file."""
     version = npy.read_magic(opened)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     try:
@@ -115,12 +117,12 @@ def _npy_header(opened: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _float_name(dtype: np.dtype) -> str:
-    """bfloat16, which numpy does not know, is stored as two bytes without a type."""
+    """The name of a dtype. NumPy stores bfloat16, which it does not know, as two bytes without a type (V2)."""
     return "bfloat16" if dtype.kind == "V" and dtype.itemsize == 2 else dtype.name
 
 
 def _data_offset(file: Path, entry: zipfile.ZipInfo) -> int:
-    """Where an entry's bytes begin: after its local header, whose two variable lengths stand at its bytes 26 to 29."""
+    """The offset of an entry's data in the file: after its local header, with two lengths in bytes 26 to 29."""
     with open(file, "rb") as opened:
         opened.seek(entry.header_offset)
         header = opened.read(30)
@@ -128,6 +130,7 @@ def _data_offset(file: Path, entry: zipfile.ZipInfo) -> int:
 
 
 def _inflated(file: Path, entry: zipfile.ZipInfo, dtype: np.dtype) -> np.ndarray:
+    """Read one array of an npz file that cannot be mapped: it is compressed or in Fortran order."""
     try:
         with zipfile.ZipFile(file) as archive, archive.open(entry) as opened:
             array = npy.read_array(opened, allow_pickle=False)
@@ -145,16 +148,16 @@ def _msgpack(file: Path) -> Iterator[Tensor]:
         except msgpack.OutOfData as error:
             raise CheckpointError(f"{file}: ends in the middle; download or save it again") from error
         if unpacker.tell() != size:
-            raise CheckpointError(f"{file}: goes on after its end; download or save it again")
+            raise CheckpointError(f"{file}: has data after its end; download or save it again")
 
 
 def _msgpack_tree(unpacker: Any, file: Path, descriptor: int, prefix: str) -> Iterator[Tensor]:
-    """Leaves of nested maps, from where the unpacker stands."""
+    """The arrays in nested maps, from the unpacker's position on; `prefix` is the path of the map."""
     for _ in range(unpacker.read_map_header()):
         name = f"{prefix}{unpacker.unpack()}"
         start = unpacker.tell()
         kind = os.pread(descriptor, 1, start)
-        if kind and (kind[0] >> 4 == 0x8 or kind[0] in (0xDE, 0xDF)):  # a map of up to 15, 2^16 or 2^32 entries
+        if kind and (kind[0] >> 4 == 0x8 or kind[0] in (0xDE, 0xDF)):  # a map, in one of msgpack's three sizes
             yield from _msgpack_tree(unpacker, file, descriptor, f"{name}.")
         else:
             unpacker.skip()
@@ -162,7 +165,7 @@ def _msgpack_tree(unpacker: Any, file: Path, descriptor: int, prefix: str) -> It
 
 
 def _msgpack_array(name: str, file: Path, descriptor: int, start: int, end: int) -> Tensor:
-    """An extension (shape, dtype, bytes) that fills the file from `start` to `end`; its bytes are not read."""
+    """The array in bytes `start` to `end` of a file, an extension (shape, dtype, bytes). Its numbers are not read."""
     head = os.pread(descriptor, 1024, start)
     length = {0xC7: 3, 0xC8: 4, 0xC9: 6, **dict.fromkeys(range(0xD4, 0xD9), 2)}.get(head[0])
     if length is None or head[length - 1] != _NDARRAY:
@@ -172,13 +175,13 @@ def _msgpack_array(name: str, file: Path, descriptor: int, start: int, end: int)
     unpacker.read_array_header()
     shape, dtype = tuple(unpacker.unpack()), str(unpacker.unpack())
     if not all(type(side) is int and side >= 0 for side in shape):
-        raise CheckpointError(f"{file}: array {shorten(name)} has no shape but {shorten(shape)}")
+        raise CheckpointError(f"{file}: array {shorten(name)} has an impossible shape, {shorten(shape)}")
     if dtype not in _PLAIN:
         raise CheckpointError(f"{file}: array {shorten(name)} is of the unknown type {shorten(dtype)}")
     size = int(np.prod(shape, dtype=object)) * (2 if dtype == "bfloat16" else np.dtype(dtype).itemsize)
     data = head[length + unpacker.tell() :]
     header = _BINARY.get(data[0], 0) if data else 0
-    starts = start + length + unpacker.tell() + header
-    if not header or int.from_bytes(data[1:header], "big") != size or starts + size != end:
-        raise CheckpointError(f"{file}: array {shorten(name)} has not the size that its shape {shape} asks for")
-    return mapped(name, file, starts, shape, dtype)
+    offset = start + length + unpacker.tell() + header
+    if not header or int.from_bytes(data[1:header], "big") != size or offset + size != end:
+        raise CheckpointError(f"{file}: array {shorten(name)} does not have the size of its shape {shape}")
+    return mapped(name, file, offset, shape, dtype)

@@ -1,4 +1,4 @@
-"""Reading the JSON files of a checkpoint that anyone may have written."""
+"""Reading the JSON files of a checkpoint, which may come from anyone."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,17 @@ from typing import Any
 
 from ..errors import CheckpointError
 
-_MAX_BYTES = 40_000_000  # a config.json with the half million labels that a config may have is 30 MB
+_MAX_BYTES = 40_000_000  # a config.json with half a million labels, the most that a config may have, is 30 MB
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file, empty where there is no such file.
+    """The object in a JSON file; {} where the file does not exist.
 
-    Raises CheckpointError naming the file for anything else, and for more bytes than a checkpoint's JSON can have.
+    Raises CheckpointError, naming the file, for anything but an object, and for a file over 40 MB.
     """
     if not file.exists():
         return {}
-    if not file.is_file():  # opening a pipe would wait for its writer, reading a device would not end
+    if not file.is_file():  # a pipe would wait for its writer, and a device may never end
         raise CheckpointError(f"{file}: is not a regular file")
     if (size := file.stat().st_size) > _MAX_BYTES:
         raise CheckpointError(f"{file}: has {size:,} bytes, expected at most {_MAX_BYTES:,}")

@@ -1,4 +1,4 @@
-"""Whose the files of a model folder are: those of an earlier save of ours go with its weights, the user's own stay."""
+"""Which files of a model folder we wrote and may remove with its weights, and which belong to the user and stay."""
 
 import hashlib
 from functools import cached_property
@@ -22,23 +22,23 @@ from .json_file import read_json
 from .weights import read_weights
 from .yaml_text import parse_yaml
 
-# The last line of a card: who wrote it, and the digest of what stands above. A card that was edited is somebody's own.
+# The last line of a card, with the digest of the text above it. A card that was edited since belongs to the user.
 _SIGNATURE = "<!-- Written by vit-cls ({}). Once edited, it is left alone. -->\n"
 
 
 def signed(card: str) -> str:
-    """A card with its last line."""
+    """A card with our signature as its last line."""
     return card + _SIGNATURE.format(hashlib.sha256(card.encode()).hexdigest()[:16])
 
 
 def is_our_card(file: Path) -> bool:
-    """Whether a README.md is as we wrote it."""
+    """Whether we wrote a README.md and nobody edited it since."""
     text, _, last = file.read_text(encoding="utf-8", errors="replace").rpartition("<!--")
     return f"<!--{last}" == signed(text)[len(text) :]
 
 
 def pictures_of(card: Path) -> set[str]:
-    """Names of the pictures that a README.md shows, as we wrote it; none where it is somebody's own, or not there."""
+    """Names of the pictures in a README.md that is our card; none for any other README.md, and where it is missing."""
     if not (card.is_file() and is_our_card(card)):
         return set()
     text = card.read_text(encoding="utf-8")
@@ -46,20 +46,22 @@ def pictures_of(card: Path) -> set[str]:
 
 
 class Outdated:
-    """Which files of a folder go when a new model is saved into it.
+    """Which files of a folder are removed when a new model is saved into it.
 
-        Those of the old checkpoint, its programs and a trainer's state always do. What was measured of the old model
-        (results, card, pictures, recipe) goes with its weights, and stays where there are none, or the new ones and
-    their image processor are the same. README.md, results.json and recipe.yaml go only as we wrote them: one that
-    somebody else wrote or edited stays. Pictures go with the card that shows them. `new` is the folder that the new
-    model is written to.
+    - The old checkpoint, its programs and a trainer's state are always removed.
+    - What was measured of the old model (results, card, pictures, recipe) is removed with its weights. It stays if
+      there are no weights, or if the new weights and image processor are the same.
+    - README.md, results.json and recipe.yaml stay if the user wrote or edited them. Pictures are removed with the card
+      that shows them.
+
+    `new` is the folder that the new model is written to.
     """
 
     def __init__(self, folder: Path):
         self.folder, self.new = folder, folder
 
     def __call__(self, name: str) -> bool:
-        """Whether a file goes, by its path relative to the folder."""
+        """Whether a file is removed, by its path relative to the folder."""
         if is_checkpoint_file(name) or is_program_file(name) or is_training_file(name):
             return True
         return is_measured_file(name) and self._holds_weights and self._is_ours(name) and not self._is_same_model
@@ -75,14 +77,14 @@ class Outdated:
         if name == RECIPE:
             results = _read(self.folder / RESULTS)
             return _is_results(results) and _recipe(file) == results["recipe"]
-        return name not in PICTURES or name in self._shown
+        return name not in PICTURES or name in self._card_pictures
 
     @cached_property
     def _holds_weights(self) -> bool:
         return any(is_weight_file(entry.name) for entry in self.folder.iterdir())
 
     @cached_property
-    def _shown(self) -> set[str]:
+    def _card_pictures(self) -> set[str]:
         return pictures_of(self.folder / CARD)
 
     @cached_property
@@ -96,7 +98,7 @@ class Outdated:
 
 
 def _stamps(folder: Path) -> set[str | None]:
-    """What the weight files say that they belong to; {None} where they cannot be read or are not ours."""
+    """The stamps of a folder's weight files; {None} where they cannot be read or are not ours."""
     try:
         return {tensor.stamp for tensor in read_weights(folder).values()}
     except CheckpointError:
@@ -104,14 +106,14 @@ def _stamps(folder: Path) -> set[str | None]:
 
 
 def _is_results(fields: dict[str, Any]) -> bool:
-    """Whether a results.json is one of ours."""
+    """Whether the fields are those of our results.json."""
     return {"model", "dataset", "metrics", "recipe", "versions", "hardware"} <= set(fields)
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
         return read_json(file)
-    except CheckpointError:  # it is nothing of ours
+    except CheckpointError:  # not a file that we wrote
         return {}
 
 

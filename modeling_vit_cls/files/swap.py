@@ -1,4 +1,4 @@
-"""The step in which a new folder takes an old one's place, flushed to the disk."""
+"""The step in which a new folder replaces an old one, flushed to the disk."""
 
 import ctypes
 import errno
@@ -17,17 +17,20 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def put_in_place(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> None:
-    """Make `build` the folder of the name `folder`, together with the files there that are not ours.
+    """Move the folder `build` to the path `folder`, and keep the files of the old folder that are not ours.
 
-    A file of `build` replaces one of its name, whosever it is; nothing else is ever written over. In one step where
-    the file system can exchange folders, or there is none yet; else file by file, config.json last. Raises OSError
-    where the old folder is unchanged; CheckpointError where it is not, or has a folder in the place of a file.
+    A new file replaces an old one of the same name; no other file is overwritten. This is one step where the file
+    system can exchange folders, or `folder` does not exist yet; elsewhere it goes file by file, config.json last.
+    Raises OSError if the old folder is unchanged; CheckpointError if it is changed, or if it has a folder with the name
+    of a new file.
     """
     _sync(build)
     new = sorted(entry.name for entry in build.iterdir())
     for name in new:
         if (folder / name).is_dir():
-            raise CheckpointError(f"{folder / name}: is a folder where a file is to be written; move it away")
+            raise CheckpointError(
+                f"{folder / name}: is a folder, but a file of this name must be written; move it away"
+            )
     if not folder.exists():
         build.rename(folder)
         _sync_swap(folder)
@@ -36,24 +39,24 @@ def put_in_place(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> N
 
 
 def _link_kept(entry: Path, build: Path, is_ours: Callable[[str], bool]) -> None:
-    """Link what is not ours into the new folder: a file, or a folder without the files in it that are ours."""
+    """Link a file or folder of the old folder into the new one, without the files in it that are ours."""
     target = build / entry.name
     if not entry.is_dir() or entry.is_symlink():
         if not is_ours(entry.name) and not os.path.lexists(target):
             _link_file(entry, target)
         return
 
-    def left_out(place: str, names: list[str]) -> list[str]:
-        inside = Path(place).relative_to(entry.parent)
-        return [name for name in names if is_ours((inside / name).as_posix()) and not (Path(place) / name).is_dir()]
+    def our_files(path: str, names: list[str]) -> list[str]:
+        relative = Path(path).relative_to(entry.parent)
+        return [name for name in names if is_ours((relative / name).as_posix()) and not (Path(path) / name).is_dir()]
 
-    shutil.copytree(entry, target, symlinks=True, ignore=left_out, copy_function=_link_file)
+    shutil.copytree(entry, target, symlinks=True, ignore=our_files, copy_function=_link_file)
     if any(entry.iterdir()) and not any(target.iterdir()):
-        target.rmdir()  # all of it was ours
+        target.rmdir()  # all its files were ours
 
 
 def _link_file(source: str | Path, target: str | Path, follow_symlinks: bool = False) -> None:
-    """The same file under a new name; a copy where the file system has no hard links. Never over another file."""
+    """Link a file to a new path; copy it where the file system has no hard links. Never overwrites a file."""
     try:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError:
@@ -65,7 +68,7 @@ def _link_file(source: str | Path, target: str | Path, follow_symlinks: bool = F
 
 
 def _sync(folder: Path) -> None:
-    """Flush every file of a folder, then the folder, to the disk."""
+    """Flush all files of a folder, then the folder itself, to the disk."""
     for entry in folder.iterdir():
         if entry.is_file() and not entry.is_symlink():
             with open(entry, "r+b") as file:  # Windows flushes no file that is opened for reading alone
@@ -83,20 +86,20 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _sync_swap(folder: Path) -> None:
-    """Flush a swap to the disk. Raises CheckpointError where that fails: the swap has happened all the same."""
+    """Flush a replacement to the disk. Raises CheckpointError if that fails, because the folder is replaced already."""
     try:
         _sync_folder(folder.parent)
     except OSError as error:
         raise CheckpointError(
-            f"{folder}: was replaced, but the disk does not confirm it ({error}); save again"
+            f"{folder}: was replaced, but the disk did not confirm it ({error}); save again"
         ) from error
 
 
 def _exchange(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> bool:
-    """Exchange the two folders in one step, what is not ours linked into the new one; False where that cannot be.
+    """Exchange the two folders in one step, after linking what is not ours into the new one.
 
-    The folder that this process works in is not exchanged under its feet, and a mount point cannot be. Nor is one that
-    a run holds where its lock cannot be linked: a copy of a lock is one that nobody holds.
+    Returns False where that is not possible: the folder contains this process's working folder, is a mount point, or
+    has the lock of a training run that cannot be linked (nobody would hold a copy of the lock).
     """
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if rename is None or Path.cwd().is_relative_to(folder) or build.parent == folder:
@@ -118,7 +121,7 @@ def _exchange(build: Path, folder: Path, is_ours: Callable[[str], bool]) -> bool
 
 
 def _replace_files(build: Path, folder: Path, new: list[str], is_ours: Callable[[str], bool]) -> None:
-    """Move the new files over one at a time, config.json last, then remove those of ours that are outdated."""
+    """Move the new files one at a time, config.json last, then remove our outdated files."""
     outdated = [name for name in _names(folder) if name not in new and is_ours(name)]
     try:
         for name in sorted(new, key=lambda name: (name == CONFIG, name.endswith(".json"), name)):
@@ -129,15 +132,15 @@ def _replace_files(build: Path, folder: Path, new: list[str], is_ours: Callable[
                 (folder / name).parent.rmdir()
         _sync_folder(folder)
     except OSError as error:
-        raise CheckpointError(f"{folder}: was replaced in part only ({error}); save again") from error
+        raise CheckpointError(f"{folder}: was replaced only in part ({error}); save again") from error
 
 
 def _names(folder: Path) -> list[str]:
-    """Files of a folder and of those in it, but no deeper: nothing of ours lies there."""
+    """The files of a folder and of the folders in it. Our files are never deeper."""
     names: list[str] = []
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
-            with suppress(PermissionError):  # somebody else's, such as lost+found
+            with suppress(PermissionError):  # a folder of another user, such as lost+found
                 names += [f"{entry.name}/{inner.name}" for inner in entry.iterdir() if not inner.is_dir()]
         else:
             names.append(entry.name)

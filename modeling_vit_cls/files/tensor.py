@@ -1,4 +1,4 @@
-"""A tensor of a weight file, whatever the file's format: known by name, shape and type, read when it is asked for."""
+"""A lazily read tensor of a weight file of any format: name, shape and dtype are known, numbers are read on request."""
 
 import mmap
 from collections.abc import Callable, Mapping
@@ -15,15 +15,18 @@ from .digests import digest_of
 from .finite import is_finite
 
 FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
-_THREADS = 2  # copying tensors to the device; each holds one more tensor of the file in memory
+_THREADS = 2  # that copy tensors to the device; each keeps one more tensor in memory
 
 
 class Tensor(NamedTuple):
-    """A tensor of a file, or a part of one in a layout of ours; `stored` is its shape in the file.
+    """A tensor of a file, or a part of one converted to our layout.
 
-    `view` gives its numbers where they lie, usually mapped from the file; `offset` is where they begin in it, None
-    where they lie there in another layout. `digest` is what its bytes must hash to, None where the file does not say;
-    `stamp` is the same in all weight files of one checkpoint of ours.
+    Attributes:
+        view: returns the numbers without a copy where possible, usually mapped from the file.
+        stored: the shape in the file.
+        offset: the position of the numbers in the file in bytes; None if the file has them in another layout.
+        digest: the expected digest of the bytes; None if the file has no digests.
+        stamp: the same in all weight files of one of our checkpoints.
     """
 
     name: str
@@ -37,38 +40,38 @@ class Tensor(NamedTuple):
     stamp: str | None = None
 
     def through(self, change: Callable[[np.ndarray], np.ndarray]) -> "Tensor":
-        """The tensor that `change` (a transposition, a slice) makes of this one, still unread."""
+        """The tensor after `change` (a transposition, a slice), still unread."""
         shape = change(np.empty(self.shape, np.int8)).shape
         return self._replace(shape=shape, view=lambda: change(self.view()), offset=None, digest=None)
 
     def read(self) -> np.ndarray:
-        """The numbers in memory of their own: what happens to the file afterwards changes nothing.
+        """A copy of the numbers in memory, so that later changes of the file do not matter.
 
-        Raises CheckpointError where they are not those of the digest, or the file has become shorter.
+        Raises CheckpointError if they differ from the digest, or if the file has become shorter.
         """
         source = self.view()
-        # Pages of its own: JAX takes over what begins at a multiple of 64 bytes without a copy. NumPy would ask for
-        # huge pages, which take two to three times as long where a machine has to find them first.
+        # Whole pages of memory: JAX uses an array that begins at a multiple of 64 bytes without a copy. NumPy would
+        # request huge pages, which take two to three times as long on machines that must find them first.
         pages = mmap.mmap(-1, max(source.nbytes, 1))
         array = np.frombuffer(pages, source.dtype, source.size).reshape(source.shape)
         if self.offset is None:
             np.copyto(array, source)
-        else:  # twice as fast as copying what is mapped, page by page
+        else:  # twice as fast as a copy from the mapped file, page by page
             with open(self.file, "rb") as opened:
                 opened.seek(self.offset)
                 if opened.readinto(memoryview(pages)[: source.nbytes]) != source.nbytes:
                     raise CheckpointError(f"{self.file}: ends in tensor {self.name!r}; download or save it again")
         if self.digest is not None and digest_of(array) != self.digest:
-            problem = "is not what was saved: the file is damaged; download or save it again"
+            problem = "differs from what was saved: the file is damaged; download or save it again"
             raise CheckpointError(f"{self.file}: tensor {self.name!r} {problem}")
         return array
 
 
 def to_device(leaves: Mapping[str, Any], on_nonfinite: Callable[[str, Path], None]) -> dict[str, jax.Array]:
-    """Tensors and arrays on JAX's default device, two copied at a time; in the host's memory nothing stays.
+    """Copy tensors and arrays to JAX's default device, two at a time; no copy stays in the host's memory.
 
-    `on_nonfinite` is told name and file of each tensor that holds NaN or infinity, but for those whose digest says that
-    it was so when they were saved.
+    `on_nonfinite(name, file)` is called for each tensor without a digest that holds NaN or infinity. A tensor with a
+    digest was saved with these values on purpose.
     """
     (device,) = jax.numpy.zeros(()).devices()  # this thread's default; the pool's threads have their own
 
@@ -77,7 +80,7 @@ def to_device(leaves: Mapping[str, Any], on_nonfinite: Callable[[str, Path], Non
             if not isinstance(leaf, Tensor):
                 return jax.device_put(leaf)
             source = leaf.view()
-            source = leaf.read() if source.flags.c_contiguous else source  # else JAX transposes, faster than NumPy
+            source = leaf.read() if source.flags.c_contiguous else source  # JAX transposes faster than NumPy
             if leaf.digest is None and not is_finite(source):
                 on_nonfinite(name, leaf.file)
             return jax.device_put(source)
@@ -87,7 +90,7 @@ def to_device(leaves: Mapping[str, Any], on_nonfinite: Callable[[str, Path], Non
 
 
 def mapped(name: str, file: Path, offset: int, shape: tuple[int, ...], dtype: str) -> Tensor:
-    """A tensor that lies as plain bytes at `offset` of a file; only what is read of it takes memory."""
+    """A tensor stored as plain bytes at `offset` of a file, mapped so that only what is read takes memory."""
 
     def view() -> np.ndarray:
         kind = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)

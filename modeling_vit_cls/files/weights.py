@@ -1,4 +1,4 @@
-"""The weight files of a folder: which are read, and how ours are written (safetensors, names joined by dots)."""
+"""The weight files of a folder: which ones are read, and how ours are written (safetensors, names joined by dots)."""
 
 import json
 import logging
@@ -41,8 +41,8 @@ def write_weights(
 ) -> None:
     """Write named arrays to `model.safetensors`, or to shards of at most `max_shard_size` bytes and an index.
 
-    With a config, the weights are ours, and digests of both are written with them; without, names and layouts are those
-    of PyTorch. Raises CheckpointError for NaN or infinity, unless allowed.
+    With a config these are our weights, and digests of tensors and architecture are written with them. Without one,
+    they have the names and layouts of PyTorch. Raises CheckpointError for NaN or infinity, unless `allow_nonfinite`.
     """
     if not allow_nonfinite:
         _refuse_nonfinite(tensors)
@@ -65,8 +65,8 @@ def write_weights(
 def _refuse_nonfinite(tensors: Mapping[str, Any]) -> None:
     for name, tensor in tensors.items():
         if not np.isfinite(np.asarray(tensor)).all():
-            remedy = "training has diverged; allow_nonfinite=True saves it all the same"
-            raise CheckpointError(f"params: {name!r} holds NaN or infinity, and nothing was saved: {remedy}")
+            remedy = "training has diverged; allow_nonfinite=True saves the parameters anyway"
+            raise CheckpointError(f"params: {name!r} holds NaN or infinity, so nothing was saved: {remedy}")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -77,47 +77,45 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for file, expected in _weight_files(path).items():
-        found = read_file(file)
-        if expected is not None and set(found) != expected:
-            odd = sorted(expected ^ set(found))[0]
-            where = "is named by the index but is not in" if odd in expected else "is not named by the index but is in"
-            raise CheckpointError(f"{file}: tensor {shorten(odd)} {where} this shard; download or save it again")
-        tensors.update(found)
+        shard = read_file(file)
+        if expected is not None and set(shard) != expected:
+            name = min(expected ^ set(shard))
+            where = "is named by the index but is not in" if name in expected else "is not named by the index but is in"
+            raise CheckpointError(f"{file}: tensor {shorten(name)} {where} this shard; download or save it again")
+        tensors.update(shard)
     return tensors
 
 
 def holds_weights(folder: Path) -> bool:
-    """Whether there is a weight file that can be read in a folder."""
+    """Whether a folder contains a weight file of a format that we read."""
     return folder.is_dir() and any(entry.suffix in SUFFIXES for entry in folder.iterdir())
 
 
 def holds_standard_weights(path: Path) -> bool:
-    """Whether a folder, or that of a weight file, holds weights under the names that transformers gives them."""
+    """Whether a folder, or the folder of a weight file, has weights under the file names of transformers."""
     folder = path if path.is_dir() else path.parent
     return any((folder / name).is_file() for name in (WEIGHTS, INDEX, FLAX))
 
 
 def pickle_refused(file: str | Path) -> CheckpointError:
-    """The error for a file of pickled weights, with the two lines that convert it."""
+    """The error for a file of pickled weights, with the lines that convert it."""
     return CheckpointError(f"{file}: {_REMEDY.format(Path(file).name)}")
 
 
 def _weight_files(path: Path) -> dict[Path, set[str] | None]:
-    """The files to read, each with the names it must hold (None: whatever it holds)."""
+    """The files to read, each with the names of the tensors that it must hold; None for any names."""
     if path.is_file():
         if path.suffix in SUFFIXES:
             return {path: None}
         if path.suffix == ".json" and path.name.startswith("model.safetensors.index."):  # of a variant
             return _shards(path)
-        raise (
-            pickle_refused(path)
-            if path.suffix in PICKLES
-            else CheckpointError(f"{path}: is no weight file; expected one that ends in {', '.join(SUFFIXES)}")
-        )
+        if path.suffix in PICKLES:
+            raise pickle_refused(path)
+        raise CheckpointError(f"{path}: is no weight file; expected one that ends in {', '.join(SUFFIXES)}")
     single, index = path / WEIGHTS, path / INDEX
     if single.is_file():
         if index.is_file() and any(file != single for file in _shards(index, missing_ok=True)):
-            logger.warning("%s: holds both %s and %s: the first is read, as by transformers", path, WEIGHTS, INDEX)
+            logger.warning("%s: has both %s and %s; the first is read, as in transformers", path, WEIGHTS, INDEX)
         return {single: None}
     if index.is_file():
         return _shards(index)
@@ -135,6 +133,7 @@ def _weight_files(path: Path) -> dict[Path, set[str] | None]:
 
 
 def _shards(index: Path, missing_ok: bool = False) -> dict[Path, set[str] | None]:
+    """The shards that an index names, each with the names of its tensors."""
     try:
         pairs = [(str(key), name) for key, name in read_json(index)["weight_map"].items()]
     except (KeyError, AttributeError) as error:
@@ -147,7 +146,7 @@ def _shards(index: Path, missing_ok: bool = False) -> dict[Path, set[str] | None
             raise CheckpointError(f"{index}: shard name {shorten(name)} must be a .safetensors file beside the index")
         file = index.parent / name
         if not file.is_file() and not missing_ok:
-            raise CheckpointError(f"{file}: is missing; {index.name} names it for tensor {shorten(key)}")
+            raise CheckpointError(f"{file}: is missing, but {index.name} names it for tensor {shorten(key)}")
         names = shards.setdefault(file, set())
         assert names is not None
         names.add(key)

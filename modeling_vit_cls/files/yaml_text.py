@@ -1,4 +1,4 @@
-"""Reading YAML that anyone may have written: one kind of error for all that can be wrong with it."""
+"""Reading YAML, which may come from anyone: every problem is a ValueError."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import yaml
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text. Raises ValueError, in one line, where it is none, or nested too deeply to be read."""
+    """The value of a YAML text. Raises ValueError, in one line, if the text is invalid or nested too deeply."""
     try:
         return yaml.safe_load(text)
     except RecursionError as error:
@@ -17,5 +17,5 @@ def parse_yaml(text: str) -> Any:
         TypeError,
         AttributeError,
         LookupError,
-    ) as error:  # dates and keys that cannot be
+    ) as error:  # also impossible dates and keys
         raise ValueError(" ".join(str(error).split())[:200]) from error

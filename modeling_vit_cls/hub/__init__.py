@@ -1,1 +1,1 @@
-"""The Hugging Face Hub: downloads, pushes, what a push would change, and errors in one line."""
+"""The Hugging Face Hub: downloads, pushes, what a push would change, and error messages of one line."""

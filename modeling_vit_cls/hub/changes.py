@@ -1,4 +1,4 @@
-"""What a push changes: the files of ours in a folder, compared with those in a repository."""
+"""The changes that a push makes: our files in a folder compared with those in a repository."""
 
 import hashlib
 import json
@@ -32,17 +32,18 @@ from ..results import Results
 
 Content = Path | bytes
 
-# What lies beside the weights of a model that was trained or measured here.
-_OF_CARD = {*PICTURES, EVAL_RESULTS}  # made with the card from one results.json, and pushed with it or not at all
-_REPLACED = {RESULTS, RECIPE, TRAINER_STATE, *_OF_CARD}
+# Made with the card from one results.json, and pushed with it or not at all.
+_OF_CARD = {*PICTURES, EVAL_RESULTS}
+# Our files besides a checkpoint: what training and benchmark wrote. A push with results replaces or deletes them.
+_RESULT_FILES = {RESULTS, RECIPE, TRAINER_STATE, *_OF_CARD}
 _TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a push does to one file; `size` in bytes is that of the new content, of a deleted file that of the old.
+    """What a push does to one file. `size` is in bytes, of the new content or of the deleted file.
 
-    "push" where the Hub was not asked what it holds.
+    The action is "push" if the Hub was not reached, so that the old content is unknown.
     """
 
     action: Literal["add", "replace", "delete", "unchanged", "push"]
@@ -53,34 +54,36 @@ class Change:
 def files_to_push(
     folder: Path, with_results: bool, card: Mapping[str, bytes | None] | None = None
 ) -> dict[str, Content]:
-    """The checkpoint in a folder, by path in the repository; with the results also what training and benchmark left.
+    """The files of a checkpoint to push, {path in the repository: content}.
 
-    `card` holds contents by path that are pushed instead of what the folder has there; None keeps that file back. The
-    pictures and `.eval_results` belong to a card: without a README.md they are kept back too. Whatever else is in the
-    folder stays there. Paths of this machine, in any JSON and in the recipe, are pushed as the last name alone. Raises
-    CheckpointError for a folder without a whole checkpoint, and for a text that holds a token of the Hub.
+    With `with_results`, also what training and benchmark wrote. `card` holds contents by path that are pushed instead
+    of the folder's; None leaves that file out. The pictures and `.eval_results` belong to a card: without a README.md
+    they are left out too. Other files are not pushed. In JSON files and the recipe, local paths are replaced by their
+    last name. Raises CheckpointError for a folder without a complete checkpoint, and for a text file that contains a
+    token of the Hub.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such folder")
     open_checkpoint(folder)
-    found: dict[str, Content] = {e.name: e for e in sorted(folder.iterdir()) if is_checkpoint_file(e.name)}
-    if CONFIG not in found or not any(map(is_weight_file, found)):
-        raise CheckpointError(f"{folder}: holds no checkpoint of ours; `vit-cls import` makes one of another library's")
+    files: dict[str, Content] = {e.name: e for e in sorted(folder.iterdir()) if is_checkpoint_file(e.name)}
+    if CONFIG not in files or not any(map(is_weight_file, files)):
+        remedy = "convert another library's checkpoint with `vit-cls import` first"
+        raise CheckpointError(f"{folder}: holds no checkpoint of this package; {remedy}")
     if with_results:
-        found |= {name: folder / name for name in sorted(_REPLACED | {CARD}) if (folder / name).is_file()}
-        chosen: dict[str, Content | None] = {**found, **(card or {})}
+        files |= {name: folder / name for name in sorted(_RESULT_FILES | {CARD}) if (folder / name).is_file()}
+        chosen: dict[str, Content | None] = {**files, **(card or {})}
         if chosen.get(CARD) is None:
             chosen |= dict.fromkeys(_OF_CARD)
-        found = {name: content for name, content in chosen.items() if content is not None}
-    found |= _without_paths(folder, found)
-    for name, content in found.items():
+        files = {name: content for name, content in chosen.items() if content is not None}
+    files |= _without_paths(folder, files)
+    for name, content in files.items():
         if not is_weight_file(name) and _TOKEN.search(_read(content)):
-            raise CheckpointError(f"{folder / name}: holds a token of the Hub; remove it there, and revoke the token")
-    return found
+            raise CheckpointError(f"{folder / name}: holds a token of the Hub; remove it, and revoke the token")
+    return files
 
 
 def _without_paths(folder: Path, files: Mapping[str, Content]) -> dict[str, bytes]:
-    """Those of the JSON files and the recipe that hold paths of this machine, without them; in the folder they stay."""
+    """The JSON files and the recipe that contain local paths, without these. The folder itself is unchanged."""
     changed: dict[str, bytes] = {}
     results = Results.read(folder / RESULTS) if RESULTS in files else Results(metrics={})
     origins = {"dataset_name": results.dataset, "model_name_or_path": results.training.base_model}
@@ -88,35 +91,35 @@ def _without_paths(folder: Path, files: Mapping[str, Content]) -> dict[str, byte
     for name in (CONFIG, PROCESSOR, RESULTS, TRAINER_STATE):
         fields = read_json(folder / name) if name in files else {}
         try:
-            shown = public_results(fields, local) if name == RESULTS else public_json(fields)
+            public = public_results(fields, local) if name == RESULTS else public_json(fields)
         except RecursionError as error:
-            raise CheckpointError(f"{folder / name}: is nested too deeply; mend it, or remove it") from error
-        if shown != fields:
-            changed[name] = (json.dumps(shown, indent=2) + "\n").encode()
+            raise CheckpointError(f"{folder / name}: is nested too deeply; correct or remove it") from error
+        if public != fields:
+            changed[name] = (json.dumps(public, indent=2) + "\n").encode()
     if RECIPE in files:
         try:
             recipe = parse_yaml((folder / RECIPE).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise CheckpointError(f"{folder / RECIPE}: cannot be read as YAML; mend it, or remove it") from error
-        if isinstance(recipe, dict) and (shown := public_recipe(recipe, local)) != recipe:
-            changed[RECIPE] = yaml.safe_dump(shown, sort_keys=False).encode()
+            raise CheckpointError(f"{folder / RECIPE}: cannot be read as YAML; correct or remove it") from error
+        if isinstance(recipe, dict) and (public := public_recipe(recipe, local)) != recipe:
+            changed[RECIPE] = yaml.safe_dump(public, sort_keys=False).encode()
     return changed
 
 
 def compare(files: Mapping[str, Content], remote: Iterable[RepoFile], with_results: bool) -> list[Change]:
-    """What must change in a repository for it to hold `files`, and no other file of ours.
+    """The changes after which a repository contains `files` and no outdated file of ours.
 
-    A card is never deleted; where none is pushed, its pictures and `.eval_results` stay with it.
+    A card is never deleted. If no card is pushed, its pictures and `.eval_results` stay with it.
     """
-    replaced = (_REPLACED if CARD in files else _REPLACED - _OF_CARD) if with_results else set()
-    there = {file.path: file for file in remote}
+    replaced = (_RESULT_FILES if CARD in files else _RESULT_FILES - _OF_CARD) if with_results else set()
+    old_files = {file.path: file for file in remote}
     changes: list[Change] = []
     for name, content in files.items():
         action = "add"
-        if name in there:
-            action = "unchanged" if _is_same(content, there[name]) else "replace"
+        if name in old_files:
+            action = "unchanged" if _is_same(content, old_files[name]) else "replace"
         changes.append(Change(action, name, _size(content)))
-    for name, file in there.items():
+    for name, file in old_files.items():
         ours = is_checkpoint_file(name) or name in replaced
         if ours and name not in files:
             changes.append(Change("delete", name, file.size))
@@ -124,12 +127,12 @@ def compare(files: Mapping[str, Content], remote: Iterable[RepoFile], with_resul
 
 
 def unasked(files: Mapping[str, Content]) -> list[Change]:
-    """What a push would send to a Hub that holds none of it."""
+    """The changes of a push if the Hub was not reached: all files."""
     return [Change("push", name, _size(content)) for name, content in sorted(files.items())]
 
 
 def _is_same(content: Content, file: RepoFile) -> bool:
-    """Whether a file is what the repository says of it: by SHA-256 in LFS, else by git's SHA-1 of a blob."""
+    """Whether the content equals a file in the repository: by SHA-256 in LFS, else by git's SHA-1 of a blob."""
     size = _size(content)
     if size != file.size:
         return False

@@ -1,4 +1,4 @@
-"""Checkpoints on the Hub: a repository brought into the cache as a folder."""
+"""Checkpoints on the Hub, downloaded into the cache as a folder."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from .errors import download_error
 
 _FILES = (CONFIG, PROCESSOR, NESTED_PROCESSOR, ADAPTER, OPEN_CLIP)
 _WEIGHTS = (WEIGHTS, INDEX, "model-[0-9]*-of-[0-9]*.safetensors")
-_OTHER_WEIGHTS = (FLAX, "*.safetensors", "*.npz")  # fetched only where there are none of the above
+_OTHER_WEIGHTS = (FLAX, "*.safetensors", "*.npz")  # downloaded only if there are none of _WEIGHTS
 
 
 def checkpoint_path(
@@ -28,19 +28,22 @@ def checkpoint_path(
     variant: str | None = None,
     **hub: Any,
 ) -> Path:
-    """Folder, or weight file, of a checkpoint given by path or Hub id; downloaded if need be, all files of one commit.
+    """The folder or weight file of a checkpoint, given by path or Hub id; downloaded if needed, from one commit.
 
-    With a `variant` ("fp16") the weight file, or the index of shards, of that name. `hub`: `cache_dir`,
-    `force_download`, `local_files_only`, `token`, as in huggingface_hub. Raises CheckpointError in one line: no such
-    folder, repository, revision or subfolder; no access; no network and nothing cached; an answer that is not the
-    Hub's. Raises ConfigError where there are no weights of that variant.
+    Args:
+        variant: "fp16" and the like: return the weight file, or the index of shards, of this variant.
+        hub: `cache_dir`, `force_download`, `local_files_only` and `token`, as in huggingface_hub.
+
+    Raises CheckpointError, with a message of one line, if the folder, repository, revision or subfolder does not exist,
+    if access is denied, if there is no network and nothing in the cache, or if the answer is not that of a Hub. Raises
+    ConfigError if there are no weights of the variant.
     """
     name = os.fspath(name_or_path)
-    for argument, value in (("subfolder", subfolder), ("revision", revision or "")):  # both become parts of a path
+    for argument, value in (("subfolder", subfolder), ("revision", revision or "")):  # both become part of a path
         if Path(value).is_absolute() or ".." in Path(value).parts:
-            raise CheckpointError(f"{argument}={shorten(value)}: must lie inside the checkpoint")
+            raise CheckpointError(f"{argument}={shorten(value)}: must be inside the checkpoint")
     if variant is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", str(variant)):
-        raise ConfigError("variant", variant, "must be a word, as 'fp16' of model.fp16.safetensors")
+        raise ConfigError("variant", variant, "must be a word, such as 'fp16' for model.fp16.safetensors")
     try:
         root = to_path(Path(name).expanduser())
     except RuntimeError as error:
@@ -53,7 +56,7 @@ def checkpoint_path(
     known = (config_file(folder), folder / ADAPTER, folder / OPEN_CLIP)
     if not folder.is_dir() or not (any(file.is_file() for file in known) or holds_weights(folder)):
         where = f"{name}, subfolder {subfolder!r}" if subfolder else name
-        raise CheckpointError(f"{where}: holds no config.json, so it is no checkpoint (looked in {folder})")
+        raise CheckpointError(f"{where}: is no checkpoint, because there is no config.json in {folder}")
     return folder if variant is None else _of_variant(folder, variant)
 
 
@@ -67,19 +70,19 @@ def _of_variant(folder: Path, variant: str) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    there = sorted(entry.name for entry in folder.iterdir() if entry.suffix == ".safetensors")
-    rule = f"there is no {names[0]} in {folder}, only {', '.join(there) or 'no weights'}: leave variant out"
+    others = sorted(entry.name for entry in folder.iterdir() if entry.suffix == ".safetensors")
+    rule = f"there is no {names[0]} in {folder}, but {', '.join(others) or 'no other weights'}: leave variant out"
     raise ConfigError("variant", variant, rule)
 
 
 def _download(repo_id: str, subfolder: str, revision: str | None, variant: str | None, hub: dict[str, Any]) -> Path:
-    """The folder in the cache that holds a repository's checkpoint, and nothing else of what is in the repository."""
+    """Download only the checkpoint of a repository, and return its folder in the cache."""
     prefix = f"{subfolder.strip('/')}/" if subfolder else ""
     weights = _WEIGHTS if variant is None else (*_variant_files(variant), f"model.{variant}-[0-9]*.safetensors")
 
     def fetch(*patterns: str) -> Path:
-        wanted = [prefix + pattern for pattern in patterns]
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=wanted, **hub))
+        paths = [prefix + pattern for pattern in patterns]
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=paths, **hub))
 
     pickled = None
     try:
@@ -89,9 +92,9 @@ def _download(repo_id: str, subfolder: str, revision: str | None, variant: str |
         if not holds_weights(root / subfolder) and not hub.get("local_files_only"):
             names = HfApi(token=hub.get("token")).list_repo_files(repo_id, revision=revision)
             pickled = next((name for name in names if name.startswith(prefix) and name.endswith(PICKLES)), None)
-    except Exception as error:  # huggingface_hub raises whatever a library, or what the other side says, makes it raise
+    except Exception as error:  # huggingface_hub lets errors of other libraries through, and fails on odd answers
         line = download_error(error, repo_id, revision, hub.get("token"))
-        raise CheckpointError(line) from None  # the cause holds the request, and that the token
+        raise CheckpointError(line) from None  # the cause contains the request, which contains the token
     if pickled and variant is None:
         raise pickle_refused(f"{repo_id}/{pickled}")
     return root

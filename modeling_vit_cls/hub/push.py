@@ -1,4 +1,4 @@
-"""A folder pushed to the Hub in one commit: read the repository, compare, commit; done when there is no difference."""
+"""Pushing a folder to the Hub in one commit: read the repository, compare, commit the difference, check."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
     GatedRepoError,
-    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # requests' in 0.36, httpx's since: what both raise is one
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # that of requests in 0.36, of httpx later
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -22,14 +22,17 @@ from .changes import Change, Content, compare, files_to_push, unasked
 from .push_errors import MALFORMED, is_temporary, is_unreachable, retry_after, unwrapped, upload_error
 
 WAITS = (1.0, 2.0, 4.0)  # seconds before each further attempt
-_LONGEST_WAIT = 60.0  # more than this is not waited for, whatever the Hub asks
+_LONGEST_WAIT = 60.0  # seconds; if the Hub asks for a longer wait, the push fails
 
 
 @dataclass(frozen=True)
 class Push:
-    """What a push changes, or has changed; `url` is that of the newest commit, or where there will be one.
+    """What a push will change or has changed.
 
-    A plan that was made without the Hub says why in `not_asked`; whether the repository is there is not known then.
+    Attributes:
+        url: of the newest commit, or of the repository if there is none yet.
+        creates_repository: None if the Hub was not reached.
+        not_asked: why the Hub was not reached, for a plan without it.
     """
 
     repo_id: str
@@ -40,13 +43,16 @@ class Push:
 
     @property
     def is_needed(self) -> bool:
-        """Whether the repository is not yet what is pushed."""
+        """Whether there is anything to change."""
         return any(change.action != "unchanged" for change in self.changes)
 
 
 @dataclass(frozen=True)
 class _Remote:
-    """A repository at one commit; `head` is None where there is none, `has_branch` false where it is main's instead."""
+    """A repository at one commit, `head`; None if it does not exist.
+
+    Without the branch of the push, `has_branch` is False and the rest is that of main.
+    """
 
     head: str | None
     files: tuple[RepoFile, ...] = ()
@@ -64,7 +70,7 @@ def plan_push(
     with_results: bool = False,
     card: Mapping[str, bytes | None] | None = None,
 ) -> Push:
-    """What `push_folder` would change; the Hub is only read. Where it cannot be reached: what would be sent to it."""
+    """What `push_folder` would change. The Hub is only read; if it cannot be reached, all files count as changes."""
     files = files_to_push(folder, with_results, card)
     pusher = _Pusher(HfApi(token=token), repo_id, revision, files, with_results, private)
 
@@ -96,18 +102,18 @@ def push_folder(
     with_results: bool = False,
     card: Mapping[str, bytes | None] | None = None,
 ) -> Push:
-    """Push the checkpoint in a folder in one commit; the repository and the branch are made if need be.
+    """Push the checkpoint in a folder in one commit. A missing repository or branch is created.
 
-    Files of ours that the folder no longer has (old shards) go in the same commit; what others put there stays, and
-    what else lies in the folder stays here. Where the repository holds it all already, no commit is made.
+    The same commit deletes our files that the folder no longer has (old shards). Other files in the repository stay,
+    and other files in the folder are not pushed. There is no commit if the repository is up to date.
 
     Args:
-        private: of a repository that is made; True refuses one that is public already.
-        with_results: push also what training and benchmark left: card, results, recipe, training log and pictures.
-        card: the card, its pictures and `.eval_results` by path, pushed instead of the folder's; None keeps one back.
+        private: for a new repository. True is an error for an existing public one.
+        with_results: also push what training and benchmark wrote: card, results, recipe, training log and pictures.
+        card: the card, its pictures and `.eval_results` by path, pushed instead of the folder's; None leaves one out.
 
-    What fails for a while is tried again, four times in all. Raises CheckpointError in one line, with the repository
-    and the reason: no access, no answer, another commit meanwhile. The repository then is as it was, or all new.
+    Temporary failures are tried again, four times in all. Raises CheckpointError with the repository and the reason in
+    one line: no access, no answer, another commit meanwhile. The repository is then unchanged or completely new.
     """
     files = files_to_push(folder, with_results, card)
     pusher = _Pusher(HfApi(token=token), repo_id, revision, files, with_results, private)
@@ -129,12 +135,12 @@ class _Pusher:
     ):
         self.api, self.repo_id, self.revision = api, repo_id, revision
         self.files, self.with_results, self.private = files, with_results, private
-        self.parent: str | None = None  # the commit that was read first: ours goes on top of it, or nowhere
+        self.parent: str | None = None  # the commit that was read first, the only one that ours may follow
         self.created = False
-        self.sent = False  # whether a commit may have arrived whose answer did not
+        self.sent = False  # whether a commit was sent that may have arrived
 
     def persist(self, attempt: Callable[[], Push]) -> Push:
-        """An attempt repeated while what stops it may pass. Each begins by reading, so a lost answer is found out."""
+        """Repeat an attempt after temporary errors. Each attempt reads first, to see a commit whose answer was lost."""
         for wait in (*WAITS, None):
             try:
                 return attempt()
@@ -142,11 +148,11 @@ class _Pusher:
                 raise
             except (HTTPError, OSError, ValueError, LookupError, RuntimeError, *MALFORMED) as raised:
                 error = unwrapped(raised)
-                asked = retry_after(error)
-                if wait is None or not is_temporary(error) or asked > _LONGEST_WAIT:
+                seconds = retry_after(error)
+                if wait is None or not is_temporary(error) or seconds > _LONGEST_WAIT:
                     line = upload_error(error, self.repo_id, self.revision, self.api.token, unsure=self.sent)
-                    raise CheckpointError(line) from None  # the cause holds the request, and that the token
-            time.sleep(max(wait, asked))
+                    raise CheckpointError(line) from None  # the cause contains the request, which contains the token
+            time.sleep(max(wait, seconds))
         raise AssertionError("the last attempt returns or raises")
 
     def plan(self) -> Push:
@@ -163,7 +169,7 @@ class _Pusher:
             remote = self._make(remote)
             self.parent = remote.head
         elif remote.head != self.parent:
-            remedy = "look at it, and push again to replace its files"
+            remedy = "look at that commit, and push again to replace its files"
             raise CheckpointError(f"{self.repo_id}: somebody else has committed to it meanwhile; {remedy}")
         push = self._compared(remote)
         return self._commit(push, commit) if push.is_needed else push
@@ -177,7 +183,7 @@ class _Pusher:
         except GatedRepoError:
             raise
         except RepositoryNotFoundError as error:
-            if error.response.status_code == 401:  # whoever may not write cannot know whether it is there
+            if error.response.status_code == 401:  # without access, nobody can tell whether it exists
                 raise
             return _Remote(None)
         except RevisionNotFoundError:
@@ -196,7 +202,7 @@ class _Pusher:
         return Push(self.repo_id, url, self.created or remote.head is None, tuple(changes))
 
     def _make(self, remote: _Remote) -> _Remote:
-        """Make the repository and the branch where they are missing, and read again what the Hub put there."""
+        """Create the repository and the branch if they are missing, and read what the Hub put into them."""
         if remote.head is None:
             self.created = True
             self.api.create_repo(self.repo_id, private=self.private, exist_ok=True)
@@ -217,20 +223,20 @@ class _Pusher:
                     CommitOperationAdd(change.path, content if isinstance(content, bytes) else str(content))
                 )
         try:
-            made = self.api.create_commit(
+            answer = self.api.create_commit(
                 self.repo_id, operations, revision=self.revision, parent_commit=self.parent, **commit
             )
         except (HTTPError, OSError, json.JSONDecodeError, LookupError, RuntimeError, *MALFORMED) as raised:
             error = unwrapped(raised)
             self.sent = self.sent or is_temporary(error)
-            if commit["create_pr"] and self.sent:  # reading main again would not show a pull request
+            if commit["create_pr"] and self.sent:  # a pull request cannot be seen in main
                 line = upload_error(error, self.repo_id, self.revision, self.api.token, unsure=True)
                 raise CheckpointError(f"{line}; look at its pull requests first") from None
             raise
         self.sent = True
-        left = compare(self.files, self._tree(made.oid), self.with_results)
-        names = [change.path for change in left if change.action != "unchanged"]
+        changes = compare(self.files, self._tree(answer.oid), self.with_results)
+        names = [change.path for change in changes if change.action != "unchanged"]
         if names:
-            problem = f"the Hub has not taken {', '.join(names)} as pushed; does the repository's .gitignore name them?"
+            problem = f"the Hub did not accept {', '.join(names)} as pushed; check the repository's .gitignore"
             raise CheckpointError(f"{self.repo_id}: {problem}")
-        return Push(self.repo_id, made.commit_url, push.creates_repository, push.changes)
+        return Push(self.repo_id, answer.commit_url, push.creates_repository, push.changes)

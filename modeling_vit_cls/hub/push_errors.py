@@ -1,4 +1,4 @@
-"""What stops a push: whether it may pass, and how it is said in one line that holds no token."""
+"""Errors of a push: which ones to retry, and their messages in one line without a token."""
 
 import json
 import re
@@ -8,21 +8,21 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 
 from .errors import first_line, in_one_line
 
-# 412: the branch has moved on, by our own commit whose answer was lost or by another's; reading again tells.
+# 412: the branch has a new commit, ours (its answer was lost) or another one. The next attempt reads which.
 _TEMPORARY = {408, 412, 429, 500, 502, 503, 504}
 _FINAL = (OfflineModeIsEnabled, LocalTokenNotFoundError, FileNotFoundError, PermissionError, IsADirectoryError)
 
-MALFORMED = (TypeError, AttributeError)  # of huggingface_hub, where what it is answered is not what a Hub says
+MALFORMED = (TypeError, AttributeError)  # what huggingface_hub raises for an answer that is not that of a Hub
 
 
 def unwrapped(error: Exception) -> Exception:
-    """What stopped an upload: huggingface_hub raises RuntimeError over it, which says only of which file."""
+    """The cause of a failed upload, where huggingface_hub wraps it in a RuntimeError with just the name of the file."""
     cause = error.__cause__
     return cause if isinstance(error, RuntimeError) and isinstance(cause, Exception) else error
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether to try again: the Hub is busy or broken, or no whole answer came."""
+    """Whether to try again: the Hub is busy or has an error, or its answer is missing or incomplete."""
     if isinstance(error, HfHubHTTPError):
         return _status(error) in _TEMPORARY
     if isinstance(error, ValueError) and not isinstance(error, OSError):
@@ -31,45 +31,46 @@ def is_temporary(error: Exception) -> bool:
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether the Hub was not asked, or gave no answer at all."""
+    """Whether the Hub was not asked (offline) or did not answer."""
     return isinstance(error, OfflineModeIsEnabled) or (is_temporary(error) and _status(error) is None)
 
 
 def retry_after(error: Exception) -> float:
-    """Seconds that the Hub asks to wait; 0 where it does not say."""
-    asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
-    return float(asked) if re.fullmatch(r"\d+(\.\d+)?", asked) else 0.0
+    """The seconds to wait that the Hub asks for in Retry-After, or 0."""
+    header = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+    return float(header) if re.fullmatch(r"\d+(\.\d+)?", header) else 0.0
 
 
 def upload_error(error: Exception, repo_id: str, revision: str | None, token: str | bool | None, unsure: bool) -> str:
-    """The repository, the reason and the remedy; `unsure`: a commit was sent, and no answer came."""
-    after = "push again: what has arrived is not sent twice" if unsure else "nothing was pushed"
-    return f"{in_one_line(_reason(error), repo_id, revision, token)}; {after}"
+    """The message of a failed push: repository, reason and remedy. `unsure`: a commit was sent without an answer."""
+    remedy = "push again: what has arrived is not sent twice" if unsure else "nothing was pushed"
+    return f"{in_one_line(_reason(error), repo_id, revision, token)}; {remedy}"
 
 
 def _reason(error: Exception) -> str:
-    status, said = _status(error), (getattr(error, "server_message", None) or "").strip().partition("\n")[0][:200]
+    status, answer = _status(error), (getattr(error, "server_message", None) or "").strip().partition("\n")[0][:200]
     if isinstance(error, HFValidationError):
         return "is not the name of a Hub repository (user/name)"
     if status == 401:
-        return "the Hub does not take the token, or got none: set HF_TOKEN to one that may write"
+        return "the token is missing or not accepted: set HF_TOKEN to one that may write"
     if status == 403:
-        return f"the token may not write to it ({said or 'forbidden'})"
+        return f"the token may not write to it ({answer or 'forbidden'})"
     if status == 404:
-        return f"the Hub does not find it, or what it should belong to ({said or 'not found'})"
+        return f"the Hub does not find it or its owner ({answer or 'not found'})"
     if status == 412:
         return "somebody else is committing to it"
     if status == 429:
-        asked = retry_after(error)
-        return f"too many requests; the Hub asks to wait {asked:.0f} s" if asked else "too many requests; wait a while"
+        seconds = retry_after(error)
+        wait = f"the Hub asks to wait {seconds:.0f} s" if seconds else "wait a while"
+        return f"too many requests; {wait}"
     if status is not None and status >= 500:
-        return f"the Hub is out of order (HTTP {status})"
+        return f"the Hub has an internal error (HTTP {status})"
     if status is not None:
-        return f"the Hub refuses (HTTP {status}: {said or first_line(error)})"
+        return f"the Hub refuses (HTTP {status}: {answer or first_line(error)})"
     if isinstance(error, _FINAL) or (isinstance(error, ValueError) and not is_temporary(error)):
         return " ".join(str(error).split())
     if isinstance(error, MALFORMED):
-        return f"{constants.ENDPOINT} does not answer as a Hub does ({first_line(error)})"
+        return f"{constants.ENDPOINT} does not answer like a Hub ({first_line(error)})"
     return f"the Hub does not answer at {constants.ENDPOINT} ({first_line(error)})"
 
 

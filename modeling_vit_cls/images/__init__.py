@@ -1,1 +1,1 @@
-"""Any image to RGB, the image processor, datasets, batches and augmentation. Knows no model."""
+"""Any image to RGB, the image processor, datasets, batches and augmentation. This room knows no model."""

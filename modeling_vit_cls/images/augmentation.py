@@ -1,4 +1,4 @@
-"""What happens to a batch on the device, inside the jitted step: scaling, normalisation, crops, flips, mixing."""
+"""Normalisation and augmentation of a batch on the device, inside the jitted step: scaling, crops, flips, mixing."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,12 @@ from .processor import ViTClsImageProcessor
 
 
 class Augmentation(NamedTuple):
-    """What training does to images beyond normalising them; the defaults do nothing.
+    """Random changes of the training images. The defaults change nothing.
 
-    `random_resized_crop_scale` is the smallest share of the image's area that a crop keeps, which is then resized to
-    the whole size (Szegedy et al. 2015, section 6: 0.08); `mixup_alpha` and `cutmix_alpha` are the parameters of the
-    Beta distributions of Zhang et al. 2018 and Yun et al. 2019: with both, each batch takes one or the other.
+    `random_resized_crop_scale` is the smallest share of the image's area that a crop keeps; the crop is then resized
+    to the full size (Szegedy et al. 2015, section 6: 0.08). `mixup_alpha` and `cutmix_alpha` are the parameters of the
+    Beta distributions in mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019). With both, each batch uses one of
+    the two, chosen at random.
     """
 
     random_resized_crop_scale: float = 1.0
@@ -24,7 +25,7 @@ class Augmentation(NamedTuple):
 
 
 def normalise(pixels: jax.Array, processor: ViTClsImageProcessor) -> jax.Array:
-    """What the processor does after resizing: (B, H, W, C) uint8 -> (B, H, W, C) float32."""
+    """Rescale and normalise as the processor does after resizing: (B, H, W, C) uint8 -> (B, H, W, C) float32."""
     images = pixels.astype(jnp.float32)
     if processor.do_rescale:
         images = images * processor.rescale_factor
@@ -37,9 +38,9 @@ def normalise(pixels: jax.Array, processor: ViTClsImageProcessor) -> jax.Array:
 def augment(
     key: jax.Array, images: jax.Array, targets: jax.Array, valid: jax.Array, how: Augmentation
 ) -> tuple[jax.Array, jax.Array]:
-    """Crop, flip and mix: images (B, H, W, C) float32 and targets (B, K), probabilities of the classes.
+    """Crop, flip and mix images (B, H, W, C) float32 and their targets (B, K), the probabilities of the classes.
 
-    No image is mixed with one that is not `valid`.
+    An image is mixed with another one of the batch only where both are `valid` (B,).
     """
     crop_key, flip_key, mix_key = jax.random.split(key, 3)
     if how.random_resized_crop_scale < 1:
@@ -50,18 +51,18 @@ def augment(
         images = jnp.where(flips, images[:, :, ::-1], images)
     if how.mixup_alpha or how.cutmix_alpha:
         share = _shares(mix_key, (images.shape[1], images.shape[2]), how)[None] * jnp.ones((len(images), 1, 1, 1))
-        share = jnp.where((valid & valid[::-1])[:, None, None, None], share, 1.0)  # (B, H, W, 1) of each own pixel
+        share = jnp.where((valid & valid[::-1])[:, None, None, None], share, 1.0)  # (B, H, W, 1)
         images = share * images + (1 - share) * images[::-1]
-        own = share.mean((1, 2))
-        targets = own * targets + (1 - own) * targets[::-1]
+        weight = share.mean((1, 2))  # (B, 1)
+        targets = weight * targets + (1 - weight) * targets[::-1]
     return images, targets
 
 
-def _random_resized_crop(key: jax.Array, image: jax.Array, smallest: float) -> jax.Array:
+def _random_resized_crop(key: jax.Array, image: jax.Array, min_area: float) -> jax.Array:
     """A crop of random area and aspect ratio (3/4 to 4/3), resized bilinearly: (H, W, C) -> (H, W, C)."""
     height, width, _ = image.shape
     area_key, ratio_key, place_key = jax.random.split(key, 3)
-    area = jax.random.uniform(area_key, minval=smallest)
+    area = jax.random.uniform(area_key, minval=min_area)
     ratio = jnp.exp(jax.random.uniform(ratio_key, minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
     sides = jnp.minimum(jnp.sqrt(area * jnp.stack([1 / ratio, ratio])), 1.0)  # shares of height and width
     start = jax.random.uniform(place_key, (2,)) * (1 - sides)
@@ -71,7 +72,7 @@ def _random_resized_crop(key: jax.Array, image: jax.Array, smallest: float) -> j
 
 
 def _shares(key: jax.Array, hw: tuple[int, int], how: Augmentation) -> jax.Array:
-    """How much of each pixel (H, W, 1) an image keeps: the same everywhere for mixup, 0 in a box for cutmix."""
+    """The share of each pixel that an image keeps, (H, W, 1): one number for mixup, 0 in a box for CutMix."""
     choice_key, mixup_key, cutmix_key, place_key = jax.random.split(key, 4)
     mixup = jnp.full((*hw, 1), jax.random.beta(mixup_key, how.mixup_alpha or 1.0, how.mixup_alpha or 1.0))
     kept = jax.random.beta(cutmix_key, how.cutmix_alpha or 1.0, how.cutmix_alpha or 1.0)

@@ -1,4 +1,4 @@
-"""What the trainer is given for a step."""
+"""One batch of images for training or evaluation."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,10 @@ import numpy as np
 
 
 class Batch(NamedTuple):
-    """Images (B, H, W, C) uint8 and labels (B,) int32; `rows` (B,) int32 are those of the dataset, -1 fills up.
+    """Images (B, H, W, C) uint8, their labels (B,) int32 and their rows in the dataset (B,) int32.
 
-    `valid` (B,) is False for what fills up the last batch and for broken images that are skipped.
+    The last batch is filled up with black images of row -1. `valid` (B,) is False for these and for broken images that
+    are skipped.
     """
 
     pixels: np.ndarray

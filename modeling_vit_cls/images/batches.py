@@ -19,11 +19,11 @@ try:
 except ImportError as error:
     raise needs("grain", "to read training data", "train") from error
 
-_THREADS = max(2, os.cpu_count() or 1)  # Pillow decodes and resizes without the interpreter's lock
+_THREADS = max(2, os.cpu_count() or 1)  # Pillow releases the interpreter's lock while it decodes and resizes
 
 
 def batches_per_epoch(examples: int, batch_size: int) -> int:
-    """The last batch is filled up, so that every example counts once an epoch."""
+    """Number of batches in an epoch. The last one is filled up, so that every example is used once."""
     return -(-examples // batch_size)
 
 
@@ -38,20 +38,21 @@ def training_batches(
     num_workers: int = 0,
     on_bad_image: OnBadImage = "raise",
 ) -> Iterator[Batch]:
-    """All batches of a training run from `start_step` on, each epoch in an order of its own.
+    """All batches of a training run from `start_step` on. Each epoch is shuffled anew.
 
     Args:
-        dataset: rows as `load_images` gives them.
-        num_workers: processes that read and resize; 0 for threads of this one.
+        dataset: rows as `load_images` returns them.
+        num_workers: number of processes that read and resize; 0 uses threads of this process.
+        on_bad_image: "raise" stops at a broken image, "skip" puts a black image with `valid` False in its place.
 
-    Raises BadImageError, naming the file, at a broken image that is not to be skipped.
+    Raises BadImageError, naming the file, for a broken image unless `on_bad_image` is "skip".
     """
     shuffled = grain.MapDataset.source(_Examples(dataset, processor, on_bad_image)).seed(seed).shuffle()
     return _read(_batched(shuffled, batch_size).repeat(num_epochs)[start_step:], num_workers)
 
 
 class _Examples(grain.sources.RandomAccessDataSource):
-    """A dataset's rows as (pixels (H, W, C), label, row, valid), read at random: what grain calls a source."""
+    """A grain data source: each row of a dataset as (pixels (H, W, C) uint8, label, row, valid)."""
 
     def __init__(self, dataset: Any, processor: ViTClsImageProcessor, on_bad_image: OnBadImage):
         check_on_bad_image(on_bad_image)
@@ -77,11 +78,11 @@ class _Examples(grain.sources.RandomAccessDataSource):
 
 
 def _batched(examples: Any, batch_size: int) -> Any:
-    def stack(rows: Sequence[tuple[np.ndarray, int, int, bool]]) -> Batch:
-        missing = batch_size - len(rows)
-        rows = [*rows, *[(np.zeros_like(rows[0][0]), 0, -1, False)] * missing]
-        pixels, labels, numbers, valid = zip(*rows)
-        return Batch(np.stack(pixels), np.asarray(labels, np.int32), np.asarray(numbers, np.int32), np.asarray(valid))
+    def stack(examples: Sequence[tuple[np.ndarray, int, int, bool]]) -> Batch:
+        missing = batch_size - len(examples)
+        examples = [*examples, *[(np.zeros_like(examples[0][0]), 0, -1, False)] * missing]
+        pixels, labels, rows, valid = zip(*examples)
+        return Batch(np.stack(pixels), np.asarray(labels, np.int32), np.asarray(rows, np.int32), np.asarray(valid))
 
     return examples.batch(batch_size, batch_fn=stack)
 
@@ -89,7 +90,7 @@ def _batched(examples: Any, batch_size: int) -> Any:
 def _read(batches: Any, num_workers: int) -> Iterator[Batch]:
     if num_workers == 0:
         return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=4)))
-    if not flags.FLAGS.is_parsed():  # grain's processes ask for its flags; a program without absl has parsed none
+    if not flags.FLAGS.is_parsed():  # grain reads absl flags in its workers; only a program of absl has parsed them
         flags.FLAGS.mark_as_parsed()
     options = grain.MultiprocessingOptions(num_workers=num_workers)
     return iter(batches.to_iter_dataset().mp_prefetch(options))

@@ -1,4 +1,4 @@
-"""Classes by name: what a dataset calls them, what a model calls them, and the model's number of each."""
+"""Class names of datasets and models, and the mapping from a dataset's labels to the model's."""
 
 import re
 import unicodedata
@@ -17,63 +17,63 @@ except ImportError as error:
     raise needs("datasets", "to load images", "train") from error
 
 _GIVE_NUMBERS = "give the dataset a column of the model's numbers, or the model an id2label without repetitions"
-_WHOLE = ("bool", "int", "uint", "float")  # floats too: a missing label made floats of whole numbers
+_WHOLE = ("bool", "int", "uint", "float")  # floats too: one missing label turns a column of integers into floats
 
 
 def class_name(text: str) -> str:
-    """A name in Unicode's composed form: macOS writes the same letters in another one."""
+    """A name in Unicode's composed form (NFC). macOS decomposes letters, so that equal names would differ."""
     return unicodedata.normalize("NFC", text)
 
 
 def class_names(dataset: "datasets.Dataset") -> list[str]:
-    """Names of the classes, by their numbers."""
+    """The class names of a dataset with a column "label", in the order of their numbers."""
     return list(dataset.features["label"].names)
 
 
 def model_names(id2label: Mapping[int, str]) -> list[str]:
-    """A model's names, by their numbers."""
+    """The class names of a model, in the order of their numbers."""
     return [str(id2label[number]) for number in range(len(id2label))]
 
 
 def named_after(id2label: Mapping[int, str], names: Sequence[str]) -> Mapping[int, str]:
-    """{class: name} of a model, and the names of the first dataset that it meets -> what later ones are matched with.
+    """A model's `id2label` after it was given the class names of its first dataset.
 
-    A model whose classes were never named ("LABEL_0") has the dataset's names from then on; any other keeps its own.
+    A model with default names ("LABEL_0") takes the dataset's names; any other model keeps its own.
     """
-    known = model_names(id2label)
-    if known != _unnamed(len(known)) or len(names) != len(known):
+    own_names = model_names(id2label)
+    if own_names != _default_names(len(own_names)) or len(names) != len(own_names):
         return id2label
     return dict(enumerate(names))
 
 
 def match_classes(names: Sequence[str], id2label: Mapping[int, str]) -> np.ndarray:
-    """Names of a dataset's classes, names of a model's -> the model's number of each class of the dataset, (K,).
+    """The model's number of each class of a dataset, (K,), matched by name.
 
-    The names are the same, in any order; a model whose classes were never named ("LABEL_0") is taken by number, and so
-    is one of repeated names, from a column of numbers. Raises ConfigError, with the names of both, where they do not
-    fit.
+    Both must have the same names, in any order. Classes are matched by number instead where the model has default
+    names ("LABEL_0"), and where its names repeat and the dataset's are numbers. Raises ConfigError, with the names of
+    both, where they do not match.
     """
-    known = model_names(id2label)
-    if len(names) != len(known):
-        rule = f"the dataset has {len(names)} classes, the model {len(known)}: {_shown(known)}"
+    own_names = model_names(id2label)
+    if len(names) != len(own_names):
+        rule = f"the dataset has {len(names)} classes, the model {len(own_names)}: {_list_of(own_names)}"
         raise ConfigError("classes", list(names), rule)
-    given, own = [class_name(name) for name in names], [class_name(name) for name in known]
-    twice = _repeated(own)
-    if given == own or own == _unnamed(len(own)) or (twice and given == _numbers(len(own))):
-        return np.arange(len(known))
-    if twice:
-        rule = f"the model has several classes called {shorten(twice, 200)}, which names cannot tell apart"
-        raise ConfigError("classes", list(names), f"{rule}: not the model's by name; {_GIVE_NUMBERS}: {_shown(known)}")
-    if sorted(given) != sorted(own):
-        rule = "the dataset's classes are not the model's by name, and those may not be numbered alike"
-        remedy = "pass the model an id2label with the dataset's names, or rename those"
-        raise ConfigError("classes", list(names), f"{rule}: {_shown(known)}; {remedy}")
-    numbers = {name: number for number, name in enumerate(own)}
-    return np.asarray([numbers[name] for name in given])
+    ours, theirs = [class_name(name) for name in own_names], [class_name(name) for name in names]
+    repeated = _repeated(ours)
+    if theirs == ours or ours == _default_names(len(ours)) or (repeated and theirs == _number_names(len(ours))):
+        return np.arange(len(ours))
+    if repeated:
+        rule = f"the model has several classes called {shorten(repeated, 200)}, so names cannot be matched"
+        raise ConfigError("classes", list(names), f"{rule}: {_GIVE_NUMBERS}; the model has {_list_of(own_names)}")
+    if sorted(theirs) != sorted(ours):
+        rule = "the dataset's class names differ from the model's, so labels cannot be matched by name"
+        remedy = "give the model an id2label with the dataset's names, or rename the dataset's classes"
+        raise ConfigError("classes", list(names), f"{rule}; the model has {_list_of(own_names)}; {remedy}")
+    numbers = {name: number for number, name in enumerate(ours)}
+    return np.asarray([numbers[name] for name in theirs])
 
 
 def renumbered(dataset: "datasets.Dataset", id2label: Mapping[int, str]) -> "datasets.Dataset":
-    """A dataset with a column "label" of classes -> the same with the model's numbers and names."""
+    """A dataset with a column "label" of classes -> the same dataset with the model's numbers and names."""
     numbers = match_classes(class_names(dataset), id2label)
     if np.array_equal(numbers, np.arange(len(id2label))):
         return dataset
@@ -81,36 +81,36 @@ def renumbered(dataset: "datasets.Dataset", id2label: Mapping[int, str]) -> "dat
 
 
 def label_values(dataset: "datasets.Dataset", label: str = "label") -> list[Any]:
-    """A column's values, as Python's; no other column is read or copied."""
+    """The values of one column as Python objects, (N,). No other column is read or copied."""
     column = dataset.data.column(label)
     rows = table_rows(dataset)
     return (column if rows is None else column.take(rows)).to_pylist()
 
 
 def table_rows(dataset: "datasets.Dataset") -> Any:
-    """The rows of a dataset's table that it has, (N,) as pyarrow's; None for all, in order.
+    """Indices into the dataset's Arrow table, (N,); None where the dataset is the whole table in order.
 
-    `select` and `shuffle` change these alone.
+    `select` and `shuffle` of datasets change only these indices.
     """
     return None if dataset._indices is None else dataset._indices.column(0).combine_chunks()
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names sorted; by value where all of them are whole numbers."""
+    """Names in order: by value where all of them are whole numbers, else by letters."""
     names = list(names)
-    whole = all(re.fullmatch(r"-?[0-9]+", name) for name in names)
-    return sorted(names, key=int) if whole else sorted(names)
+    are_numbers = all(re.fullmatch(r"-?[0-9]+", name) for name in names)
+    return sorted(names, key=int) if are_numbers else sorted(names)
 
 
 def is_label_column(feature: Any) -> bool:
-    """Whether a column holds classes, texts or whole numbers."""
+    """Whether a column of this type can hold labels: classes, texts or whole numbers."""
     if isinstance(feature, datasets.ClassLabel):
         return True
     return isinstance(feature, datasets.Value) and feature.dtype.startswith(("string", "large_string", *_WHOLE))
 
 
 def names_in(columns: Iterable["datasets.Dataset"], label: str) -> list[str] | None:
-    """The classes of a column of texts or numbers in all splits together; None where it is a ClassLabel."""
+    """The class names in a column of texts or numbers, over all splits; None where the column is a ClassLabel."""
     names: set[str] = set()
     for dataset in columns:
         if isinstance(dataset.features.get(label), datasets.ClassLabel):
@@ -121,9 +121,10 @@ def names_in(columns: Iterable["datasets.Dataset"], label: str) -> list[str] | N
 
 
 def as_classes(dataset: "datasets.Dataset", label: str, names: Sequence[str] | None = None) -> "datasets.Dataset":
-    """A column of texts or whole numbers as a ClassLabel, -1 where there is none; a ClassLabel as it is.
+    """A dataset whose column of texts or whole numbers is a ClassLabel, with -1 for a missing label.
 
-    `names` are the classes, default those that there are. Raises ConfigError for a value that is none of them.
+    A ClassLabel is returned unchanged. `names` are the classes; by default they are the values in the column. Raises
+    ConfigError, naming the row, for a value that is not in `names`.
     """
     if isinstance(dataset.features[label], datasets.ClassLabel):
         return dataset
@@ -137,36 +138,37 @@ def as_classes(dataset: "datasets.Dataset", label: str, names: Sequence[str] | N
 
 
 def by_number(dataset: "datasets.Dataset", label: str, id2label: Mapping[int, str]) -> "datasets.Dataset":
-    """A column without names of its own, for a model: whole numbers are the model's, texts are its names.
+    """A dataset whose column of texts or whole numbers is a ClassLabel of a model's classes.
 
-    So are numbers where the model's names are numbers. Texts that are none of its names keep their own, for
-    `match_classes` to judge. Raises ConfigError, naming the row, for a number that the model has not.
+    Texts are class names of the model. Whole numbers are its class numbers, or its class names where these are numbers
+    themselves. With a text that the model does not know, the texts become the classes, and `match_classes` reports the
+    difference. Raises ConfigError, naming the row, for a number beyond the model's classes.
     """
-    feature, known = dataset.features[label], model_names(id2label)
+    feature, names = dataset.features[label], model_names(id2label)
     if isinstance(feature, datasets.ClassLabel):
         return dataset
     values = label_values(dataset, label)
     if feature.dtype in ("string", "large_string"):
         texts = {name for name in map(_text, values) if name is not None}
-        if twice := sorted(texts & set(_repeated(known))):
-            raise ConfigError("label", twice[0], f"is the name of several classes of the model: {_GIVE_NUMBERS}")
-        return as_classes(dataset, label, known if texts <= set(known) else None)
-    if feature.dtype != "bool" and all(map(_is_number, known)):
-        return as_classes(dataset, label, known)
+        if repeated := sorted(texts & set(_repeated(names))):
+            raise ConfigError("label", repeated[0], f"is the name of several classes of the model: {_GIVE_NUMBERS}")
+        return as_classes(dataset, label, names if texts <= set(names) else None)
+    if feature.dtype != "bool" and all(map(_is_number, names)):
+        return as_classes(dataset, label, names)
     numbers = [-1 if _text(value) is None else int(value) for value in values]
     for row, number in enumerate(numbers):
-        if number >= len(known):
-            raise ConfigError("label", number, f"row {row}: out of range, the model has {len(known)} classes from 0 on")
-    return _with_labels(dataset, label, numbers, known)
+        if number >= len(names):
+            raise ConfigError("label", number, f"row {row}: out of range, the model has {len(names)} classes from 0 on")
+    return _with_labels(dataset, label, numbers, names)
 
 
 def check_labels(dataset: "datasets.Dataset", label: str) -> None:
-    """Raise ConfigError, naming the first row, for examples without a class and for numbers that no class has."""
+    """Raise ConfigError, naming the first row, for missing labels and for labels out of range."""
     classes, numbers = dataset.features[label].num_classes, label_values(dataset, label)
-    without = [row for row, number in enumerate(numbers) if number is None or number < 0]
-    if without:
-        rule = f"{len(without)} of {len(numbers)} examples have no class, the first is {without[0]}"
-        raise ConfigError("label_column_name", label, f"{rule}: take another split, or leave them out")
+    missing = [row for row, number in enumerate(numbers) if number is None or number < 0]
+    if missing:
+        rule = f"{len(missing)} of {len(numbers)} examples have no class, the first is row {missing[0]}"
+        raise ConfigError("label_column_name", label, f"{rule}: use another split, or leave these rows out")
     beyond = [row for row, number in enumerate(numbers) if number >= classes]
     if beyond:
         rule = f"{len(beyond)} labels are out of range, the first is {numbers[beyond[0]]} in row {beyond[0]}"
@@ -174,7 +176,7 @@ def check_labels(dataset: "datasets.Dataset", label: str) -> None:
 
 
 def _text(value: Any) -> str | None:
-    """A label as a class's name; None for -1, NaN and what is empty. Raises ConfigError for a fraction."""
+    """A label as a class name; None for a missing one (None, -1, NaN or ""). Raises ConfigError for a fraction."""
     if isinstance(value, float):
         if value != value:
             return None
@@ -189,26 +191,26 @@ def _text(value: Any) -> str | None:
 def _with_labels(
     dataset: "datasets.Dataset", label: str, numbers: list[int], names: Sequence[str]
 ) -> "datasets.Dataset":
-    """A dataset with other labels (N,), as classes of these names, or of their numbers where names repeat.
+    """A dataset with new labels (N,) in a ClassLabel of these names, or of their numbers where names repeat.
 
-    The images stay where they are: datasets would copy those of a selection to disk to add a column.
+    The labels are added to the whole table: for a selection, datasets would copy the images to disk.
     """
     rows, column = table_rows(dataset), np.asarray(numbers, np.int64)
     if rows is not None:
         column = np.full(dataset.data.num_rows, -1, np.int64)
         column[rows.to_numpy()] = numbers
     whole = datasets.Dataset(dataset.data, dataset.info.copy(), dataset.split)
-    names = _numbers(len(names)) if _repeated(names) else list(names)
+    names = _number_names(len(names)) if _repeated(names) else list(names)
     feature = datasets.ClassLabel(names=names)
     whole = whole.remove_columns(label).add_column(label, column.tolist(), feature=feature)  # pyright: ignore[reportCallIssue]
     return whole if rows is None else whole.select(rows.to_numpy(), keep_in_memory=True)
 
 
-def _unnamed(classes: int) -> list[str]:
+def _default_names(classes: int) -> list[str]:
     return [f"LABEL_{number}" for number in range(classes)]
 
 
-def _numbers(classes: int) -> list[str]:
+def _number_names(classes: int) -> list[str]:
     return [str(number) for number in range(classes)]
 
 
@@ -220,5 +222,5 @@ def _repeated(names: Sequence[str]) -> list[str]:
     return [name for name, count in Counter(names).items() if count > 1]
 
 
-def _shown(names: Sequence[str]) -> str:
+def _list_of(names: Sequence[str]) -> str:
     return shorten(list(names), 200)

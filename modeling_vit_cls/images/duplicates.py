@@ -1,4 +1,4 @@
-"""Images that are in two splits: counted by their content."""
+"""Images that are in two splits, counted by their content."""
 
 import os
 from collections.abc import Iterable
@@ -10,33 +10,32 @@ from .stored import parts_of, size_of_file
 
 
 def count_duplicates(dataset: Any, others: Iterable[Any]) -> int:
-    """How many images of a dataset have the bytes of an image in one of the others.
+    """How many images of a dataset have the same bytes as an image in one of the other datasets.
 
-    Rows are as `load_images` gives them. Files are read only where a file of the same size is on the other side; an
-    image that is not there is none of any.
+    Rows are as `load_images` returns them. A file is read only where the other side has an image of the same size. A
+    missing image equals no other.
     """
     digests: dict[int, set[bytes]] = {}  # by size in bytes
-    waiting: dict[int, list[str]] = {}  # files, whose digests may never be needed
+    paths: dict[int, list[str]] = {}  # files by size, digested only when an image of that size comes
     for other in others:
         for image in other["image"]:
             if (size := _size(image)) is None:
                 continue
             if image["bytes"] is None:
-                waiting.setdefault(size, []).append(image["path"])
+                paths.setdefault(size, []).append(image["path"])
             else:
                 digests.setdefault(size, set()).add(_digest(image))
     count = 0
     for image in dataset["image"]:
         size = _size(image)
-        if size in waiting:
-            files = [_digest({"bytes": None, "path": path}) for path in waiting.pop(size)]
-            digests.setdefault(size, set()).update(files)
+        if size in paths:
+            digests.setdefault(size, set()).update(_digest({"bytes": None, "path": path}) for path in paths.pop(size))
         count += size in digests and _digest(image) in digests[size]
     return count
 
 
 def _size(image: Any) -> int | None:
-    """Bytes of an image; None where there is none, or no regular file."""
+    """Bytes of an image; None where the image or its file is missing."""
     if image is None:
         return None
     return size_of_file(image["path"]) if image["bytes"] is None else len(image["bytes"])
@@ -47,6 +46,6 @@ def _digest(image: Any) -> bytes:
     try:
         for part in parts_of(image):
             digest.update(part)
-    except OSError:  # a file that cannot be read is like no other
+    except OSError:  # an unreadable file equals no other
         return os.urandom(16)
     return digest.digest()

@@ -1,4 +1,4 @@
-"""What a dataset holds, in few words: two datasets of one fingerprint have the same images, labels and class names."""
+"""A fingerprint of a dataset: datasets with equal fingerprints have the same images, labels and class names."""
 
 import contextlib
 import os
@@ -13,21 +13,21 @@ from .classes import table_rows
 from .sources import class_names
 from .stored import parts_of, size_of_file
 
-_BUDGET = 2**28  # bytes of images that are read; of more, a sample is
+_BUDGET = 2**28  # bytes of images to read; of a larger dataset a sample is read
 
 
 def fingerprint(dataset: Any) -> dict[str, Any]:
-    """Rows as `load_images` gives them -> {"examples", "class_names", "labels", "images"}, the last two as digests.
+    """Rows as `load_images` returns them -> {"examples", "class_names", "labels", "images"}, the last two as digests.
 
-    Of every image its file's name and its size count, wherever its folder lies. All contents count while they are
-    256 MiB or less together; beyond, those of evenly spaced rows of that size. Then an image that was replaced by
-    another of the same name and, to the byte, the same size can go unnoticed.
+    The file name and the size of every image count; the folder does not, so a dataset may be moved. Up to 256 MiB, the
+    contents of all images count. Beyond, only evenly spaced images of that total are read: then an image that is
+    replaced by one of the same name and the same size in bytes can go unnoticed.
     """
     order = _order(dataset)
-    images = dataset.data.column("image")  # as it lies in the file: no image is read yet
-    fields: Any = compute  # its functions have no names before it is imported
-    paths = fields.struct_field(images, "path").take(order).to_pylist()
-    sizes = fields.binary_length(fields.struct_field(images, "bytes")).take(order).to_pylist()
+    images = dataset.data.column("image")  # the Arrow column: no image is read yet
+    arrow: Any = compute  # pyarrow makes these functions when it is imported, so type checkers do not know them
+    paths = arrow.struct_field(images, "path").take(order).to_pylist()
+    sizes = arrow.binary_length(arrow.struct_field(images, "bytes")).take(order).to_pylist()
     sizes = np.array([_size(*pair) for pair in zip(sizes, paths)], np.int64)
 
     digest = xxhash.xxh3_128(sizes.tobytes())
@@ -35,7 +35,7 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
     every = max(1, -(-int(sizes.clip(0).sum()) // _BUDGET))
     for row in range(0, len(paths), every):
         if sizes[row] >= 0:
-            with contextlib.suppress(OSError):  # the file went away: whoever trains on it is told
+            with contextlib.suppress(OSError):  # the file was removed: reading the batch reports it
                 for part in parts_of(images[order[row].as_py()].as_py()):
                     digest.update(part)
     labels = np.asarray(dataset.data.column("label").take(order).to_pylist(), np.int64)
@@ -48,12 +48,12 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
 
 
 def _order(dataset: Any) -> pa.Array:
-    """The dataset's rows by their numbers in its table."""
+    """Indices of the dataset's rows in its Arrow table, (N,)."""
     rows = table_rows(dataset)
     return pa.array(np.arange(len(dataset))) if rows is None else rows
 
 
 def _size(in_row: int | None, path: str | None) -> int:
-    """Bytes of an image that the row holds or a file; -1 where there is none to read."""
+    """Bytes of an image, in the row or in a file; -1 where the image is missing."""
     size = size_of_file(path) if in_row is None else in_row
     return -1 if size is None else size

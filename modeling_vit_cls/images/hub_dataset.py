@@ -1,4 +1,4 @@
-"""A dataset of the Hub by its id: the Hub is asked once whether it is there, so that a typo costs no retries."""
+"""A dataset on the Hub by its id. One request first checks that it exists, so that a typo costs no retries."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -19,87 +19,86 @@ try:
 except ImportError as error:
     raise needs("datasets", "to load images", "train") from error
 
-_PATIENCE = 10.0  # seconds that the Hub has to answer
+_TIMEOUT = 10.0  # seconds
 
 
 def load_hub_dataset(name: str, config_name: str | None, revision: str | None) -> dict[str, Any]:
-    """The splits of a dataset on the Hub; one that is in the cache where the Hub does not answer.
+    """The splits of a dataset on the Hub, {name: dataset}; from the cache where the Hub does not answer.
 
-    Raises ConfigError in one line for a name that is neither a folder nor a dataset.
+    Raises ConfigError, with a message of one line, for a name that is neither a folder nor a dataset.
     """
     if "://" in name:
-        raise ConfigError("dataset_name", name, "is an address: give the id on the Hub, user/name, or a folder")
+        raise ConfigError("dataset_name", name, "is a URL: give the id on the Hub, user/name, or a folder")
     try:
         validate_repo_id(name)
     except HFValidationError as error:
         raise ConfigError("dataset_name", name, f"there is no such folder{_near(name)}") from error
-    silent = _no_answer(name, revision)
+    unreachable = _reason_unreachable(name, revision)
     try:
-        with _offline() if silent else nullcontext():
-            found: Any = datasets.load_dataset(name, config_name, revision=revision)
+        with _offline() if unreachable else nullcontext():
+            splits: Any = datasets.load_dataset(name, config_name, revision=revision)
     except (OSError, ValueError, RuntimeError) as error:  # what datasets raises for whatever it cannot find or read
-        if silent:
+        if unreachable:
             rule = f"there is no such folder{_near(name)}, no such dataset in the cache, and the Hub does not answer"
-            raise ConfigError("dataset_name", name, f"{rule} ({silent})") from error
+            raise ConfigError("dataset_name", name, f"{rule} ({unreachable})") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        rule = f"is neither 'digits', a folder here{_near(name)}, nor a dataset that the Hub gives"
+        rule = f"is neither 'digits', a local folder{_near(name)}, nor a dataset that can be loaded from the Hub"
         raise ConfigError("dataset_name", name, f"{rule} ({shorten(reason, 200)[1:-1]})") from error
-    check_disjoint(name, found)
-    return dict(found)
+    check_disjoint(name, splits)
+    return dict(splits)
 
 
-def check_disjoint(name: str, found: Mapping[str, Any]) -> None:
-    """Raise ConfigError where datasets took one file of a repository of images for two splits.
+def check_disjoint(name: str, splits: Mapping[str, Any]) -> None:
+    """Raise ConfigError where datasets put one image file of a repository into two splits.
 
-    It goes by words in the paths, such as "train" in the name of a class.
+    datasets looks for words such as "train" anywhere in a path, also in the name of a class.
     """
-    owners: dict[str, str] = {}
-    for split, dataset in found.items():
+    split_of: dict[str, str] = {}
+    for split, dataset in splits.items():
         if dataset.info.builder_name != "imagefolder":
             continue
         for image in dataset.cast_column("image", datasets.Image(decode=False))["image"]:
-            if owners.setdefault(image["path"], split) != split:
-                rule = (
-                    f"one image is in its splits {owners[image['path']]} and {split} ({image['path']}), for datasets "
-                )
-                rule += "takes words in paths for splits: `hf download` the repository, and give the folder"
+            path = image["path"]
+            if split_of.setdefault(path, split) != split:
+                rule = f"one image is in its splits {split_of[path]} and {split} ({path}), because datasets looks for "
+                rule += "split names anywhere in a path: `hf download` the repository and give the folder instead"
                 raise ConfigError("dataset_name", name, rule)
 
 
-def _no_answer(name: str, revision: str | None) -> str | None:
-    """Why the Hub cannot be asked; None where it answers, whatever it says."""
+def _reason_unreachable(name: str, revision: str | None) -> str | None:
+    """Why the Hub cannot be reached; None where it answers, also with "not found"."""
     try:
-        HfApi().dataset_info(name, revision=revision, timeout=_PATIENCE)
+        HfApi().dataset_info(name, revision=revision, timeout=_TIMEOUT)
     except OfflineModeIsEnabled:
         return "HF_HUB_OFFLINE is set"
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 500
         return f"HTTP {status}" if status >= 500 else None
-    except Exception as error:  # requests' and httpx's own families, and a proxy's
+    except Exception as error:  # requests, httpx and proxies each raise their own errors
         return type(error).__name__
     return None
 
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Let datasets look into its cache alone."""
-    places = [(datasets_config, "HF_HUB_OFFLINE"), (huggingface_hub.constants, "HF_HUB_OFFLINE")]
-    before = [getattr(module, name) for module, name in places]
+    """Make datasets read its cache only."""
+    modules: tuple[Any, Any] = (datasets_config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
     try:
-        for module, name in places:
-            setattr(module, name, True)
+        for module in modules:
+            module.HF_HUB_OFFLINE = True
         yield
     finally:
-        for (module, name), value in zip(places, before):
-            setattr(module, name, value)
+        for module, value in zip(modules, before):
+            module.HF_HUB_OFFLINE = value
 
 
 def _near(name: str) -> str:
-    """The folder that may have been meant."""
+    """ " (did you mean FOLDER?)" for the folder with the most similar name, or nothing."""
     path = Path(name).expanduser()
     try:
-        beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+        folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
     except OSError:
         return ""
-    near = nearest(path.name, beside)
+    near = nearest(path.name, folders)
     return "" if near is None else f" (did you mean {str(path.parent / near)!r}?)"

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, by their names; opens no file and needs no library of datasets."""
+"""The image files of a folder, by their names. No file is opened, and `datasets` is not needed."""
 
 import os
 from collections.abc import Iterator
@@ -6,23 +6,23 @@ from pathlib import Path
 
 from .rgb import FORMATS
 
-# Formats that are not read: their files count as broken images, which are named, not as documents beside images.
-_NOT_READ = {".heic", ".heif", ".ico", ".tga", ".psd", ".eps", ".jxl"}
-_SUFFIXES = _NOT_READ.union(*FORMATS.values())
-_OF_SYSTEMS = {"thumbs.db", "desktop.ini", "icon\r"}
-_FOLDERS_OF_SYSTEMS = {"__macosx", "@eadir", "$recycle.bin"}
+# Image formats that are not supported. Their files are reported as broken images instead of ignored as documents.
+_UNSUPPORTED = {".heic", ".heif", ".ico", ".tga", ".psd", ".eps", ".jxl"}
+_SUFFIXES = _UNSUPPORTED.union(*FORMATS.values())
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r"}
+_SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin"}
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name is that of an image."""
+    """Whether a file name has the suffix of an image format."""
     return os.path.splitext(name)[1].lower() in _SUFFIXES
 
 
 def visible_entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Folders and files of a folder, each sorted by name, without what is hidden or a system's own.
+    """The folders and the files in a folder, each sorted by name, without hidden entries and those of the system.
 
-    Hidden names begin with a dot, as `._cat.jpg` and `.DS_Store` of macOS do. Links are followed. Raises OSError for a
-    folder that cannot be listed.
+    Hidden names begin with a dot, such as `._cat.jpg` and `.DS_Store` on macOS. Links are followed. Raises OSError for
+    a folder that cannot be listed.
     """
     folders, files = [], []
     with os.scandir(folder) as entries:
@@ -30,23 +30,23 @@ def visible_entries(folder: Path) -> tuple[list[Path], list[Path]]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                if entry.name.lower() not in _FOLDERS_OF_SYSTEMS:
+                if entry.name.lower() not in _SYSTEM_FOLDERS:
                     folders.append(Path(entry.path))
-            elif entry.name.lower() not in _OF_SYSTEMS:
+            elif entry.name.lower() not in _SYSTEM_FILES:
                 files.append(Path(entry.path))
     return folders, files
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """The image files of a folder and of all folders below it, sorted within each folder; a loop of links ends."""
+    """The image files of a folder and of all folders below it, sorted in each folder. A loop of links is cut."""
     return _images_below(folder, frozenset())
 
 
-def _images_below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
-    real = os.path.realpath(folder)
-    if real in above:
+def _images_below(folder: Path, parents: frozenset[str]) -> Iterator[Path]:
+    path = os.path.realpath(folder)
+    if path in parents:
         return
     folders, files = visible_entries(folder)
     yield from (file for file in files if is_image_name(file.name))
     for inner in folders:
-        yield from _images_below(inner, above | {real})
+        yield from _images_below(inner, parents | {path})

@@ -1,6 +1,7 @@
-"""A folder of images as a dataset: `SPLIT/CLASS/image.jpg`, or `CLASS/image.jpg`, which is all "train".
+"""A folder of images as a dataset: `SPLIT/CLASS/image.jpg`, or `CLASS/image.jpg` for a single split "train".
 
-Splits are folders at the top that are called train, validation or test (see `splits`); all other names are classes.
+Folders at the top with the name of a split (train, validation, test; see `splits`) are splits. All other names are
+classes.
 """
 
 import logging
@@ -21,14 +22,17 @@ _log = logging.getLogger(__name__)
 
 
 class Listing(NamedTuple):
-    """Image files and the name of the class of each, None for those without one."""
+    """Image files and their class names, None for an image without a class."""
 
     images: list[Path]
     labels: list[str | None]
 
 
 def folder_splits(folder: Path) -> dict[str, Path]:
-    """The folder of each split. Raises ConfigError where one split has two folders, or splits and classes are mixed."""
+    """The folder of each split, {name: folder}.
+
+    Raises ConfigError where one split has two folders, or splits and classes are mixed.
+    """
     folders, files = visible_entries(folder)
     splits: dict[str, Path] = {}
     others: list[Path] = []
@@ -45,24 +49,24 @@ def folder_splits(folder: Path) -> dict[str, Path]:
         return {"train": folder}
     others = [inner for inner in others if next(images_below(inner), None) is not None]
     if others:
-        beside = ", ".join(inner.name for inner in others[:5])
-        for inner in splits.values():
-            inside, within = visible_entries(inner)
-            if any(is_image_name(file.name) for file in within) and not inside and metadata_file(within) is None:
-                rule = f"{inner.name} may be a split or a class beside {beside}: put all classes into a folder train"
+        names = ", ".join(inner.name for inner in others[:5])
+        for split in splits.values():
+            inner_folders, inner_files = visible_entries(split)
+            images = any(is_image_name(file.name) for file in inner_files)
+            if images and not inner_folders and metadata_file(inner_files) is None:
+                rule = f"{split.name} may be a split, or a class like {names}: put all classes into a folder train"
                 raise ConfigError("dataset_name", str(folder), rule)
-        _log.warning("%s: left out, for they are no splits: %s", folder, beside)
+        _log.warning("%s: ignored folders that are not splits: %s", folder, names)
     if loose := [file.name for file in files if is_image_name(file.name)]:
-        _log.warning("%s: left out, for they are images in no split (%d): %s", folder, len(loose), ", ".join(loose[:5]))
+        _log.warning("%s: ignored images outside the splits (%d): %s", folder, len(loose), ", ".join(loose[:5]))
     return splits
 
 
 def load_image_folder(folder: Path, split: str, label_column_name: str | None = None) -> "datasets.Dataset":
-    """One split of a folder as rows {"image": {"bytes": None, "path"}, "label": int}; the classes are those of all
-    splits, sorted by name.
+    """One split of a folder as rows {"image": {"bytes": None, "path"}, "label": int}.
 
-    Raises ConfigError, naming the file or folder, for a split that is not there, images without a class, images that
-    lie deeper than in a class's folder, and names that are not UTF-8.
+    The classes are those of all splits together, sorted by name. Raises ConfigError, naming the file or folder, for a
+    missing split, images without a class, images below a class's folder, and names that are not UTF-8.
     """
     try:
         splits = folder_splits(folder)
@@ -72,11 +76,12 @@ def load_image_folder(folder: Path, split: str, label_column_name: str | None = 
         tables = {name: _metadata(inner, folder, label_column_name) for name, inner in splits.items()}
         listing = _list(splits[chosen], tables[chosen], report=True)
         if not listing.images:
-            raise ConfigError("dataset_name", str(folder), _nothing(splits[chosen]))
-        without = [image for image, label in zip(*listing) if label is None]
-        if without:
-            rule = f"{len(without)} of its {len(listing.images)} images are in no folder of a class and have no label, "
-            rule += f"the first is {without[0]}: it can be predicted (`vit-cls predict`), not trained on or measured"
+            raise ConfigError("dataset_name", str(folder), _no_images(splits[chosen]))
+        unlabelled = [image for image, label in zip(*listing) if label is None]
+        if unlabelled:
+            rule = f"{len(unlabelled)} of its {len(listing.images)} images are in no folder of a class and have no "
+            rule += f"label, the first is {unlabelled[0]}: sort them into folders of classes for training and "
+            rule += "evaluation; `vit-cls predict` takes images without labels"
             raise ConfigError("split", split, rule)
         names = {label for label in listing.labels if label is not None}
         for name, other in splits.items():
@@ -85,7 +90,7 @@ def load_image_folder(folder: Path, split: str, label_column_name: str | None = 
     except OSError as error:
         raise ConfigError("dataset_name", str(folder), f"cannot be listed ({error})") from error
     if label_column_name not in (None, "label") and not tables[chosen]:
-        rule = "must be a column of a metadata file in the folder, or left out: the folders' names are the classes"
+        rule = "must be a column of a metadata file in the folder; leave it out where the folders are the classes"
         raise ConfigError("label_column_name", label_column_name, rule)
     return _dataset(listing, in_order(names) if tables[chosen] else sorted(names))
 
@@ -106,7 +111,7 @@ def _dataset(listing: Listing, names: list[str]) -> "datasets.Dataset":
 
 
 def _metadata(folder: Path, root: Path, label_column_name: str | None) -> dict[Path, str | None]:
-    """Paths and labels of a split by its own metadata file or that of the whole folder; empty without labels."""
+    """{path: label} of a split, from the metadata file in its folder or in the root; empty if there are no labels."""
     for place in dict.fromkeys((folder, root)):
         file = metadata_file(visible_entries(place)[1])
         if file is not None:
@@ -117,7 +122,7 @@ def _metadata(folder: Path, root: Path, label_column_name: str | None) -> dict[P
 
 
 def _list(folder: Path, table: dict[Path, str | None], report: bool = False) -> Listing:
-    """The images of a split's folder and their classes; `report` logs once which other files are left out."""
+    """The images of a split's folder and their classes. With `report`, ignored files are logged."""
     if table:
         if report:
             _report_unlisted(folder, table)
@@ -128,27 +133,27 @@ def _list(folder: Path, table: dict[Path, str | None], report: bool = False) -> 
     listing = Listing(list(images), [None] * len(images))
     for inner in folders:
         deeper, files = visible_entries(inner)
-        found = [file for file in files if is_image_name(file.name)]
+        class_images = [file for file in files if is_image_name(file.name)]
         others += [file for file in files if not is_image_name(file.name)]
         for each in deeper:
             image = next(images_below(each), None)
             if image is not None:
-                raise ConfigError("dataset_name", str(folder), _too_deep(folder, inner, each, image))
-        if images and found:
-            rule = f"{images[0]} is in no folder of a class, and beside it there are folders of classes ({inner.name})"
-            raise ConfigError("dataset_name", str(folder), rule)
-        if report and not found:
-            _log.warning("%s: holds no images, and is no class", inner)
-        listing.images.extend(found)
-        listing.labels.extend([class_name(inner.name)] * len(found))
+                raise ConfigError("dataset_name", str(folder), _too_deep(inner, each, image))
+        if images and class_images:
+            rule = f"{images[0]} is in no folder of a class, but there are folders of classes such as {inner.name}: "
+            raise ConfigError("dataset_name", str(folder), rule + "move it into one of them")
+        if report and not class_images:
+            _log.warning("%s: ignored, because it holds no images", inner)
+        listing.images.extend(class_images)
+        listing.labels.extend([class_name(inner.name)] * len(class_images))
     if report and others:
         names = ", ".join(str(file.relative_to(folder)) for file in others[:5])
-        _log.warning("%s: left out, for their names are not those of images (%d): %s", folder, len(others), names)
+        _log.warning("%s: ignored files that are not images (%d): %s", folder, len(others), names)
     return listing
 
 
 def _class_names(folder: Path, table: dict[Path, str | None]) -> set[str]:
-    """The classes of another split; one that cannot be read as a split has none."""
+    """The class names in another split; none where that folder cannot be read as a split."""
     try:
         return {label for label in _list(folder, table).labels if label is not None}
     except ConfigError:
@@ -159,16 +164,16 @@ def _report_unlisted(folder: Path, listed: dict[Path, str | None]) -> None:
     known = {os.path.normpath(path) for path in listed}
     unlisted = [image for image in images_below(folder) if os.path.normpath(image) not in known]
     if unlisted:
-        _log.warning("%s: left out, for its metadata does not name them (%d): %s", folder, len(unlisted), unlisted[0])
+        _log.warning("%s: ignored images that its metadata omits (%d): %s", folder, len(unlisted), unlisted[0])
 
 
-def _too_deep(folder: Path, inner: Path, deeper: Path, image: Path) -> str:
+def _too_deep(inner: Path, deeper: Path, image: Path) -> str:
     if split_name(deeper.name):
         return f"its splits are one folder down: give {shorten(str(inner), 500)[1:-1]}"
     return f"{image} is deeper than SPLIT/CLASS/image: the class may be {inner.name} or {image.parent.name}; move it up"
 
 
-def _nothing(folder: Path) -> str:
+def _no_images(folder: Path) -> str:
     _, files = visible_entries(folder)
-    seen = ", ".join(file.name for file in files[:5])
-    return f"{folder} holds no images" + (f", but {seen}" if seen else "")
+    names = ", ".join(file.name for file in files[:5])
+    return f"{folder} holds no images" + (f", but {names}" if names else "")

@@ -1,4 +1,4 @@
-"""What a dataset must be to be trained on or measured, and what to do with every other kind of it."""
+"""The kind of dataset that training and evaluation take, and a remedy for every other kind."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +15,12 @@ _EXPECTED = "must be a map-style datasets.Dataset with a column of images and on
 
 
 def check_dataset(dataset: Any, field: str = "dataset") -> "datasets.Dataset":
-    """The dataset itself, in its plain format. Raises ConfigError, naming what came and the remedy, for other kinds."""
+    """The dataset itself, in its plain format. Raises ConfigError, with the remedy, for any other kind."""
     if not isinstance(dataset, datasets.Dataset):
         raise ConfigError(field, type(dataset).__name__, f"{_EXPECTED}; {_remedy(dataset)}")
     if dataset.format["type"] == "custom":
-        remedy = "images are read, resized and normalised here, and TrainingArguments crop and flip: pass the dataset "
-        remedy += "without with_transform and set_transform (dataset.with_format(None))"
+        remedy = "the image processor resizes and normalises, and TrainingArguments set crops and flips: pass the "
+        remedy += "dataset without with_transform and set_transform (dataset.with_format(None))"
         raise ConfigError(field, "Dataset with a transform", f"{_EXPECTED}; {remedy}")
     return dataset.with_format(None)
 
@@ -33,10 +33,10 @@ def _remedy(dataset: Any) -> str:
         first = "train" if "train" in names or not names else names[0]
         return f"pass one split, as dataset[{first!r}]; there are {', '.join(names) or 'none'}"
     if isinstance(dataset, str):
-        return f"load it: modeling_vit_cls.data.sources.load_images({dataset!r}, 'train')"
+        return f"load it: modeling_vit_cls.images.sources.load_images({dataset!r}, 'train')"
     if isinstance(dataset, list | tuple):
         return (
-            "make one of rows, datasets.Dataset.from_list(rows), and cast its columns to datasets.Image() and "
-            "datasets.ClassLabel(names=...)"
+            "make one from the rows with datasets.Dataset.from_list(rows), and cast its columns to datasets.Image() "
+            "and datasets.ClassLabel(names=...)"
         )
     return "make one with datasets.Dataset.from_generator, or from a folder with load_images(folder, 'train')"

@@ -1,4 +1,4 @@
-"""`metadata.csv`, `.jsonl` or `.parquet` beside images: which file has which label."""
+"""The labels of image files from a `metadata.csv`, `.jsonl` or `.parquet` in their folder."""
 
 import csv
 import json
@@ -14,33 +14,33 @@ LABEL_COLUMNS = ("label", "labels", "class")
 
 
 def metadata_file(files: Sequence[Path]) -> Path | None:
-    """The metadata among the files of a folder."""
+    """The metadata file among the files of a folder, or None."""
     return next((file for file in files if file.name.lower() in _NAMES), None)
 
 
 def read_metadata(file: Path, label_column_name: str | None = None) -> dict[Path, str | None]:
-    """Paths of images and their labels as texts, in the file's order; all None where it has no column of labels.
+    """{path of an image: its label as text}, in the file's order; None for an image without a label.
 
-    The column is `label_column_name`, or else one called label, labels or class. Raises ConfigError, naming the file
-    and the row, for a table that cannot be read and a path that leaves the folder.
+    The labels are in the column `label_column_name`, by default in one called label, labels or class. Raises
+    ConfigError, naming the file and the row, for a table that cannot be read and for a path outside the folder.
     """
     labels: dict[Path, str | None] = {}
     for number, row in enumerate(_rows(file), 1):
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
             raise _problem(file, f"row {number} has no text in a column file_name")
-        inside = os.path.normpath(name)
-        if os.path.isabs(inside) or inside.split(os.sep)[0] == "..":
+        path = os.path.normpath(name)
+        if os.path.isabs(path) or path.split(os.sep)[0] == "..":
             raise _problem(file, f"row {number}: {name} is not in this folder")
-        labels[file.parent / inside] = _label(file, number, row, label_column_name)
+        labels[file.parent / path] = _label(file, number, row, label_column_name)
     if not labels:
         raise _problem(file, "has no rows")
     return labels
 
 
 def _label(file: Path, number: int, row: Mapping[str, Any], column: str | None) -> str | None:
-    known = (column,) if column else LABEL_COLUMNS
-    value = next((row[name] for name in known if name in row), None)
+    columns = (column,) if column else LABEL_COLUMNS
+    value = next((row[name] for name in columns if name in row), None)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if value is None or value == "":

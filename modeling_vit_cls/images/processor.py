@@ -13,7 +13,7 @@ from ..errors import BadImageError, ConfigError
 from .processor_classes import OURS, our_fields
 from .rgb import load_image
 
-_MAX_RESIZED = 25_000_000  # pixels of a resized image, and of its half-way state: 100 MB each
+_MAX_RESIZED = 25_000_000  # pixels of a resized image, and of Pillow's intermediate image: 100 MB each
 
 _SIZES = ({"height", "width"}, {"shortest_edge"}, {"min_height", "min_width"}, {"max_num_patches", "patch_size"})
 _FLAGS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
@@ -24,7 +24,7 @@ def _is_number(value: Any, low: float, high: float = 1e9) -> bool:
 
 
 def _size(field: str, value: Any, default: dict[str, int], edge: bool) -> dict[str, int]:
-    """A size as a dict; one number, as in older files, is the shortest edge if `edge`, else both sides."""
+    """A size as a dict. One number, as in older files, is the shortest edge if `edge`, else both sides."""
     if value is None:
         return default
     if isinstance(value, int):
@@ -40,7 +40,7 @@ def _size(field: str, value: Any, default: dict[str, int], edge: bool) -> dict[s
 
 
 def _statistics(field: str, value: Any, low: float) -> list[Any]:
-    """Mean or deviation of each channel: 3 numbers, or 1 for grey images."""
+    """The mean or the standard deviation of each channel: 3 numbers, or 1 for grey images."""
     numbers = list(value) if isinstance(value, Sequence) else [value]
     if len(numbers) not in (1, 3) or not all(_is_number(number, low) for number in numbers):
         raise ConfigError(field, value, f"must hold 3 numbers from {low:g} to 1e9, or 1 for grey images")
@@ -51,16 +51,17 @@ class ViTClsImageProcessor(BaseImageProcessor):
     """Resize, crop, rescale and normalise: images -> pixel_values (B, C, H, W) float32.
 
     Args:
-        size: {"height", "width"} for an exact size; to keep the aspect ratio {"shortest_edge"}, or {"min_height",
-            "min_width"} for the smallest size that covers both, as timm has it for images that are not square; pixels.
-            {"max_num_patches", "patch_size"} for the largest size of whole patches, at most so many, that keeps the
-            aspect ratio but for rounding up to patches: SigLIP 2 NaFlex.
-        resample: PIL's number of the interpolation (2 bilinear, 3 bicubic).
-        crop_size: {"height", "width"} of the central crop, taken when `do_center_crop`; black where it is larger.
-        crop_rounding: whose rule says where a crop begins whose margin is odd: "transformers" or "torchvision", which
-            is timm's too and is one pixel off for some.
-        image_mean, image_std: one number a channel, on the scale after rescaling. One number makes the output grey,
-            before resizing, as timm's loader does for models of one channel; transformers has no such conversion.
+        size: In pixels. {"height", "width"} is an exact size. These keep the aspect ratio: {"shortest_edge"};
+            {"min_height", "min_width"}, the smallest size that covers both, which timm uses for models that are not
+            square; {"max_num_patches", "patch_size"}, the largest size of at most so many whole patches, which SigLIP 2
+            NaFlex uses (each side is rounded up to whole patches).
+        resample: Number of PIL's interpolation (2 bilinear, 3 bicubic).
+        crop_size: {"height", "width"} of the central crop in pixels, used when `do_center_crop`. Where the crop is
+            larger than the image, it is filled with black.
+        crop_rounding: The library that the start of a crop agrees with when the margin is odd: "transformers", or
+            "torchvision", which timm uses too. They differ by one pixel for some sizes.
+        image_mean, image_std: One number per channel, on the scale after rescaling. A single number converts the image
+            to grey before resizing, as timm does for models of one channel; transformers has no such conversion.
     """
 
     model_input_names: ClassVar = ["pixel_values"]
@@ -100,38 +101,41 @@ class ViTClsImageProcessor(BaseImageProcessor):
         if not _is_number(rescale_factor, 1e-9):
             raise ConfigError("rescale_factor", rescale_factor, "must be a number from 1e-9 to 1e9")
         if len(self.image_mean) != len(self.image_std):
-            raise ConfigError("image_std", image_std, f"must hold {len(self.image_mean)}, as image_mean")
+            rule = f"must hold as many numbers as image_mean, {len(self.image_mean)}"
+            raise ConfigError("image_std", image_std, rule)
 
     @property
     def output_hw(self) -> tuple[int, int] | None:
-        """Height and width of what comes out, in pixels; None where that depends on the image."""
+        """Height and width of the output in pixels; None where they depend on the image."""
         last = self.crop_size if self.do_center_crop else self.size if self.do_resize else {}
         return (last["height"], last["width"]) if "height" in last else None
 
     def emits(self, config: ViTClsConfig) -> bool:
-        """Whether this processor's pixels have the channels and the size of a config."""
+        """Whether the output has the size and the number of channels of a config."""
         return self.output_hw in (config.image_hw, None) and len(self.image_mean) == config.num_channels
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any], unnamed: str = OURS) -> "ViTClsImageProcessor":
-        """The processor of a `preprocessor_config.json` that names one of transformers' classes, else of `unnamed`.
+        """The processor that a `preprocessor_config.json` describes.
 
-        A field that the file leaves out has that class's default. What acts on no pixels is left. Raises ConfigError
-        for fields that cannot be, or that ask for what is not done.
+        `fields` are its contents. A missing field has the default of the class of transformers that the file names, or
+        of the class `unnamed` where it names none. Fields that do not change pixels are ignored. Raises ConfigError for
+        a wrong value and for an operation that this processor does not have.
         """
         return cls(**our_fields(fields, unnamed))
 
     @classmethod
     def for_config(cls, config: ViTClsConfig) -> "ViTClsImageProcessor":
-        """The processor that emits what a config's model takes: its size, its channels, values in [-1, 1]."""
+        """A processor for the models of a config: their image size and channels, values in [-1, 1]."""
         height, width = config.image_hw
         if config.num_channels not in (1, 3):
-            raise ConfigError("num_channels", config.num_channels, "images have 1 or 3: prepare other pixels yourself")
+            rule = "must be 1 or 3 for images: prepare pixel_values of other channels yourself"
+            raise ConfigError("num_channels", config.num_channels, rule)
         half = (0.5,) * config.num_channels
         return cls(size={"height": height, "width": width}, image_mean=half, image_std=half)
 
     def at_size(self, image_hw: tuple[int, int]) -> "ViTClsImageProcessor":
-        """The same processor for another height and width, in pixels; a margin around a crop keeps its share."""
+        """The same processor for another height and width in pixels. The size before a crop scales with the crop."""
         fields = {name: value for name, value in self.to_dict().items() if name != "image_processor_type"}
         target = {"height": image_hw[0], "width": image_hw[1]}
         if not self.do_center_crop:
@@ -143,13 +147,17 @@ class ViTClsImageProcessor(BaseImageProcessor):
     def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, images: Any, return_tensors: str | None = None, **kwargs: Any
     ) -> BatchFeature:
-        """One image or a list of them -> {"pixel_values": (B, C, H, W) float32}, NumPy, or JAX for "jax"."""
+        """One image or a list of them -> {"pixel_values": (B, C, H, W) float32}.
+
+        The arrays are NumPy's, or JAX's with `return_tensors="jax"`. Raises BadImageError for an image that cannot be
+        read and for images that come out in different sizes.
+        """
         if kwargs:
-            raise TypeError(f"unknown keywords {sorted(kwargs)}: set them on the processor, which is what is saved")
+            raise TypeError(f"unknown keywords {sorted(kwargs)}: give them to the processor when you make it")
         if return_tensors not in (None, "np", "jax"):
             raise ValueError(f"return_tensors={return_tensors!r}: expected 'np', 'jax' or None")
         batch = images if isinstance(images, list | tuple) else [images]
-        if getattr(images, "ndim", 0) == 4:  # a batch in one array, NumPy's or JAX's
+        if getattr(images, "ndim", 0) == 4:  # a batch in one array of NumPy or JAX
             batch = list(np.asarray(images))
         if not batch:
             raise BadImageError("expected at least one image, got an empty batch")
@@ -158,19 +166,20 @@ class ViTClsImageProcessor(BaseImageProcessor):
             raise BadImageError(f"expected images of one size, got {sorted({array.shape for array in arrays})}")
         pixels = np.stack(arrays)
         if return_tensors == "jax":
-            import jax.numpy as jnp  # the processor itself needs NumPy alone
+            import jax.numpy as jnp  # imported here, so that a processor without it needs only NumPy
 
             return BatchFeature({"pixel_values": jnp.asarray(pixels)})
         return BatchFeature({"pixel_values": pixels})
 
     def resized(self, image: Image.Image) -> np.ndarray:
-        """An RGB image, resized and cropped: (H, W, C) uint8, what is then scaled and normalised."""
+        """An RGB image -> its pixels after resizing and cropping, (H, W, C) uint8, before they are normalised."""
         if len(self.image_mean) == 1:
             image = image.convert("L")
         if self.do_resize:
             width, height = self._target(image)
             if max(width * height, width * image.height) > _MAX_RESIZED:
-                raise BadImageError(f"{image.width} x {image.height} pixels would become {width} x {height}")
+                size = f"{image.width} x {image.height} pixels would become {width} x {height}"
+                raise BadImageError(f"{size}, over the limit of {_MAX_RESIZED:,} pixels")
             image = image.resize((width, height), self.resample)
         if self.do_center_crop:
             height, width = self.crop_size["height"], self.crop_size["width"]
@@ -180,7 +189,7 @@ class ViTClsImageProcessor(BaseImageProcessor):
         return pixels.reshape(*pixels.shape[:2], -1)
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
-        """An RGB image to normalised pixels (C, H, W) float32, looked up by value and channel."""
+        """An RGB image -> normalised pixels (C, H, W) float32, by a table of the 256 values of each channel."""
         pixels = self.resized(image)
         values = np.arange(256, dtype=np.float64)
         if self.do_rescale:
@@ -191,10 +200,10 @@ class ViTClsImageProcessor(BaseImageProcessor):
         return np.stack([table[:, channel][pixels[:, :, channel]] for channel in range(pixels.shape[2])])
 
     def _crop_start(self, margin: int) -> int:
-        """Where a central crop begins; `margin` is what it leaves out, negative where the image is the smaller."""
+        """The first pixel of a central crop; `margin` is image side minus crop side, negative for a larger crop."""
         if self.crop_rounding == "transformers":
             return margin // 2
-        return round(margin / 2) if margin > 0 else -(-margin // 2)  # a half goes to the even neighbour
+        return round(margin / 2) if margin > 0 else -(-margin // 2)  # Python rounds a half to the even number
 
     def _target(self, image: Image.Image) -> tuple[int, int]:
         """Width and height to resize to."""
@@ -213,10 +222,10 @@ class ViTClsImageProcessor(BaseImageProcessor):
 
 
 def whole_patches(image_hw: tuple[int, int], max_num_patches: int, patch_size: int) -> tuple[int, int]:
-    """Height and width, in pixels, of the largest image of at most so many patches that keeps the aspect ratio.
+    """Height and width in pixels of the largest image with at most `max_num_patches` patches and the same aspect ratio.
 
-    Each side is rounded up to a patch. The scale is found by halving its range down to 1e-5, where SigLIP 2 stops too:
-    a finer search would give other sizes than it was trained with.
+    Each side is rounded up to whole patches. The scale is searched by bisection to 1e-5, as in SigLIP 2: a finer search
+    would give other sizes than those it was trained with.
     """
     low, high = 1e-6, 100.0
 

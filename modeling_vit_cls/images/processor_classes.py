@@ -1,11 +1,12 @@
-"""What a preprocessor_config.json means: by the class of transformers that it names, whose defaults fill what it omits.
+"""From a preprocessor_config.json of any supported class of transformers to arguments of ViTClsImageProcessor.
 
-Compared pixel by pixel with transformers' own processors of both majors (tests/test_processor_classes.py), which are
-those on Pillow: "slow" in 4.57, "...Pil" in 5. Where torchvision is installed, transformers 5, and 4.57 for names that
-end in "Fast", take torchvision's resizing, the same filter with other rounding: pixels differ by at most 2 of 255, on
-average by less than 0.05 (tests/parity.py), and an image that is smaller than its crop by an odd number may lie one
-pixel elsewhere. DINOv3's class exists on torchvision alone; it resizes after scaling, in float32, so that its pixels
-are not rounded as ours are: at most 1 of 255, on average 0.3.
+A field that the file omits has the default of the class that it names. Pixels are compared one by one with
+transformers' processors on Pillow ("slow" in 4.57, "...Pil" in 5) in tests/test_processor_classes.py.
+
+With torchvision installed, transformers 5, and 4.57 for names that end in "Fast", resize with torchvision: the same
+filter with other rounding. Pixels then differ by at most 2 of 255, on average by less than 0.05 (tests/parity.py), and
+an image that is smaller than its crop by an odd number may be shifted by one pixel. DINOv3's class needs torchvision;
+it resizes after scaling, in float32, so its pixels are not rounded: at most 1 of 255, on average 0.3.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,11 +27,11 @@ HALF, IMAGENET, CLIP = (
 OURS = "ViTClsImageProcessor"
 _FIELDS = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
 _FIELDS += ("do_normalize", "image_mean", "image_std")
-# What other processors do to pixels and ours does not: a file that asks for it is refused, whatever class it names.
-_NOT_DONE = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_align_long_axis", "use_square_size")
-_NOT_DONE += ("do_convert_grayscale", "do_grayscale", "do_crop_margin", "do_color_quantize", "do_affine_transform")
-# What the named class alone does, each by its own function below.
-_OF_ONE_CLASS = ("crop_pct", "rescale_offset")
+# Operations on pixels that ViTClsImageProcessor does not have. A file that sets one is refused, whatever its class.
+_UNSUPPORTED = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_align_long_axis", "use_square_size")
+_UNSUPPORTED += ("do_convert_grayscale", "do_grayscale", "do_crop_margin", "do_color_quantize", "do_affine_transform")
+# Operations of a few classes only, translated by the functions below.
+_CLASS_SPECIFIC = ("crop_pct", "rescale_offset")
 
 Fields = dict[str, Any]
 
@@ -40,22 +41,25 @@ def _square(side: int) -> Fields:
 
 
 class ProcessorClass(NamedTuple):
-    """Defaults of one of transformers' image processors.
+    """How one of transformers' image processors reads its file.
 
-    `defaults` are in our fields. `one_number` is what a `size` of one number stands for. `own` rewrites fields that
-    have another meaning in this class, and `knows` names what it reads beyond ours. `crops` is False where the class
-    of 4.57 has no central crop, whatever the file says.
+    Attributes:
+        defaults: of our fields.
+        one_number: the meaning of a `size` of one number: "square" or "shortest_edge".
+        translate: rewrites the fields that have another meaning in this class, (our fields, the file) -> our fields.
+        extra_fields: those of `_CLASS_SPECIFIC` that this class reads.
+        crops: False where the class has no central crop in transformers 4.57, even if the file sets one.
     """
 
     defaults: Fields
     one_number: str = "square"
-    own: Callable[[Fields, Mapping[str, Any]], Fields] = lambda fields, _: fields
-    knows: tuple[str, ...] = ()
+    translate: Callable[[Fields, Mapping[str, Any]], Fields] = lambda fields, _: fields
+    extra_fields: tuple[str, ...] = ()
     crops: bool = True
 
 
 def _convnext(fields: Fields, given: Mapping[str, Any]) -> Fields:
-    """Under 384 pixels the shortest edge over `crop_pct`, then the central square; from 384 on a square, whole."""
+    """Below 384 pixels: resize the shortest edge to size / `crop_pct`, then crop the centre. From 384: resize only."""
     if not fields["do_resize"]:
         return fields
     edge = _edge_of(fields["size"], "ConvNextImageProcessor")
@@ -68,13 +72,13 @@ def _convnext(fields: Fields, given: Mapping[str, Any]) -> Fields:
 
 
 def _levit(fields: Fields, _: Mapping[str, Any]) -> Fields:
-    """The shortest edge is meant for 224 pixels of 256."""
+    """The image is resized to 256/224 of the shortest edge."""
     edge = fields["size"].get("shortest_edge") if isinstance(fields["size"], Mapping) else None
     return fields if not isinstance(edge, int) else {**fields, "size": {"shortest_edge": int(256 / 224 * edge)}}
 
 
 def _poolformer(fields: Fields, given: Mapping[str, Any]) -> Fields:
-    """Sizes are divided by `crop_pct`; a square one is then the shortest edge."""
+    """Sizes are divided by `crop_pct`; a square size is then the shortest edge."""
     share, size = _share(given.get("crop_pct"), 0.9), fields["size"]
     sides = [side for side in size.values() if isinstance(side, int)] if isinstance(size, Mapping) else []
     larger = [int(side / share) for side in sides]
@@ -84,21 +88,21 @@ def _poolformer(fields: Fields, given: Mapping[str, Any]) -> Fields:
 
 
 def _efficientnet(fields: Fields, given: Mapping[str, Any]) -> Fields:
-    """`rescale_offset` takes 1 off after scaling; `include_top` divides by the deviation once more."""
+    """`rescale_offset` subtracts 1 after scaling; `include_top` divides by the standard deviation a second time."""
     mean, std = fields["image_mean"], fields["image_std"]
     if not all(isinstance(number, int | float) for number in (*mean, *std)):
-        return fields  # which are refused
+        return fields  # ViTClsImageProcessor reports them
     if not fields["do_normalize"]:
         mean, std = [0.0] * len(mean), [1.0] * len(std)
     if fields["do_rescale"] and given.get("rescale_offset"):
         mean = [number + 1 for number in mean]
     if given.get("include_top", True):
-        std = [number * own for number, own in zip(std, fields["image_std"])]
+        std = [first * second for first, second in zip(std, fields["image_std"])]
     return {**fields, "do_normalize": True, "image_mean": mean, "image_std": std}
 
 
 def _naflex(fields: Fields, given: Mapping[str, Any]) -> Fields:
-    """SigLIP 2: the aspect ratio is kept, within so many patches; it reads no size."""
+    """SigLIP 2 keeps the aspect ratio within a number of patches, and ignores `size`."""
     size = {name: _or(given.get(name), default) for name, default in (("max_num_patches", 256), ("patch_size", 16))}
     return {**fields, "size": size, "do_center_crop": False}
 
@@ -106,7 +110,7 @@ def _naflex(fields: Fields, given: Mapping[str, Any]) -> Fields:
 def _edge_of(size: Any, name: str) -> int:
     edge = size.get("shortest_edge") if isinstance(size, Mapping) else None
     if not isinstance(edge, int) or isinstance(edge, bool) or len(size) != 1:
-        raise ConfigError("size", size, f"of {name} must be a number of pixels, or {{'shortest_edge': it}}")
+        raise ConfigError("size", size, f"of {name} must be a number of pixels, or {{'shortest_edge': pixels}}")
     return edge
 
 
@@ -132,7 +136,9 @@ CLASSES = {
     "BitImageProcessor": _CLIP,
     "ViTHybridImageProcessor": _CLIP,
     "SiglipImageProcessor": ProcessorClass({"size": _square(224), **HALF}, "shortest_edge", crops=False),
-    "Siglip2ImageProcessor": ProcessorClass({"size": _square(256), "resample": 2, **HALF}, own=_naflex, crops=False),
+    "Siglip2ImageProcessor": ProcessorClass(
+        {"size": _square(256), "resample": 2, **HALF}, translate=_naflex, crops=False
+    ),
     "BlipImageProcessor": ProcessorClass({"size": _square(384), **CLIP}, crops=False),
     "BeitImageProcessor": ProcessorClass({"size": _square(224), "crop_size": _square(224), **HALF}),
     "FlavaImageProcessor": ProcessorClass({"size": _square(224), **_CROPPED, **CLIP}),
@@ -140,20 +146,20 @@ CLASSES = {
     "MobileNetV1ImageProcessor": _MOBILENET,
     "MobileNetV2ImageProcessor": _MOBILENET,
     "LevitImageProcessor": ProcessorClass(
-        {"size": {"shortest_edge": 224}, **_CROPPED, **IMAGENET}, "shortest_edge", own=_levit
+        {"size": {"shortest_edge": 224}, **_CROPPED, **IMAGENET}, "shortest_edge", translate=_levit
     ),
     "PoolFormerImageProcessor": ProcessorClass(
-        {"size": {"shortest_edge": 224}, **_CROPPED, **IMAGENET}, "shortest_edge", own=_poolformer, knows=("crop_pct",)
+        {"size": {"shortest_edge": 224}, **_CROPPED, **IMAGENET}, "shortest_edge", _poolformer, ("crop_pct",)
     ),
     "ConvNextImageProcessor": ProcessorClass(
-        {"size": {"shortest_edge": 384}, **HALF}, "shortest_edge", own=_convnext, knows=("crop_pct",), crops=False
+        {"size": {"shortest_edge": 384}, **HALF}, "shortest_edge", _convnext, ("crop_pct",), crops=False
     ),
     "PvtImageProcessor": ProcessorClass({"size": _square(224), **IMAGENET}, crops=False),
     "EfficientNetImageProcessor": ProcessorClass(
-        {"size": _square(346), "crop_size": _square(289), **HALF}, own=_efficientnet, knows=("rescale_offset",)
+        {"size": _square(346), "crop_size": _square(289), **HALF}, "square", _efficientnet, ("rescale_offset",)
     ),
 }
-# Where transformers 4.57 has other defaults than 5: what a file leaves out means what the installed version takes.
+# Defaults of transformers 4.57 that differ from those of 5. A missing field has the default of the installed version.
 _IN_4: dict[str, Fields] = {
     "BeitImageProcessor": {"size": _square(256), "do_center_crop": True},
     "ConvNextImageProcessor": {"resample": 2},
@@ -162,28 +168,29 @@ _IN_4: dict[str, Fields] = {
 }
 _PLAIN = {"do_resize": True, "resample": 3, "do_center_crop": False, "crop_size": None, "do_rescale": True}
 _PLAIN |= {"rescale_factor": 1 / 255, "do_normalize": True}
-# What null stands for, which is not the same as leaving a field out; elsewhere it is.
+# The meaning of null in these fields, which differs from a missing field. In all others it is the same.
 _NULL = {"do_resize": False, "do_center_crop": False, "do_rescale": False, "do_normalize": False, "resample": 2}
 
 
 def our_fields(given: Mapping[str, Any], unnamed: str = OURS) -> Fields:
     """The contents of a preprocessor_config.json -> arguments of ViTClsImageProcessor that give the same pixels.
 
-    `unnamed` is the class that a file means which names none. Raises ConfigError, naming the field, for what is not
-    done here.
+    `unnamed` is the class of a file that names none. Raises ConfigError, naming the field, for a class or an operation
+    that ViTClsImageProcessor does not support.
     """
-    for name in _NOT_DONE:
+    for name in _UNSUPPORTED:
         if given.get(name):
-            raise ConfigError(name, given[name], "is not done by ViTClsImageProcessor: prepare such pixels yourself")
+            rule = "is not supported by ViTClsImageProcessor: prepare such pixel_values yourself"
+            raise ConfigError(name, given[name], rule)
     name = class_of(given) or unnamed
     if name == OURS:
         _refuse_unknown(given, ())
         return {name: given[name] for name in (*_FIELDS, "crop_rounding") if given.get(name) is not None}
     if name not in CLASSES:
         known = ", ".join(sorted(CLASSES))
-        raise ConfigError("image_processor_type", name, f"is not done here, only {known}")
+        raise ConfigError("image_processor_type", name, f"is not supported, only {known}")
     kind, is_4 = CLASSES[name], transformers.__version__.startswith("4.")
-    _refuse_unknown(given, kind.knows)
+    _refuse_unknown(given, kind.extra_fields)
     defaults = {**_PLAIN, **kind.defaults, **(_IN_4.get(name, {}) if is_4 else {})}
     null = {field: _NULL[field] for field in _NULL if field in given}
     fields = {field: _or(given.get(field), {**defaults, **null}[field]) for field in _FIELDS}
@@ -191,19 +198,19 @@ def our_fields(given: Mapping[str, Any], unnamed: str = OURS) -> Fields:
         fields["do_center_crop"] = False
     if fields["do_center_crop"] and fields["crop_size"] is None:
         raise ConfigError("crop_size", None, f"is needed for do_center_crop=true, and {name} has no default")
-    for field in ("image_mean", "image_std"):  # one number is that of each channel
+    for field in ("image_mean", "image_std"):  # one number holds for each channel
         fields[field] = [fields[field]] * 3 if isinstance(fields[field], int | float) else fields[field]
     fields["size"] = _size(fields["size"], kind.one_number)
     fields["crop_size"] = _size(fields["crop_size"], "square")
-    return {field: value for field, value in kind.own(fields, given).items() if value is not None}
+    return {field: value for field, value in kind.translate(fields, given).items() if value is not None}
 
 
 def class_of(given: Mapping[str, Any]) -> str | None:
-    """The class that a file names, as transformers 5 spells it, without Fast or FeatureExtractor; None for none."""
+    """The class that a file names, spelt as in transformers 5 without Fast, Pil or FeatureExtractor; else None."""
     name = given.get("image_processor_type") or given.get("feature_extractor_type")
     if name is None:
         if "AutoImageProcessor" in (given.get("auto_map") or {}):
-            rule = "code of a repository is never run"
+            rule = "code in a repository is never run: name a class of transformers in image_processor_type"
             raise ConfigError("auto_map", given["auto_map"], rule)
         return None
     if not isinstance(name, str):
@@ -211,11 +218,11 @@ def class_of(given: Mapping[str, Any]) -> str | None:
     return name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
 
 
-def _refuse_unknown(given: Mapping[str, Any], knows: tuple[str, ...]) -> None:
-    for field in _OF_ONE_CLASS:
-        if given.get(field) and field not in knows:
-            rule = "is not done by ViTClsImageProcessor, nor by the class that the file names"
-            raise ConfigError(field, given[field], f"{rule}: prepare such pixels yourself")
+def _refuse_unknown(given: Mapping[str, Any], extra_fields: tuple[str, ...]) -> None:
+    for field in _CLASS_SPECIFIC:
+        if given.get(field) and field not in extra_fields:
+            rule = "is not supported by ViTClsImageProcessor, and not a field of the class that the file names"
+            raise ConfigError(field, given[field], f"{rule}: prepare such pixel_values yourself")
 
 
 def _size(size: Any, one_number: str) -> Any:

@@ -1,4 +1,4 @@
-"""Reading images: a path, bytes, PIL image or array -> an upright RGB image of 8 bits a channel, or BadImageError."""
+"""Reading images: a path, bytes, PIL image or array -> an upright RGB image of 8 bits per channel, or BadImageError."""
 
 import io
 import os
@@ -11,9 +11,9 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..errors import BadImageError, shorten
 
-# What is read, by Pillow's names. Pillow knows some forty more: one starts a program (EPS), others are rarely images of
-# the world and have decoders that few people test. An icon (ICO) may hold an image of another size than it says.
-# Each with the suffixes of its files' names.
+# The supported formats, by Pillow's names, with their file suffixes. Pillow has some forty more: one starts a program
+# (EPS), others are rarely photographs and have decoders that few people test. An icon (ICO) may hold an image of
+# another size than its header gives.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".mpo",),
@@ -26,25 +26,25 @@ FORMATS = {
     "AVIF": (".avif", ".avifs"),
     "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf"),
 }
-MAX_PIXELS = 100_000_000  # more is a decompression bomb, or a picture to be tiled by its owner
-MAX_SIDE = 65_536  # pixels; a row of a PNG may be longer, and a column of it takes seconds to decode
-MAX_BYTES = 640_000_000  # of memory for one image until it is RGB: a JPEG of 64 megapixels, a WEBP of 32
-# Bytes a pixel that a decoder takes at its peak, measured, beside or with the image; others decode row by row.
+MAX_PIXELS = 100_000_000  # a larger image is a decompression bomb, or must be tiled first
+MAX_SIDE = 65_536  # pixels; a PNG one pixel wide and millions high takes seconds to decode
+MAX_BYTES = 640_000_000  # of memory until the image is RGB: a JPEG of 64 megapixels, a WEBP of 32
+# Peak memory of a decoder in bytes per pixel, with the image, as measured. Other formats decode row by row.
 _DECODERS = {"WEBP": 20, "AVIF": 13, "JPEG2000": 26, "TIFF": 12, "GIF": 9}
-_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # bytes a pixel; other modes take 4
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # bytes per pixel; other modes 4
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
 _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
-_BLOCK = 1 << 22  # pixels that are laid on white at once
+_BLOCK = 1 << 22  # pixels that are composited on white at a time
 
 
 def load_image(image: Any, name: str | None = None) -> Image.Image:
-    """A path, a file's bytes, a PIL image or an array to an upright RGB image of 8 bits a channel.
+    """A path, the bytes of a file, a PIL image or an array -> an upright RGB image of 8 bits per channel.
 
-    Files are regular files of `FORMATS`; what decoding would take of memory is known before, and at most `MAX_BYTES`.
-    Arrays are uint8 or uint16, (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels. Transparency is laid on white,
-    16 bits are scaled to 8, CMYK and palettes are converted, the EXIF orientation is applied, and of an animation the
-    first frame is taken. `name` is what an error calls the image, by default its path or type. Raises BadImageError,
-    which says that name, for whatever is not an image.
+    Files are regular files of one of `FORMATS`. The memory that decoding needs is estimated before, and at most
+    `MAX_BYTES`. Arrays are uint8 or uint16, (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels. Transparent pixels
+    are composited on white, 16 bits are scaled to 8, CMYK and palettes are converted, the EXIF orientation is applied,
+    and an animation gives its first frame. `name` is the image's name in errors, by default its path or type. Raises
+    BadImageError, with this name, for anything that cannot be read as an image.
     """
     is_path = isinstance(image, str | os.PathLike)
     if name is None:
@@ -64,35 +64,35 @@ def load_image(image: Any, name: str | None = None) -> Image.Image:
         raise BadImageError(f"{name}: there is no such file") from error
     except UnidentifiedImageError as error:
         raise BadImageError(f"{name}: cannot be read as an image; formats are {', '.join(_formats())}") from error
-    except Exception as error:  # damaged files make Pillow raise nearly everything, and its own list is no promise
+    except Exception as error:  # for damaged files Pillow raises nearly everything, also what it does not document
         raise BadImageError(f"{name}: cannot be read as an image ({shorten(str(error), 300)[1:-1]})") from error
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow has; older ones have no AVIF."""
+    """The `FORMATS` that this Pillow supports; older versions have no AVIF."""
     Image.init()
     return tuple(kind for kind in FORMATS if kind in Image.OPEN)
 
 
 def _open_file(path: str | bytes) -> BinaryIO:
-    """A regular file, opened to read. Opening a pipe would wait for its writer; reading a device would not end."""
+    """A regular file, opened for reading. A pipe would wait for its writer, and a device may never end."""
     if str(path).startswith(("http://", "https://")):
-        raise BadImageError("is an address; images are read from files: download it first")
+        raise BadImageError("is a URL, expected a file: download it first")
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     _refuse_special(os.stat(path))
     descriptor = os.open(path, flags)
     try:
-        _refuse_special(os.fstat(descriptor))  # what was opened, which may have been put there meanwhile
+        _refuse_special(os.fstat(descriptor))  # the path may have been replaced since the first check
     except BaseException:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "rb")
 
 
-def _refuse_special(found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+def _refuse_special(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
         raise BadImageError(f"is {kind}, expected a regular file")
 
 
@@ -118,12 +118,12 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _to_8_bits(array: np.ndarray) -> np.ndarray:
-    """0..65535 to 0..255, rounded."""
+    """Values 0 to 65535 -> 0 to 255, rounded."""
     return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _upright_rgb(image: Image.Image, is_ours: bool) -> Image.Image:
-    """Decode, turn and convert, after a look at the memory it takes; in place where no one else has the image."""
+    """Check the memory that decoding needs, then decode, turn upright and convert. In place if the image is ours."""
     _check_size(image)
     if is_ours:
         ImageOps.exif_transpose(image, in_place=True)
@@ -135,14 +135,14 @@ def _upright_rgb(image: Image.Image, is_ours: bool) -> Image.Image:
             raise BadImageError(f"has values from {array.min()} to {array.max()}, expected 16 bits: 0 to 65535")
         return Image.fromarray(_to_8_bits(array)).convert("RGB")
     if image.mode == "F":
-        raise BadImageError("holds floating-point values of unknown range: scale it to 8 or 16 bits")
+        raise BadImageError("holds floating-point values of unknown range: scale them to 8 or 16 bits")
     if image.mode in _TRANSPARENT or "transparency" in image.info:
         return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _check_size(image: Image.Image) -> None:
-    """Raise BadImageError for an image that has no pixels, too many, or would take too much memory to decode."""
+    """Raise BadImageError for an image without pixels, with too many, or that needs too much memory to decode."""
     pixels = image.width * image.height
     if pixels == 0:
         raise BadImageError(f"is empty: {image.width} x {image.height} pixels")
@@ -153,22 +153,23 @@ def _check_size(image: Image.Image) -> None:
     if not isinstance(image, ImageFile.ImageFile) or (not image.tile and getattr(image, "_im", None) is not None):
         return  # it is decoded already
     if image.format not in FORMATS:
-        raise BadImageError(f"is of the format {image.format}, which is not read: load it before, if you trust it")
+        remedy = "if you trust it, call its load() before"
+        raise BadImageError(f"is of the format {image.format}, which is not supported: {remedy}")
     stored = _STORED.get(image.mode, 4)
     decoder = _DECODERS.get(image.format, 5)
     if image.format in ("JPEG", "MPO"):
-        decoder = 4 + 2 * len(image.getbands())  # of a progressive one, which has all coefficients in memory at once
+        decoder = 4 + 2 * len(image.getbands())  # a progressive JPEG keeps all coefficients in memory
     tags = getattr(image, "tag_v2", None) or {}
     tile = 8 * int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
     converted = 0 if image.mode == "RGB" else 4
     need = max(pixels * max(decoder, stored + converted), tile)
     if need > MAX_BYTES:
         size = f"{image.width} x {image.height} pixels as {image.format}"
-        raise BadImageError(f"{size} would take {need:,} bytes to decode, over the limit of {MAX_BYTES:,}: reduce it")
+        raise BadImageError(f"{size} would need {need:,} bytes to decode, over the limit of {MAX_BYTES:,}: shrink it")
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """An image with transparency laid on white, a few rows at a time: less memory than all at once."""
+    """A transparent image composited on white, a few rows at a time to save memory."""
     rgb = Image.new("RGB", image.size, "white")
     rows = max(1, _BLOCK // image.width)
     for top in range(0, image.height, rows):

@@ -1,4 +1,4 @@
-"""Samples of a labelled dataset: drawn at random by a seed, with all classes in their shares."""
+"""Stratified samples of a labelled dataset, drawn at random with a seed."""
 
 from collections.abc import Sequence
 
@@ -6,26 +6,29 @@ import numpy as np
 
 
 def sample_rows(labels: Sequence[int], count: int, seed: int) -> np.ndarray:
-    """`count` rows of labels (N,), sorted; each class in its share, and at least once where there is room."""
+    """Draw `count` rows of labels (N,), stratified by class: -> (count,) row numbers, sorted.
+
+    Each class is drawn at least once if `count` allows.
+    """
     classes, sizes = np.unique(np.asarray(labels), return_counts=True)
     return _draw(np.asarray(labels), classes, _quotas(sizes, min(count, len(labels)), sizes, seed), seed)
 
 
 def hold_out(labels: Sequence[int], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to keep and rows to hold out of labels (N,), both sorted, in each class about `share` of it held out.
+    """Split the rows of labels (N,) into (rows to keep, rows to hold out), both sorted.
 
-    A class of two images or more is in both; one of a single image is kept.
+    About `share` of each class is held out. A class of two or more images is in both parts; a single image is kept.
     """
-    every = np.asarray(labels)
-    classes, sizes = np.unique(every, return_counts=True)
-    room = sizes - 1
-    count = min(max(round(len(every) * share), int((room > 0).sum())), int(room.sum()))
-    held = _draw(every, classes, _quotas(sizes, count, room, seed), seed)
-    return np.setdiff1d(np.arange(len(every)), held), held
+    numbers = np.asarray(labels)
+    classes, sizes = np.unique(numbers, return_counts=True)
+    limits = sizes - 1
+    count = min(max(round(len(labels) * share), int((limits > 0).sum())), int(limits.sum()))
+    held_out = _draw(numbers, classes, _quotas(sizes, count, limits, seed), seed)
+    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 
 def in_turns(labels: Sequence[int], seed: int) -> np.ndarray:
-    """All rows of labels (N,) at random, each class once before any comes again."""
+    """All rows of labels (N,) in random order, such that each class comes once before any class comes again."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(labels))
     shuffled = np.asarray(labels)[order]
@@ -37,22 +40,26 @@ def in_turns(labels: Sequence[int], seed: int) -> np.ndarray:
 
 
 def _draw(labels: np.ndarray, classes: np.ndarray, quotas: np.ndarray, seed: int) -> np.ndarray:
+    """Row numbers, sorted: `quotas` (K,) random rows of each of `classes` (K,)."""
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]  # class by class, at random within each
+    order = order[np.argsort(labels[order], kind="stable")]  # class by class, in random order within each
     starts = np.searchsorted(labels[order], classes)
-    chosen = [order[start : start + quota] for start, quota in zip(starts, quotas)]
-    return np.sort(np.concatenate([np.zeros(0, int), *chosen]).astype(int))
+    rows = [order[start : start + quota] for start, quota in zip(starts, quotas)]
+    return np.sort(np.concatenate([np.zeros(0, int), *rows]).astype(int))
 
 
-def _quotas(sizes: np.ndarray, total: int, room: np.ndarray, seed: int) -> np.ndarray:
-    """How many of each class, at most `room` of it: `total` in all, in proportion to the sizes, ties by the seed."""
+def _quotas(sizes: np.ndarray, total: int, limits: np.ndarray, seed: int) -> np.ndarray:
+    """How many rows of each class to draw, (K,): `total` in all, in proportion to `sizes` (K,), at most `limits` (K,).
+
+    Rounding is by the largest remainder; the seed breaks ties.
+    """
     ideal = sizes * (total / max(sizes.sum(), 1))
-    least = np.minimum(room, 1) if total >= (room > 0).sum() else np.zeros_like(room)
-    quotas = np.clip(np.floor(ideal).astype(int), least, room)
-    wish = ideal + np.random.default_rng(seed).uniform(0, 1e-6, len(sizes))
+    least = np.minimum(limits, 1) if total >= (limits > 0).sum() else np.zeros_like(limits)
+    quotas = np.clip(np.floor(ideal).astype(int), least, limits)
+    ideal += np.random.default_rng(seed).uniform(0, 1e-6, len(sizes))
     while (missing := total - quotas.sum()) != 0:
-        able = quotas < room if missing > 0 else quotas > least
-        lack = np.where(able, np.sign(missing) * (wish - quotas), -np.inf)
-        quotas[np.argsort(-lack)[: min(abs(missing), able.sum())]] += np.sign(missing)
+        can_change = quotas < limits if missing > 0 else quotas > least
+        remainders = np.where(can_change, np.sign(missing) * (ideal - quotas), -np.inf)
+        quotas[np.argsort(-remainders)[: min(abs(missing), can_change.sum())]] += np.sign(missing)
     return quotas

@@ -1,4 +1,4 @@
-"""A few images of a dataset to show: of different classes, and such that can be read."""
+"""A few readable images of different classes, for pictures in a card."""
 
 from typing import Any
 
@@ -10,14 +10,17 @@ from .sources import open_image
 
 
 def readable_images(dataset: Any, count: int, seed: int) -> list[tuple[Image.Image, int]]:
-    """Up to `count` images and their labels, drawn by the seed, the classes in turn; broken ones are passed over."""
-    shown: list[tuple[Image.Image, int]] = []
+    """Up to `count` pairs (image, label), drawn at random with the seed, the classes in turn.
+
+    Broken images are skipped.
+    """
+    examples: list[tuple[Image.Image, int]] = []
     for row in in_turns(dataset["label"], seed).tolist():
-        if len(shown) == count:
+        if len(examples) == count:
             break
         example = dataset[row]
         try:
-            shown.append((open_image(example["image"]), example["label"]))
-        except BadImageError:  # whoever read the whole dataset has named it
+            examples.append((open_image(example["image"]), example["label"]))
+        except BadImageError:  # training or evaluation has reported it already
             continue
-    return shown
+    return examples

@@ -1,4 +1,4 @@
-"""A labelled image dataset by name: one of the Hub, a folder of images or of tables, or the built-in digits."""
+"""A labelled image dataset by name: one on the Hub, a folder of images or of tables, or the built-in digits."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,34 +37,35 @@ def load_images(
     label_column_name: str | None = None,
     id2label: Mapping[int, str] | None = None,
 ) -> "datasets.Dataset":
-    """One split of a dataset as rows {"image": {"bytes", "path"}, "label": int}, the label a `ClassLabel`.
+    """One split of a dataset as rows {"image": {"bytes", "path"}, "label": int}; the label is a `ClassLabel`.
 
     Args:
-        dataset_name: an id on the Hub; "digits", scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, a fifth of
-            them "test"; or a folder: of images (`split/class/image.jpg`, or `class/image.jpg`, which is all "train";
-            `metadata.csv` or `.jsonl` may name the labels), of parquet files, or of `save_to_disk`.
-        split: a folder's split may be spelled in the usual ways: "val" is "validation".
-        image_column_name: default: the only column of images.
-        label_column_name: default: the only column of classes, or one of texts or whole numbers that is called label,
-            labels or class; these become classes, over all splits together.
-        id2label: of a model: whole numbers in a column are its classes then, and texts are names of them.
+        dataset_name: An id on the Hub; or a folder; or "digits", scikit-learn's 1,797 handwritten digits of 8 x 8
+            pixels, a fifth of them held out as "test". A folder holds images (`split/class/image.jpg`, or
+            `class/image.jpg` for a single split "train"; a `metadata.csv` or `.jsonl` may give the labels), parquet or
+            arrow files, or what `save_to_disk` wrote.
+        split: The name of the split. For a folder other spellings match too: "val" is "validation".
+        image_column_name: By default the only column of images.
+        label_column_name: By default the only column of classes, or else a column of texts or whole numbers that is
+            called label, labels or class. Its values in all splits become the classes.
+        id2label: Of a model. Whole numbers in the column are then class numbers of the model, and texts class names.
 
-    Raises ConfigError for a dataset, split or column that is not there, and for examples without a class.
+    Raises ConfigError for a dataset, split or column that does not exist, and for examples without a class.
     """
     if dataset_name == "digits":
         return load_digits(split)
-    found = _open(dataset_name, dataset_config_name, revision)
-    if isinstance(found, Path):
+    source = _open(dataset_name, dataset_config_name, revision)
+    if isinstance(source, Path):
         if image_column_name not in (None, "image"):
             raise ConfigError("image_column_name", image_column_name, "must be left out for a folder of images")
-        return load_image_folder(found, split, label_column_name)
-    chosen = find_split(split, list(found)) if Path(dataset_name).expanduser().is_dir() else split
-    if chosen not in found:
-        raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(found)}")
-    dataset = check_dataset(found[chosen])
+        return load_image_folder(source, split, label_column_name)
+    name = find_split(split, list(source)) if Path(dataset_name).expanduser().is_dir() else split
+    if name not in source:
+        raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(source)}")
+    dataset = check_dataset(source[name])
     label = _label_column(dataset, label_column_name)
     if id2label is None:
-        dataset = as_classes(dataset, label, names_in(found.values(), label))
+        dataset = as_classes(dataset, label, names_in(source.values(), label))
     return labelled(dataset, image_column_name, label, id2label=id2label)
 
 
@@ -76,19 +77,19 @@ def labelled(
     id2label: Mapping[int, str] | None = None,
     field: str = "dataset",
 ) -> "datasets.Dataset":
-    """Any dataset with a column of images and one of classes as rows {"image": {"bytes", "path"}, "label": int}.
+    """A dataset with a column of images and one of labels, as rows {"image": {"bytes", "path"}, "label": int}.
 
-    A column of texts or whole numbers becomes classes: those of the model with `id2label`, where it is given.
+    A column of texts or whole numbers becomes classes, those of a model where its `id2label` is given. `field` is the
+    name of the argument in errors.
 
-    Raises ConfigError, with the name of the argument in `field`, for another kind of dataset, where a column is not
-    there, for examples without a class and labels that are out of range.
+    Raises ConfigError for another kind of dataset, a missing column, examples without a class and labels out of range.
     """
     dataset = check_dataset(dataset, field)
     if len(dataset) == 0:
         raise ConfigError(field, "Dataset", "has no examples")
     image = image_column_name or _only_image_column(dataset)
     if not _is_image_column(dataset.features.get(image)):
-        rule = f"must be a column of type Image; there are {dataset.features}"
+        rule = f"must be a column of type Image; the columns are {dataset.features}"
         raise ConfigError("image_column_name", image, rule)
     label = _label_column(dataset, label_column_name)
     dataset = dataset.select_columns([image, label])
@@ -96,29 +97,29 @@ def labelled(
     check_labels(dataset, label)
     if (image, label) != ("image", "label"):
         dataset = dataset.rename_columns({image: "image", label: "label"})
-    return dataset.cast_column("image", datasets.Image(decode=False))  # broken images are ours to name
+    return dataset.cast_column("image", datasets.Image(decode=False))  # we decode, so that errors name the image
 
 
 def splits_of(dataset_name: str, dataset_config_name: str | None = None, revision: str | None = None) -> list[str]:
-    """Names of a dataset's splits."""
+    """The names of a dataset's splits. For the arguments and errors see `load_images`."""
     if dataset_name == "digits":
         return ["train", "test"]
-    found = _open(dataset_name, dataset_config_name, revision)
-    return list(folder_splits(found)) if isinstance(found, Path) else list(found)
+    source = _open(dataset_name, dataset_config_name, revision)
+    return list(folder_splits(source)) if isinstance(source, Path) else list(source)
 
 
 def check_on_bad_image(on_bad_image: Any) -> None:
-    """Raise ConfigError for what is no way to go on at a broken image."""
+    """Raise ConfigError for a value of `on_bad_image` other than "raise" and "skip"."""
     if on_bad_image not in ("raise", "skip"):
         raise ConfigError("on_bad_image", on_bad_image, "must be 'raise' or 'skip'")
 
 
 def _open(name: str, config_name: str | None, revision: str | None) -> Path | dict[str, Any]:
-    """A folder of images, or the splits of another dataset."""
+    """The path of a folder of images, or the splits {name: dataset} of any other dataset."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         if revision is not None:
-            raise ConfigError("dataset_revision", revision, f"{name} is a folder here, which has no revisions")
+            raise ConfigError("dataset_revision", revision, f"must be left out: {name} is a local folder")
         try:
             if is_saved_to_disk(folder):
                 return load_saved(folder)
@@ -127,7 +128,7 @@ def _open(name: str, config_name: str | None, revision: str | None) -> Path | di
         except OSError as error:
             raise ConfigError("dataset_name", name, f"cannot be listed ({error})") from error
         if config_name is not None:
-            raise ConfigError("dataset_config_name", config_name, f"{name} is a folder of images, which has none")
+            raise ConfigError("dataset_config_name", config_name, f"must be left out: {name} is a folder of images")
         return folder
     if folder.exists():
         raise ConfigError("dataset_name", name, "is a file: give a folder of images, or unpack it first")
@@ -135,7 +136,7 @@ def _open(name: str, config_name: str | None, revision: str | None) -> Path | di
 
 
 def _is_image_column(feature: Any) -> bool:
-    if isinstance(feature, dict):  # a parquet file that datasets did not write
+    if isinstance(feature, dict):  # in a parquet file that was not written by datasets
         return set(feature) == {"bytes", "path"}
     return isinstance(feature, datasets.Image) or (
         isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary")
@@ -146,23 +147,23 @@ def _only_image_column(dataset: "datasets.Dataset") -> str:
     names = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     names = names or [name for name, feature in dataset.features.items() if _is_image_column(feature)]
     if len(names) != 1:
-        rule = f"must be given: the dataset has {len(names)} columns of type Image, of {dataset.column_names}"
-        remedy = "or keep one alone with dataset.select_columns"
+        rule = f"must be given: {len(names)} of the columns {dataset.column_names} are of type Image"
+        remedy = "or keep only one of them with dataset.select_columns"
         raise ConfigError("image_column_name", None, f"{rule}; {remedy}")
     return names[0]
 
 
-def _label_column(dataset: "datasets.Dataset", wanted: str | None) -> str:
+def _label_column(dataset: "datasets.Dataset", name: str | None) -> str:
     features = dataset.features
-    if wanted is not None:
-        if not is_label_column(features.get(wanted)):
-            rule = f"must be a column of type ClassLabel, of texts or of whole numbers; there are {features}"
-            raise ConfigError("label_column_name", wanted, rule)
-        return wanted
+    if name is not None:
+        if not is_label_column(features.get(name)):
+            rule = f"must be a column of type ClassLabel, of texts or of whole numbers; the columns are {features}"
+            raise ConfigError("label_column_name", name, rule)
+        return name
     names = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     names = names or [name for name in LABEL_COLUMNS if is_label_column(features.get(name))]
     if len(names) != 1:
-        rule = f"must be given: the dataset has {len(names)} columns of type ClassLabel, of {dataset.column_names}"
+        rule = f"must be given: {len(names)} of the columns {dataset.column_names} are of type ClassLabel"
         remedy = "or rename the column of classes to label and remove the others"
         raise ConfigError("label_column_name", None, f"{rule}; {remedy}")
     return names[0]

@@ -1,4 +1,4 @@
-"""The names of splits and their usual spellings."""
+"""Names of splits and their usual spellings."""
 
 _SPELLINGS = {
     "train": ("train", "training"),
@@ -9,12 +9,12 @@ _NAMES = {spelling: name for name, spellings in _SPELLINGS.items() for spelling 
 
 
 def split_name(spelling: str) -> str | None:
-    """The split that a name spells ("Val" -> "validation"); None for any other name."""
+    """The name of a split from one of its spellings ("Val" -> "validation"); None for any other text."""
     return _NAMES.get(spelling.lower())
 
 
 def find_split(wanted: str, splits: list[str]) -> str | None:
-    """The one of `splits` that is wanted: by its own name, or else by another spelling of it."""
+    """The name in `splits` that equals `wanted`, or else is another spelling of it; None where there is none."""
     if wanted in splits:
         return wanted
     name = split_name(wanted)

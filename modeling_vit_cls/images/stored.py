@@ -1,4 +1,4 @@
-"""The bytes of an image as a dataset stores it, in the row or in a file: how many, and in parts."""
+"""Size and content of an image as a dataset stores it, in the row or in a file."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ _PART = 1 << 20
 
 
 def size_of_file(path: Any) -> int | None:
-    """Bytes of a regular file; None where there is none."""
+    """The size of a regular file in bytes; None where there is no such file."""
     try:
         status = os.stat(path)
     except (OSError, TypeError, ValueError):
@@ -18,7 +18,7 @@ def size_of_file(path: Any) -> int | None:
 
 
 def parts_of(image: Mapping[str, Any]) -> Iterator[bytes]:
-    """The content of an image {"bytes", "path"}, of a file a MiB at a time. Raises OSError for one not readable."""
+    """The content of an image {"bytes", "path"}; a file in parts of a MiB. Raises OSError if it cannot be read."""
     if image["bytes"] is not None:
         yield image["bytes"]
         return

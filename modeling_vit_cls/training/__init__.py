@@ -11,7 +11,7 @@ __all__ = ["FlaxTrainer", "TrainingArguments"]
 
 
 def __getattr__(name: str) -> Any:
-    """The trainer, imported when it is asked for: a loop over `training.step` alone needs no grain and no datasets."""
+    """Import the trainer on first use, so that your own loop over `training.step` needs neither grain nor datasets."""
     if name == "FlaxTrainer":
         from .trainer import FlaxTrainer
 

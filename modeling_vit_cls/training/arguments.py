@@ -1,4 +1,4 @@
-"""Arguments of training, under the names of transformers' TrainingArguments where it has them."""
+"""Arguments of training, with the names of transformers' TrainingArguments where it has them."""
 
 import dataclasses
 import json
@@ -16,51 +16,57 @@ from .foreign import takes_transformers_names
 
 Strategy = Literal["no", "steps", "epoch"]
 
-# Other names of transformers for what is the same computation here.
+# Values of transformers that mean the same computation here.
 _SAME = {"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "adamw_hf": "adamw", "constant_with_warmup": "constant"}
 
 
 def argument(text: str, default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING, **more: Any) -> Any:
-    """A field with a help text, as HfArgumentParser shows it; `more` goes to `add_argument`."""
+    """A dataclass field with the help text that HfArgumentParser shows; `more` goes to `add_argument`."""
     return field(default=default, default_factory=factory, metadata={"help": text, **more})
 
 
 @takes_transformers_names
 @dataclass
 class TrainingArguments:
-    """How to train. Raises ConfigError, naming the field, for a value that makes no sense.
+    """How to train. Raises ConfigError, naming the field, for a wrong value.
 
-    The effective batch is `per_device_train_batch_size * gradient_accumulation_steps` images; a step counts one update.
-    Arguments of transformers that are not listed here are taken by another name, left out with a warning where they
-    mean nothing to JAX, or refused with what to do instead: see `foreign.py`.
+    The effective batch is `per_device_train_batch_size * gradient_accumulation_steps` images; a step is one update.
+    Other arguments of transformers are renamed, ignored with a warning if they only concern PyTorch, or refused with a
+    remedy: see `foreign.py`.
     """
 
     output_dir: str = argument("Folder for the model, checkpoints and results.", "trainer_output")
     num_train_epochs: float = argument("Passes over the training data; 2.5 ends in the middle of the third.", 3)
-    max_steps: int = argument("Updates in all; overrides num_train_epochs where positive.", -1)
+    max_steps: int = argument("Updates of the whole run; if positive, num_train_epochs is ignored.", -1)
     per_device_train_batch_size: int = argument("Images in a forward and backward pass.", 32)
     per_device_eval_batch_size: int = argument("Images in a forward pass of evaluation.", 64)
-    gradient_accumulation_steps: int = argument("Forward and backward passes to an update.", 1)
+    gradient_accumulation_steps: int = argument("Forward and backward passes per update.", 1)
 
     learning_rate: float = argument("Peak learning rate.", 5e-4)
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = argument(
-        "Decay to zero after the warm-up, or none; the last two are the same.", "cosine"
+        "Decay to zero after the warm-up, or a constant rate; the last two are the same.", "cosine"
     )
-    warmup_steps: float = argument("Updates of linear warm-up; below 1 a share of all updates, rounded up.", 0)
+    warmup_steps: float = argument(
+        "Updates of linear warm-up; a number below 1 is a share of all updates, rounded up.", 0
+    )
     optim: Literal["adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "sgd"] = argument(
-        "AdamW, by any of its names, or SGD with Nesterov's momentum.", "adamw"
+        "AdamW, under any of its names, or SGD with Nesterov's momentum.", "adamw"
     )
-    weight_decay: float = argument("Of kernels alone: norms, biases, tokens and positions are spared.", 0.0)
-    adam_beta1: float = argument("AdamW's first decay rate; SGD's momentum.", 0.9)
+    weight_decay: float = argument("Weight decay of kernels; norms, biases, tokens and positions have none.", 0.0)
+    adam_beta1: float = argument("AdamW's first decay rate, or SGD's momentum.", 0.9)
     adam_beta2: float = argument("AdamW's second decay rate.", 0.999)
     adam_epsilon: float = argument("AdamW's epsilon.", 1e-8)
-    max_grad_norm: float = argument("Largest norm of the whole gradient; 0 does not clip.", 1.0)
+    max_grad_norm: float = argument("Largest norm of the whole gradient; 0 for no clipping.", 1.0)
     label_smoothing_factor: float = argument("Share of each label that is spread over all classes.", 0.0)
     layer_decay: float = argument("Factor of the learning rate from each block to the one below it.", 1.0)
-    ema_decay: float = argument("Of the moving average of parameters that is evaluated and saved; 0 for none.", 0.0)
-    freeze_backbone: bool = argument("Train the classifier alone: a linear probe.", False)
+    ema_decay: float = argument(
+        "Decay of the moving average of parameters, which is evaluated and saved; 0 for none.", 0.0
+    )
+    freeze_backbone: bool = argument("Train only the classifier: a linear probe.", False)
 
-    random_resized_crop_scale: float = argument("Smallest share of the area that a random crop keeps; 1 for none.", 1.0)
+    random_resized_crop_scale: float = argument(
+        "Smallest share of the area that a random crop keeps; 1 for no crop.", 1.0
+    )
     horizontal_flip: bool = argument("Mirror half of the images.", False)
     mixup_alpha: float = argument("Parameter of mixup's Beta distribution; 0 for none.", 0.0)
     cutmix_alpha: float = argument("Parameter of CutMix's Beta distribution; 0 for none.", 0.0)
@@ -68,44 +74,50 @@ class TrainingArguments:
     bf16: bool = argument("Compute in bfloat16; the parameters stay in float32.", False)
     gradient_checkpointing: bool = argument("Recompute blocks in the backward pass: less memory, more work.", False)
     scan_layers: bool | None = argument(
-        "One program for all blocks: compile time does not grow with depth; default: except on a GPU, which is faster "
-        "with a program for each block.",
+        "One program for all blocks, so that compile time does not grow with depth; default: yes, except on a GPU, "
+        "which is faster with a program for each block.",
         None,
     )
 
-    seed: int = argument("Of initial parameters, order, augmentation and dropout.", 0)
+    seed: int = argument("Seed of initial parameters, order, augmentation and dropout.", 0)
     dataloader_num_workers: int = argument("Processes that read training images; 0 for threads, as evaluation has.", 0)
-    on_bad_image: Literal["raise", "skip"] = argument("At a broken image: an error, or go on without it.", "raise")
-    max_bad_images: int = argument("More broken images than these are an error all the same.", 100)
+    on_bad_image: Literal["raise", "skip"] = argument(
+        "What to do with a broken image: stop with an error, or leave it out.", "raise"
+    )
+    max_bad_images: int = argument("With on_bad_image=skip, stop with an error at more broken images than this.", 100)
 
     logging_strategy: Strategy = argument("When to log.", "steps")
-    logging_steps: float = argument("Updates between logs; below 1 a share of all updates.", 50)
+    logging_steps: float = argument("Updates between logs; a number below 1 is a share of all updates.", 50)
     logging_first_step: bool = argument("Log the first update too.", False)
     eval_strategy: Strategy = argument("When to evaluate.", "no")
     eval_steps: float | None = argument(
-        "Updates between evaluations; below 1 a share of all updates; default: logging_steps.", None
+        "Updates between evaluations; a number below 1 is a share of all updates; default: logging_steps.", None
     )
     save_strategy: Strategy = argument("When to write checkpoint-N.", "epoch")
-    save_steps: float = argument("Updates between checkpoints; below 1 a share of all updates.", 500)
+    save_steps: float = argument("Updates between checkpoints; a number below 1 is a share of all updates.", 500)
     save_total_limit: int | None = argument(
-        "Checkpoints to keep, the newest and the best among them; default, and 0 or less: all.", None
+        "Number of checkpoints to keep, with the newest and the best; default, and 0 or less: all.", None
     )
-    load_best_model_at_end: bool = argument("End with the checkpoint that evaluated best.", False)
-    metric_for_best_model: str = argument("What 'best' means: a metric of evaluation.", "loss")
-    greater_is_better: bool | None = argument("Default: unless the metric is a loss.", None)
+    load_best_model_at_end: bool = argument("Load the best checkpoint at the end.", False)
+    metric_for_best_model: str = argument("The metric of evaluation that decides which checkpoint is best.", "loss")
+    greater_is_better: bool | None = argument(
+        "Whether a larger metric is better; default: yes, unless its name ends in loss.", None
+    )
     early_stopping_patience: int | None = argument("Evaluations without improvement before training stops.", None)
     resume_from_checkpoint: str | None = argument(
-        "Go on from this checkpoint-N folder; true: from the last one in output_dir, if there is one.",
+        "Continue from this checkpoint-N folder; true: from the last one in output_dir, if there is one.",
         None,
         nargs="?",
         const="true",
     )
-    report_to: list[str] = argument("Of transformers' integrations: tensorboard, ...; all; none.", factory=list)
+    report_to: list[str] = argument("Reports by transformers' integrations: tensorboard, ...; all; none.", factory=list)
     run_name: str | None = argument("Name of the run in reports; default output_dir.", None)
     project: str = argument("Project of the run in reports.", "vit-cls")
-    disable_tqdm: bool = argument("No progress bars: a line for each log, as where there is no terminal.", False)
-    hub_model_id: str | None = argument("Repository of trainer.push_to_hub(); default: output_dir's name.", None)
-    hub_private_repo: bool | None = argument("Make that repository private.", None)
+    disable_tqdm: bool = argument("No progress bar, but a line for each log, as without a terminal.", False)
+    hub_model_id: str | None = argument(
+        "Repository of trainer.push_to_hub(); default: the last name of output_dir.", None
+    )
+    hub_private_repo: bool | None = argument("Make a new repository private.", None)
 
     def __post_init__(self) -> None:
         self._normalise()
@@ -122,13 +134,16 @@ class TrainingArguments:
         for name in ("layer_decay", "random_resized_crop_scale"):
             _check(self, name, 0 < getattr(self, name) <= 1, "must be above 0 and at most 1")
         _check(self, "max_steps", self.max_steps != 0, "must be positive, or -1 for num_train_epochs")
-        needed = {"load_best_model_at_end": self.load_best_model_at_end, "early_stopping_patience": self.stops_early}
-        for name, wanted in needed.items():
-            _check(self, name, not wanted or self.eval_strategy != "no", "needs an eval_strategy other than 'no'")
+        evaluating = {
+            "load_best_model_at_end": self.load_best_model_at_end,
+            "early_stopping_patience": self.stops_early,
+        }
+        for name, is_set in evaluating.items():
+            _check(self, name, not is_set or self.eval_strategy != "no", "needs an eval_strategy other than 'no'")
         same = self.save_strategy == self.eval_strategy
         if same and self.save_strategy == "steps" and self.eval_steps is not None:
             same = _is_multiple(self.save_steps, self.eval_steps)
-        rule = "needs the save_strategy to be the eval_strategy, and save_steps a multiple of eval_steps"
+        rule = "needs save_strategy and eval_strategy to be equal, and save_steps to be a multiple of eval_steps"
         _check(self, "load_best_model_at_end", same or not self.load_best_model_at_end, rule)
         _check(
             self,
@@ -141,9 +156,9 @@ class TrainingArguments:
         self.run_name = self.run_name or self.output_dir
 
     def _normalise(self) -> None:
-        """Bring each field into its type, and what has several forms in transformers into one."""
+        """Convert each field to its type, and values with several forms in transformers to one form."""
         for name in ("output_dir", "disable_tqdm", "gradient_checkpointing", "metric_for_best_model"):
-            if getattr(self, name) is None:  # transformers' own default of these
+            if getattr(self, name) is None:  # the default in transformers
                 setattr(self, name, getattr(type(self), name))
         self.report_to = _integrations(self.report_to)
         resume: Any = self.resume_from_checkpoint
@@ -177,15 +192,15 @@ class TrainingArguments:
 
     @property
     def train_batch_size(self) -> int:
-        """Images to an update."""
+        """The number of images in an update."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
     @property
     def augmentation(self) -> Augmentation:
-        """The fields of `Augmentation`."""
+        """The arguments about augmentation."""
         return Augmentation(**{name: getattr(self, name) for name in Augmentation._fields})
 
-    # What transformers' callbacks and reports read of its own TrainingArguments.
+    # Read by transformers' callbacks and reports.
     eval_delay = 0
     process_index = 0
     world_size = 1
@@ -193,15 +208,15 @@ class TrainingArguments:
 
     @property
     def logging_dir(self) -> str:
-        """Where transformers 4.57 lets TensorBoard write."""
+        """The folder for TensorBoard, which transformers 4.57 reads here."""
         return os.path.join(self.output_dir, "runs")
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields."""
+        """All fields, by name."""
         return dataclasses.asdict(self)
 
     def to_sanitized_dict(self) -> dict[str, Any]:
-        """All fields, as reports take them: numbers and texts."""
+        """All fields as numbers and texts, for reports."""
         return {
             name: value if isinstance(value, bool | int | float | str) else str(value)
             for name, value in self.to_dict().items()
@@ -213,10 +228,10 @@ class TrainingArguments:
 
 
 def _integrations(names: Any) -> Any:
-    """`report_to` as a list of transformers' integrations: None, a name, "none" and "all" as transformers take them."""
+    """`report_to` as a list of transformers' integrations. None, a name, "none" and "all" mean the same as there."""
     names = [] if names is None else [names] if isinstance(names, str) else names
     if not isinstance(names, list | tuple):
-        return names  # of another type, which is refused where types are
+        return names  # a wrong type, which check_fields reports
     if list(names) in (["none"], ["all"]):
         return get_available_reporting_integrations() if names[0] == "all" else []
     for name in names:
@@ -228,7 +243,7 @@ def _integrations(names: Any) -> Any:
 
 
 def _is_multiple(steps: float, of: float) -> bool:
-    """Whether a number of updates is a multiple of another; shares of all updates are compared with each other."""
+    """Whether `steps` is a multiple of `of`: both numbers of updates, or both shares of all updates."""
     if (steps < 1) != (of < 1):
         return False
     return round(steps * 1_000_000) % max(1, round(of * 1_000_000)) == 0

@@ -1,4 +1,4 @@
-"""Which evaluation of a run is the best so far."""
+"""The best evaluation of a run so far."""
 
 import logging
 import math
@@ -12,9 +12,9 @@ _log = logging.getLogger(__name__)
 
 
 def is_best(state: TrainerState, arguments: TrainingArguments, metrics: dict[str, float]) -> bool:
-    """Whether an evaluation is the best of the run; then `state` has its value and step.
+    """Whether an evaluation is the best of the run. If so, its value and step are stored in `state`.
 
-    NaN never is; of two that are alike the one of lower loss is. Raises ConfigError where there is no such metric.
+    NaN is never the best. Of two equal ones, that with the lower loss is. Raises ConfigError if the metric is missing.
     """
     name = "eval_" + arguments.metric_for_best_model.removeprefix("eval_")
     if name not in metrics:
@@ -32,6 +32,6 @@ def is_best(state: TrainerState, arguments: TrainingArguments, metrics: dict[str
 
 
 def loss_at(state: TrainerState, step: int | None) -> float:
-    """The loss of the evaluation at a step, from the log; infinite where there was none."""
+    """The loss of the evaluation at a step, from the log; infinity without such an evaluation."""
     losses = [entry["eval_loss"] for entry in state.log_history if entry["step"] == step and "eval_loss" in entry]
     return losses[-1] if losses else math.inf

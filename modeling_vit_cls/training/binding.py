@@ -1,4 +1,4 @@
-"""What binds a run: all that decides its result, as its checkpoints keep it, and what of it may change."""
+"""Everything that determines the result of a run, stored in its checkpoints, and which of it may change on resume."""
 
 import json
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from ..images.processor import ViTClsImageProcessor
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from .arguments import TrainingArguments
 
-# Arguments that may change between a run and its continuation: where it is written, shown, kept, how it is computed.
+# Arguments that may change when a run is resumed: they concern its folder, logs, saving, length or speed.
 _FREE = {"output_dir", "run_name", "project", "report_to", "disable_tqdm", "resume_from_checkpoint", "max_bad_images"}
 _FREE |= {"dataloader_num_workers", "per_device_eval_batch_size", "num_train_epochs", "max_steps"}
 _FREE_KINDS = ("logging_", "save_", "hub_")
-_UNSAID = {"resume_from_checkpoint", "num_train_epochs", "max_steps"}  # `total_steps` says it
+_UNREPORTED = {"resume_from_checkpoint", "num_train_epochs", "max_steps"}  # the report of `total_steps` is enough
 _PATHS = ("output_dir", "run_name")
 
 Run = dict[str, Any]
@@ -32,7 +32,7 @@ def run_of(
     train_dataset: Any,
     eval_dataset: Any,
 ) -> Run:
-    """All that decides the result of a run, as JSON has it. No path of this machine is in it."""
+    """Everything that determines the result of a run, as JSON values, without local paths."""
     fields = arguments.to_dict()
     fields |= {name: Path(fields[name]).name for name in _PATHS if fields.get(name)}
     config = model.config
@@ -52,24 +52,25 @@ def run_of(
 
 
 def changes_since(run: Run, before: Run, checkpoint: Path) -> list[str]:
-    """What has changed since a checkpoint was written and may, in words.
+    """The allowed changes since a checkpoint was written, one text each.
 
-    Raises ConfigError, naming the field, for what may not: the continuation would not be what the unbroken run is.
+    Raises ConfigError, naming the field, for a change after which the result would differ from that of the same run
+    without a stop.
     """
 
     def refuse(field: str, now: Any, was: Any) -> NoReturn:
-        rule = f"the run in {checkpoint} had {shorten(was)}: give that, or begin anew in another output_dir"
+        rule = f"the run in {checkpoint} had {shorten(was)}: use this value, or begin a new run in another output_dir"
         raise ConfigError(field, now, rule)
 
     changed: list[str] = []
     defaults = {name: getattr(TrainingArguments, name, None) for name in run["arguments"]}
     for name, now in run["arguments"].items():
-        was = before["arguments"].get(name, defaults[name])  # a version that had no such argument did as its default
+        was = before["arguments"].get(name, defaults[name])  # a version without this argument computed like its default
         if now == was:
             continue
         if name not in _FREE and not name.startswith(_FREE_KINDS):
             refuse(name, now, was)
-        if name not in _UNSAID:
+        if name not in _UNREPORTED:
             changed.append(f"{name} is now {shorten(now)}, was {shorten(was)}")
     for part in ("config", "processor"):
         for name in sorted(set(run[part]) | set(before[part])):
@@ -82,11 +83,11 @@ def changes_since(run: Run, before: Run, checkpoint: Path) -> list[str]:
         _check_same_data(name, run[name], before[name], refuse)
     if run["total_steps"] < before["total_steps"]:
         field = "max_steps" if run["arguments"]["max_steps"] > 0 else "num_train_epochs"
-        rule = f"comes to {run['total_steps']:,} steps; the run in {checkpoint} had {before['total_steps']:,}"
-        raise ConfigError(field, run["arguments"][field], f"{rule}, and may have more, not fewer")
+        rule = f"gives {run['total_steps']:,} steps, but the run in {checkpoint} had {before['total_steps']:,}"
+        raise ConfigError(field, run["arguments"][field], f"{rule}: it may have more, not fewer")
     if run["total_steps"] > before["total_steps"]:
         steps = f"the steps are now {run['total_steps']:,}, were {before['total_steps']:,}"
-        changed.append(f"{steps}: the learning rate goes on as in a run of so many")
+        changed.append(f"{steps}: the learning rate continues as in a run of this length")
     return changed
 
 

@@ -1,4 +1,4 @@
-"""transformers' callbacks around a run: which there are, what they keep in a checkpoint, how a run is shown."""
+"""transformers' callbacks of a run: their choice, their state in checkpoints, and the display of progress."""
 
 import sys
 import time
@@ -15,10 +15,10 @@ from .arguments import TrainingArguments
 
 
 class ImagesPerSecondCallback(ProgressCallback):
-    """transformers' progress bar; it also shows how many images a second the updates since the last log took."""
+    """transformers' progress bar, with the images per second since the last log."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the bar where the run starts."""
+        """Start the bar at the first step of this run, which is not 0 after a resume."""
         super().on_train_begin(args, state, control, **kwargs)
         if self.training_bar is not None:
             self.training_bar.update(state.global_step)
@@ -26,10 +26,10 @@ class ImagesPerSecondCallback(ProgressCallback):
         self._since = time.perf_counter(), state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Show the log above the bar, and the speed in it."""
+        """Write the log above the bar, and the speed into it."""
         if self.training_bar is None:
             return
-        tqdm.write(log_line(state, logs or {}), file=sys.stderr)  # standard output is for results
+        tqdm.write(log_line(state, logs or {}), file=sys.stderr)  # stdout is for results
         seconds, steps = time.perf_counter() - self._since[0], state.global_step - self._since[1]
         if steps:
             self.training_bar.set_postfix_str(f"{steps * args.train_batch_size / seconds:.1f} images/s")
@@ -37,10 +37,10 @@ class ImagesPerSecondCallback(ProgressCallback):
 
 
 class LogLinesCallback(TrainerCallback):
-    """A line on standard error for each log: where there is no terminal for a bar, or none is wanted."""
+    """A line on stderr for each log, used without a terminal or with `disable_tqdm`."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Write the line."""
+        """Write one line."""
         print(log_line(state, logs or {}), file=sys.stderr, flush=True)
 
 
@@ -51,43 +51,46 @@ def log_line(state: TrainerState, logs: dict[str, Any]) -> str:
         phase = "evaluation"
     elif "train_runtime" in logs:
         phase = "training ended"
-    shown = {name.removeprefix("eval_").removeprefix("train_"): value for name, value in logs.items()}
-    epoch = shown.pop("epoch", 0)
-    values = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items())
-    return f"step {state.global_step}/{state.max_steps}, epoch {epoch:g}: {phase}: {', '.join(values)}"
+    values = {name.removeprefix("eval_").removeprefix("train_"): value for name, value in logs.items()}
+    epoch = values.pop("epoch", 0)
+    texts = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
+    return f"step {state.global_step}/{state.max_steps}, epoch {epoch:g}: {phase}: {', '.join(texts)}"
 
 
 def make_handler(arguments: TrainingArguments, more: list[Any], model: Any, processing_class: Any) -> CallbackHandler:
-    """The callbacks that the arguments ask for, and `more`. Raises ConfigError for a report that cannot be made."""
-    chosen: list[type[TrainerCallback] | TrainerCallback] = [DefaultFlowCallback]
+    """The handler of the callbacks that the arguments need, and of `more`.
+
+    Raises ConfigError for a report whose library is missing or that cannot start.
+    """
+    callbacks: list[type[TrainerCallback] | TrainerCallback] = [DefaultFlowCallback]
     for name in arguments.report_to:
         try:
-            chosen += [integration() for integration in get_reporting_integration_callbacks([name])]
+            callbacks += [integration() for integration in get_reporting_integration_callbacks([name])]
         except (ImportError, RuntimeError, ValueError) as error:
             remedy = "; pip install tensorboardX" if name == "tensorboard" else ""
             raise ConfigError("report_to", name, f"{error}{remedy}") from error
-    chosen += more
+    callbacks += more
     if arguments.early_stopping_patience is not None:
-        chosen.append(EarlyStoppingCallback(arguments.early_stopping_patience))
+        callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
     with_bar = not arguments.disable_tqdm and (sys.stderr.isatty() or is_in_notebook())
-    chosen.append(ImagesPerSecondCallback if with_bar else LogLinesCallback)
-    return CallbackHandler(chosen, model, processing_class, None, None)
+    callbacks.append(ImagesPerSecondCallback if with_bar else LogLinesCallback)
+    return CallbackHandler(callbacks, model, processing_class, None, None)
 
 
 def check_callbacks(handler: CallbackHandler, arguments: TrainingArguments) -> None:
-    """Raise ConfigError for a callback that waits for evaluations where there are none."""
+    """Raise ConfigError for a callback that needs evaluations in a run without them."""
     if arguments.eval_strategy == "no" and any(isinstance(one, EarlyStoppingCallback) for one in handler.callbacks):
         raise ConfigError("eval_strategy", "no", "EarlyStoppingCallback needs evaluations: give 'epoch' or 'steps'")
 
 
 def export_callbacks(handler: CallbackHandler, state: TrainerState) -> None:
-    """Put into a trainer's state what its callbacks want to find there when the run goes on."""
+    """Store the state of the callbacks in a trainer's state, so that a resumed run finds it."""
     kept = [callback for callback in handler.callbacks if isinstance(callback, ExportableState)]
     state.stateful_callbacks = {type(callback).__name__: callback.state() for callback in kept}  # pyright: ignore
 
 
 def restore_callbacks(handler: CallbackHandler, state: TrainerState) -> None:
-    """Replace callbacks by themselves as they were when the state was written."""
+    """Give the callbacks the state that they had when the trainer's state was written."""
     saved: Any = state.stateful_callbacks
     for i, callback in enumerate(handler.callbacks):
         if isinstance(callback, ExportableState) and type(callback).__name__ in saved:

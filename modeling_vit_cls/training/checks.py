@@ -1,4 +1,4 @@
-"""What a trainer is given, checked where it is given; and a run, checked before its first step."""
+"""Checks of a trainer's arguments when it is made, and of a run before its first step."""
 
 import inspect
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ _MEASURED = ("loss", "accuracy")
 def check_parts(
     trainer: type, model: Any, args: Any, compute_metrics: Any, callbacks: Any, unknown: Mapping[str, Any]
 ) -> None:
-    """Raise ConfigError, naming the argument of a trainer's constructor, for one of the wrong kind."""
+    """Raise ConfigError, naming the argument, for an argument of the trainer's constructor of a wrong type."""
     refuse_trainer_keywords(unknown, set(inspect.signature(trainer).parameters) - {"unknown"})
     if not isinstance(model, FlaxViTClsForImageClassification):
         raise ConfigError("model", type(model).__name__, "must be a FlaxViTClsForImageClassification")
     if not isinstance(args, TrainingArguments):
-        kind = f"{type(args).__module__.partition('.')[0]}.{type(args).__name__}"
-        rule = "must be modeling_vit_cls.training.TrainingArguments, whose arguments have the same names"
-        raise ConfigError("args", kind, rule)
+        type_name = f"{type(args).__module__.partition('.')[0]}.{type(args).__name__}"
+        rule = "must be modeling_vit_cls.training.TrainingArguments, which have the same names"
+        raise ConfigError("args", type_name, rule)
     if compute_metrics is not None and not callable(compute_metrics):
         raise ConfigError("compute_metrics", compute_metrics, "must be a function of an EvalPrediction")
     if callbacks is not None and not isinstance(callbacks, list | tuple):
@@ -31,7 +31,7 @@ def check_parts(
 
 
 def check_run(trainer: Any) -> None:
-    """Raise ConfigError, naming what is missing, for a run that would fail when it evaluates or ends."""
+    """Raise ConfigError, naming the argument, for a run that would fail later, when it evaluates or ends."""
     args = trainer.args
     if trainer.train_dataset is None:
         raise ConfigError("train_dataset", None, "is needed to train")
@@ -40,5 +40,5 @@ def check_run(trainer: Any) -> None:
     check_callbacks(trainer.callback_handler, args)
     metric = args.metric_for_best_model.removeprefix("eval_")
     if trainer.compute_metrics is None and args.eval_strategy != "no" and metric not in _MEASURED:
-        rule = f"must be one of {', '.join(_MEASURED)}, or what compute_metrics gives"
+        rule = f"must be one of {', '.join(_MEASURED)}, or one that compute_metrics returns"
         raise ConfigError("metric_for_best_model", args.metric_for_best_model, rule)

@@ -1,4 +1,4 @@
-"""Values of a dataclass's fields, checked against their annotations: in Python as on the command line."""
+"""Checks of a dataclass's values against their annotations, the same in Python and on the command line."""
 
 import dataclasses
 import os
@@ -12,15 +12,14 @@ import numpy as np
 
 from ..errors import ConfigError, did_you_mean
 
-_LARGEST = 2**53  # what a float counts exactly
+_LARGEST = 2**53  # the largest integer range that a float holds exactly
 
 
 def check_fields(instance: Any) -> None:
-    """Put each field's value into the type that it is annotated with; raise ConfigError, naming it, where that fails.
+    """Convert each field's value to its annotated type. Raises ConfigError, naming the field, if that is not possible.
 
-    Numbers of NumPy, members of transformers' enumerations, paths and tuples become what they stand for. A text is
-    never a number or a truth value, a truth value is never a number, and 2.5 is no whole number. Fields of other types,
-    which a subclass may have, are left as they are.
+    NumPy's numbers, members of transformers' enums, paths and tuples are converted. A text is never a number or a
+    bool, a bool is never a number, and 2.5 is not an int. Fields of other types, in a subclass, are not changed.
     """
     for name, kind in _kinds(type(instance)).items():
         setattr(instance, name, _converted(name, getattr(instance, name), kind))
@@ -28,7 +27,7 @@ def check_fields(instance: Any) -> None:
 
 @cache
 def _kinds(cls: type) -> dict[str, Any]:
-    """Annotations of a dataclass's fields; not `field.type`, which HfArgumentParser overwrites."""
+    """The annotations of a dataclass's fields. `field.type` is not used, because HfArgumentParser overwrites it."""
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
@@ -75,7 +74,7 @@ def _number(name: str, value: Any, rule: str = "must be a number") -> int | floa
     if isinstance(value, str):
         raise ConfigError(name, value, f"{rule}: write it without quotes")
     number: Any = value
-    if isinstance(value, bool) or not isinstance(value, Real) or not -_LARGEST < number < _LARGEST:  # nor NaN
+    if isinstance(value, bool) or not isinstance(value, Real) or not -_LARGEST < number < _LARGEST:  # NaN fails too
         raise ConfigError(name, value, rule)
     return int(value) if isinstance(value, Integral) else float(value)
 

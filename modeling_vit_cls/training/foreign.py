@@ -1,4 +1,4 @@
-"""Names that transformers' TrainingArguments and Trainer take and these do not: another name, nothing, or a remedy."""
+"""Arguments of transformers' TrainingArguments and Trainer that differ here: renamed, ignored, or refused."""
 
 import dataclasses
 import logging
@@ -12,7 +12,7 @@ from ..errors import ConfigError, did_you_mean
 
 _log = logging.getLogger(__name__)
 
-# Another name of the same thing, in some version of transformers.
+# {name in a version of transformers: our name of the same argument}.
 RENAMED = {
     "activation_checkpointing": "gradient_checkpointing",
     "evaluation_strategy": "eval_strategy",
@@ -22,7 +22,7 @@ RENAMED = {
     "warmup_ratio": "warmup_steps",
 }
 
-# What changes nothing here: it is of PyTorch, of its processes, or always so.
+# Arguments without an effect here: they concern PyTorch or its processes, or are always on.
 IDLE = set(
     """
     _n_gpu average_tokens_across_devices dataloader_in_order dataloader_multiprocessing_context
@@ -35,34 +35,34 @@ IDLE = set(
     restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics tf32 torch_compile
     torch_compile_backend torch_compile_mode torch_empty_cache_steps torchdynamo tpu_num_cores use_cache
     use_legacy_prediction_loop use_liger_kernel
-    """.split()  # noqa: SIM905 (names in a list of their own lines would fill a screen)
+    """.split()  # noqa: SIM905 (a list with one name per line would fill a screen)
 )
 
-_PUSH = "call trainer.push_to_hub() when training has ended, or `vit-cls push FOLDER REPO_ID`"
-_TOKEN = "arguments are written to files: log in by `hf auth login`, set HF_TOKEN, or pass trainer.push_to_hub(token=)"
+_PUSH = "call trainer.push_to_hub() after training, or `vit-cls push FOLDER REPO_ID`"
+_TOKEN = "arguments are written to files: use `hf auth login`, HF_TOKEN, or trainer.push_to_hub(token=) instead"
 _DEVICES = "JAX places arrays itself: leave it out"
-_METRICS = "compute_metrics is given all logits and labels: compute it there"
-_ORDER = "each epoch has a random order of its own, which follows `seed`"
+_METRICS = "compute_metrics gets all logits and labels: compute it there"
+_ORDER = "each epoch is shuffled anew, by `seed`"
 _CPU = "set JAX_PLATFORMS=cpu in the environment instead, before Python starts"
-_RECOMPUTED = "gradient_checkpointing=True recomputes every block, and has no settings"
-_TRACKIO = "trackio keeps its reports on this machine; `project` and `run_name` name them"
+_RECOMPUTED = "gradient_checkpointing=True recomputes every block, without further settings"
+_TRACKIO = "trackio keeps its reports on this machine, under the names `project` and `run_name`"
 
-# What to do instead. Values that change nothing in transformers are accepted: None, False, and its own default.
+# What to do instead of other arguments. Values without an effect are accepted: None, False, transformers' default.
 INSTEAD = {
     "accelerator_config": _DEVICES,
     "activation_checkpointing_kwargs": _RECOMPUTED,
     "adafactor": "give optim='adamw' or optim='sgd'",
-    "auto_find_batch_size": "give per_device_train_batch_size, and gradient_accumulation_steps where memory is short",
+    "auto_find_batch_size": "give per_device_train_batch_size, and gradient_accumulation_steps if memory is short",
     "batch_eval_metrics": _METRICS,
-    "bf16_full_eval": "give bf16=True, which evaluation follows too",
+    "bf16_full_eval": "give bf16=True, which holds for evaluation too",
     "data_seed": _ORDER,
-    "dataloader_drop_last": "the last batch of an epoch is filled up, so that every example counts once",
+    "dataloader_drop_last": "the last batch of an epoch is filled up, so that every example is used once",
     "debug": 'run it under jax.config.update("jax_debug_nans", True)',
     "deepspeed": _DEVICES,
     "eval_delay": "evaluation begins at the first of eval_steps, or after the first epoch",
     "eval_on_start": "call trainer.evaluate() before trainer.train()",
     "fp16": "give bf16=True: bfloat16 needs no loss scaling",
-    "fp16_full_eval": "give bf16=True, which evaluation follows too",
+    "fp16_full_eval": "give bf16=True, which holds for evaluation too",
     "fsdp": _DEVICES,
     "fsdp_config": _DEVICES,
     "fsdp_min_num_params": _DEVICES,
@@ -72,23 +72,23 @@ INSTEAD = {
     "hub_revision": "give revision= to trainer.push_to_hub()",
     "hub_strategy": _PUSH,
     "hub_token": _TOKEN,
-    "ignore_data_skip": "a run goes on with the examples that it would have seen next",
+    "ignore_data_skip": "a resumed run always continues with the next examples, and reads none twice",
     "include_for_metrics": _METRICS,
     "include_inputs_for_metrics": _METRICS,
-    "label_names": "the column of classes is found by its type, ClassLabel",
+    "label_names": "the column of classes is recognised by its type, ClassLabel",
     "logging_dir": "TensorBoard's files are written to the folder `runs` of output_dir",
     "lr_scheduler_kwargs": "the schedules here have no settings beyond learning_rate and warmup_steps",
     "neftune_noise_alpha": "noise on embeddings is for language models: give mixup_alpha or cutmix_alpha",
     "no_cuda": _CPU,
     "optim_args": "give adam_beta1, adam_beta2, adam_epsilon",
-    "optim_target_modules": "give freeze_backbone=True to train the classifier alone, or layer_decay",
-    "overwrite_output_dir": "give another output_dir, or resume_from_checkpoint=True to go on with the run in it",
+    "optim_target_modules": "give freeze_backbone=True to train only the classifier, or layer_decay",
+    "overwrite_output_dir": "give another output_dir, or resume_from_checkpoint=True to continue the run in it",
     "parallelism_config": _DEVICES,
     "prediction_loss_only": _METRICS,
     "push_to_hub": _PUSH,
     "push_to_hub_organization": "give hub_model_id='organization/name'",
     "push_to_hub_token": _TOKEN,
-    "save_only_model": "a run goes on from checkpoint-N; save_strategy='no' and trainer.save_model() write a model",
+    "save_only_model": "checkpoint-N is for resuming; save_strategy='no' and trainer.save_model() write only a model",
     "tpu_metrics_debug": 'run it under jax.config.update("jax_debug_nans", True)',
     "trackio_bucket_id": _TRACKIO,
     "trackio_space_id": _TRACKIO,
@@ -101,7 +101,7 @@ INSTEAD = {
 # The same for keywords of transformers' Trainer.
 TRAINER_INSTEAD = {
     "compute_loss_func": "the loss is the cross-entropy; label_smoothing_factor, mixup_alpha, cutmix_alpha change it",
-    "data_collator": "batches are made of a dataset's images and classes; leave it out",
+    "data_collator": "leave it out: the trainer makes batches of a dataset's images and classes itself",
     "model_init": "give the model itself",
     "optimizer_cls_and_kwargs": "give `optim` and its settings in the TrainingArguments",
     "optimizers": "give `optim`, `learning_rate` and `lr_scheduler_type` in the TrainingArguments",
@@ -120,7 +120,7 @@ T = TypeVar("T")
 
 
 def takes_transformers_names(cls: type[T]) -> type[T]:
-    """A dataclass whose constructor also takes what transformers' TrainingArguments take, see `own_names`."""
+    """A class decorator: the dataclass also accepts arguments of transformers' TrainingArguments, see `own_names`."""
     constructor: Callable[..., None] = cls.__init__
 
     @wraps(constructor)
@@ -132,9 +132,9 @@ def takes_transformers_names(cls: type[T]) -> type[T]:
 
 
 def own_names(fields: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
-    """Arguments under the names of this package: renamed, or left out with a warning where they mean nothing here.
+    """Arguments under our names: renamed where needed, without those that have no effect (a warning names them).
 
-    Raises ConfigError, naming it, for one that has no counterpart, and for one that nobody knows.
+    Raises ConfigError, naming the argument, for one that is not supported, and for an unknown one.
     """
     own, idle = {}, []
     for name, value in fields.items():
@@ -152,30 +152,30 @@ def own_names(fields: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
         elif not _changes_nothing(name, value):
             raise ConfigError(name, value, foreign_rule(name, known))
     if idle:
-        _log.warning("%s: these arguments concern PyTorch alone, and are ignored", ", ".join(idle))
+        _log.warning("%s: these arguments concern only PyTorch, and are ignored", ", ".join(idle))
     return own
 
 
 def foreign_rule(name: str, known: set[str]) -> str:
-    """What an error says of an argument that is not of this package."""
+    """The rule in the error for an argument that we do not have."""
     if name in RENAMED:
         return f"is called {RENAMED[name]} here"
     if name in IDLE:
-        return "is of PyTorch and means nothing here: leave it out"
+        return "concerns only PyTorch: leave it out"
     if name in INSTEAD:
         return f"is not an argument here: {INSTEAD[name]}"
     return f"is not an argument of training{did_you_mean(name, known)}"
 
 
 def refuse_card_facts(facts: Mapping[str, Any]) -> None:
-    """Raise ConfigError for what transformers' card takes from the caller, unless it is None or nothing."""
+    """Raise ConfigError for arguments of transformers' `create_model_card`, unless they are None or empty."""
     for name, value in facts.items():
         if value is not None and value != []:
             raise ConfigError(name, value, _CARD if name in _CARD_FACTS else "is not an argument here")
 
 
 def refuse_trainer_keywords(keywords: Mapping[str, Any], known: set[str]) -> None:
-    """Raise ConfigError, naming it, for the first keyword that FlaxTrainer does not take, unless it is None."""
+    """Raise ConfigError for the first keyword that FlaxTrainer does not have; None is allowed for transformers' own."""
     for name, value in keywords.items():
         if name not in TRAINER_INSTEAD:
             raise ConfigError(name, value, f"is not an argument of FlaxTrainer{did_you_mean(name, known)}")
@@ -194,6 +194,6 @@ def _defaults() -> dict[str, Any]:
     """The defaults of the installed transformers' TrainingArguments."""
     defaults = {}
     for field in dataclasses.fields(transformers.TrainingArguments):
-        made = field.default_factory
-        defaults[field.name] = field.default if made is dataclasses.MISSING else made()
+        factory = field.default_factory
+        defaults[field.name] = field.default if factory is dataclasses.MISSING else factory()
     return defaults

@@ -1,4 +1,4 @@
-"""The image processor that a model is trained with: one whose images fill a batch."""
+"""The image processor for training. It must give images of one size, so that they fill a batch."""
 
 import logging
 from typing import Any
@@ -11,10 +11,10 @@ _log = logging.getLogger(__name__)
 
 
 def trained_with(model: Any, given: ViTClsImageProcessor | None) -> ViTClsImageProcessor:
-    """The processor that is given, or the model's own.
+    """The processor `given` for training, or else that of the model.
 
-    A model's own that keeps the aspect ratio (SigLIP 2 NaFlex) is taken at the model's size, with a warning: its images
-    have sizes of their own, which fill no batch. Raises ConfigError where such a one is given.
+    If the model's processor keeps the aspect ratio (SigLIP 2 NaFlex), its images have different sizes; then it is used
+    at the model's size, with a warning. Raises ConfigError if `given` is such a processor.
     """
     processor = given or model.image_processor
     if processor.output_hw is not None:
@@ -25,6 +25,6 @@ def trained_with(model: Any, given: ViTClsImageProcessor | None) -> ViTClsImageP
     processor = of_one_size(processor, model.config)
     if processor.output_hw is None:
         raise ConfigError("processing_class", processor, "must resize or crop, so that images fill a batch")
-    size = "images are resized to %d x %d for training: they fill a batch, and do not keep their aspect ratio"
-    _log.warning(size, *model.config.image_hw)
+    message = "images are resized to %d x %d for training, without their aspect ratio, so that they fill a batch"
+    _log.warning(message, *model.config.image_hw)
     return processor

@@ -1,4 +1,4 @@
-"""What a trainer says and writes of itself: metrics, state, card, push; under the names of transformers' Trainer."""
+"""The reports of a trainer: metrics, state, card and push, under the names of transformers' Trainer."""
 
 import json
 import os
@@ -21,17 +21,17 @@ class TrainerReports:
     state: TrainerState
 
     def log_metrics(self, split: str, metrics: dict[str, float]) -> None:
-        """Print a split's metrics as a table."""
-        shown = {name: _shown(name, value) for name, value in sorted(metrics.items())}
-        widths = [max((len(text) for text in column), default=0) for column in (shown, shown.values())]
+        """Print the metrics of a split as a table."""
+        texts = {name: _formatted(name, value) for name, value in sorted(metrics.items())}
+        widths = [max((len(text) for text in column), default=0) for column in (texts, texts.values())]
         print(f"***** {split} metrics *****")
-        for name, value in shown.items():
+        for name, value in texts.items():
             print(f"  {name:<{widths[0]}} = {value:>{widths[1]}}")
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
-        """Write `SPLIT_results.json` into `output_dir`, and with `combined` add them to `all_results.json`.
+        """Write metrics to `SPLIT_results.json` in `output_dir`, and with `combined` also into `all_results.json`.
 
-        Raises ConfigError, naming the file, where that is not the JSON of metrics.
+        Raises ConfigError, naming the file, if the old `all_results.json` does not contain metrics as JSON.
         """
         folder = Path(self.args.output_dir)
         _write_json(folder / f"{split}_results.json", metrics)
@@ -44,18 +44,18 @@ class TrainerReports:
         write_trainer_state(Path(self.args.output_dir), self.state)
 
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
-        """Save model, config, image processor and the state of the trainer."""
+        """Save the model, config, image processor and trainer state; implemented by the trainer."""
         raise NotImplementedError
 
     def create_model_card(self, model_name: str | None = None, **facts: Any) -> None:
         """Write README.md and its pictures into `output_dir`, from what was saved there.
 
-        `model_name` is the id that its example loads; default: the folder's name. A card that somebody wrote or edited
-        is left as it is, with a warning. Raises CheckpointError where no model was saved, ConfigError for facts that
-        transformers takes from the caller: this card holds what was measured.
+        `model_name` is the id in the card's example; by default the folder's name. A card that the user wrote or edited
+        stays, with a warning. Raises CheckpointError if no model was saved, and ConfigError for the other arguments of
+        transformers' method: this card contains only what was measured.
         """
         refuse_card_facts(facts)
-        from ..cards import write_card  # here: jinja2 and matplotlib are needed for cards alone
+        from ..cards import write_card  # imported here, because only cards need jinja2 and matplotlib
 
         write_card(self.args.output_dir, repo_id=model_name)
 
@@ -71,9 +71,9 @@ class TrainerReports:
         """Save the model, write its card, and push both with results and log to `hub_model_id` in one commit.
 
         Args:
-            private: of a repository that is made; default: `hub_private_repo`.
+            private: for a new repository; default: `hub_private_repo`.
 
-        Returns what was pushed, with `.url`; where the Hub holds all of it already, no commit is made.
+        Returns what was pushed, with its `.url`. There is no commit if the repository is up to date.
         """
         refuse_card_facts(facts)
         if not blocking:
@@ -98,7 +98,7 @@ class TrainerReports:
 
 
 def mean_loss(state: TrainerState, rest: float) -> float:
-    """The mean loss of a run's updates, from its log and the sum of losses since the last entry of it."""
+    """The mean loss of all updates of a run, from its log and `rest`, the sum of losses since the last log."""
     total, last = rest, 0
     for entry in state.log_history:
         if "loss" in entry:
@@ -107,7 +107,8 @@ def mean_loss(state: TrainerState, rest: float) -> float:
     return total / max(state.global_step, 1)
 
 
-def _shown(name: str, value: Any) -> str:
+def _formatted(name: str, value: Any) -> str:
+    """A metric as text: hours:minutes:seconds for a runtime, four decimals for a float."""
     if name.endswith("_runtime"):
         minutes, seconds = divmod(float(value), 60)
         return f"{int(minutes // 60)}:{int(minutes % 60):02}:{seconds:05.2f}"
@@ -122,7 +123,7 @@ def _read_metrics(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError("combined", True, f"{file} cannot be read as JSON ({error}): remove it") from error
     if not isinstance(metrics, dict):
-        raise ConfigError("combined", True, f"{file} holds no metrics by name: remove it")
+        raise ConfigError("combined", True, f"{file} holds no JSON object of metrics: remove it")
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""From a recipe to a folder: train, benchmark, and write the model, its results, its recipe and its card."""
+"""Running a recipe: train, benchmark, and write the model, its results, recipe and card into one folder."""
 
 import logging
 from pathlib import Path
@@ -29,14 +29,15 @@ from .run_folder import RunFolder
 from .stop import StopSignals
 from .trainer import FlaxTrainer
 
-_DRAWN = 8  # images of the test split whose attention the card shows
+_CARD_IMAGES = 8  # images of the test split, with attention maps in the card
 _log = logging.getLogger(__name__)
 
 
 def run_recipe(recipe: Recipe, go_on: str | None = None) -> Results:
-    """Train and benchmark as a recipe says; `output_dir` then holds all of it, and the results are returned too.
+    """Train and benchmark a recipe, and write everything into its `output_dir`. Returns the results.
 
-    No other run may train into `output_dir` meanwhile. `go_on` is what a run that is stopped says to do to go on.
+    No other run may train into `output_dir` at the same time. `go_on` is the command that continues the run, which is
+    printed when it is stopped.
     """
     with RunFolder(recipe.training.output_dir) as folder:
         return _run_in(folder, recipe, go_on)
@@ -47,19 +48,19 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     _check_splits(recipe)
     train, evaluation = load_splits(data, arguments.seed)
     if len(class_names(train)) < 2:
-        rule = f"has one class, {class_names(train)[0]!r}: a classifier needs two to tell apart"
+        rule = f"has only one class, {class_names(train)[0]!r}: a classifier needs at least two"
         raise ConfigError("dataset_name", data.dataset_name, rule)
     test, test_split, seen = evaluation, data.eval_split or f"{data.train_val_split:.0%} of {data.train_split}", [train]
     if measured.test_split is not None:
         test, test_split = load(data, measured.test_split), measured.test_split
-        test, seen = _first(test, data.max_eval_samples, arguments.seed), [train, evaluation]
+        test, seen = _sample(test, data.max_eval_samples, arguments.seed), [train, evaluation]
     model = build_model(recipe.model, class_names(train), arguments.seed)
     id2label: Any = model.config.id2label
-    match_classes(class_names(test), id2label)  # before the long work, not after it
+    match_classes(class_names(test), id2label)  # an error now is better than after the training
     duplicates = count_duplicates(test, seen)
     if duplicates:
         _log.warning(
-            "%d of the %d images of %s are in the training data too, byte for byte: its numbers are too good",
+            "%d of the %d images of %s are in the training data too, byte for byte: its results are too optimistic",
             duplicates,
             len(test),
             test_split,
@@ -67,7 +68,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     trainer = FlaxTrainer(model, arguments, train, evaluation)
     trainer.folder, trainer.go_on = run_folder, go_on or trainer.go_on
     trainer.train()
-    with StopSignals():  # nothing that was trained is lost: a signal is answered when the model is saved
+    with StopSignals():  # a signal waits until the trained model is saved
         trainer.save_model()
     found = benchmark(
         model,
@@ -91,7 +92,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     )
     whole.write(folder / RESULTS)
     replace_file(folder / RECIPE, yaml.safe_dump(whole.recipe, sort_keys=False).encode())
-    shown, names = readable_images(test, _DRAWN, arguments.seed), class_names(test)
+    shown, names = readable_images(test, _CARD_IMAGES, arguments.seed), class_names(test)
     write_card(folder, [image for image, _ in shown], labels=[names[label] for _, label in shown], model=model)
     return whole
 
@@ -108,20 +109,20 @@ def _training_record(recipe: Recipe, examples: int, left_out: int) -> Training:
 
 
 def build_model(arguments: ModelArguments, labels: list[str], seed: int) -> FlaxViTClsForImageClassification:
-    """The model of a recipe for these classes, from random parameters or from a checkpoint with a head for them.
+    """The model of a recipe for these classes: with random parameters, or from a checkpoint with a head for them.
 
-    A checkpoint of the same classes keeps its own numbers for them, and so its head its meaning.
+    A checkpoint with the same class names keeps their order, and so its head stays valid.
     """
     if arguments.model_name_or_path is not None:
         source = open_checkpoint(checkpoint_path(arguments.model_name_or_path, revision=arguments.model_revision))
-        own: Any = source.config.id2label
-        known = model_names(own) if has_head(source) else []
-        if sorted(map(class_name, known)) == sorted(map(class_name, labels)):
-            labels = known
+        id2label: Any = source.config.id2label
+        names = model_names(id2label) if has_head(source) else []
+        if sorted(map(class_name, names)) == sorted(map(class_name, labels)):
+            labels = names
     fields: dict[str, Any] = {"id2label": dict(enumerate(labels)), **arguments.overrides}
     if arguments.model_name_or_path is None:
-        named = arguments.variant
-        config = ViTClsConfig(**fields) if named is None else ViTClsConfig.from_variant(named, **fields)
+        variant = arguments.variant
+        config = ViTClsConfig(**fields) if variant is None else ViTClsConfig.from_variant(variant, **fields)
         return FlaxViTClsForImageClassification(config, seed=seed)
     return FlaxViTClsForImageClassification.from_pretrained(
         arguments.model_name_or_path,
@@ -133,10 +134,10 @@ def build_model(arguments: ModelArguments, labels: list[str], seed: int) -> Flax
 
 
 def load_splits(data: DataArguments, seed: int = 0) -> tuple[Any, Any]:
-    """What to train on and what to evaluate on while training; the two have no example in common.
+    """The datasets for training and for evaluation during training, without a common example.
 
-    Without an `eval_split` it is a share of each class of the training split, drawn by the seed, as is what
-    `max_train_samples` and `max_eval_samples` take.
+    Without an `eval_split`, a share of each class of the training split is held out. The seed draws this share, and the
+    samples of `max_train_samples` and `max_eval_samples`.
     """
     train = load(data, data.train_split)
     if data.eval_split is not None:
@@ -144,10 +145,10 @@ def load_splits(data: DataArguments, seed: int = 0) -> tuple[Any, Any]:
     else:
         kept, held_out = hold_out(train["label"], data.train_val_split, seed)
         if not len(held_out):
-            rule = f"leaves nothing to evaluate on, of {len(train)} examples: no class has two"
+            rule = f"holds out none of {len(train)} examples, because no class has two: give an eval_split"
             raise ConfigError("train_val_split", data.train_val_split, rule)
         train, evaluation = train.select(kept), train.select(held_out)
-    return _first(train, data.max_train_samples, seed), _first(evaluation, data.max_eval_samples, seed)
+    return _sample(train, data.max_train_samples, seed), _sample(evaluation, data.max_eval_samples, seed)
 
 
 def load(data: DataArguments, split: str) -> Any:
@@ -162,15 +163,15 @@ def load(data: DataArguments, split: str) -> Any:
     )
 
 
-def _first(dataset: Any, count: int | None, seed: int = 0) -> Any:
-    """At most `count` examples, of all classes in their shares, drawn by the seed; all of them for None."""
+def _sample(dataset: Any, count: int | None, seed: int = 0) -> Any:
+    """A sample of `count` examples, stratified by class and drawn with the seed; all examples for None."""
     if count is None or count >= len(dataset):
         return dataset
     return dataset.select(sample_rows(dataset["label"], count, seed))
 
 
 def _check_splits(recipe: Recipe) -> None:
-    """Raise ConfigError where a model would be measured, or chosen, on images that are not for that."""
+    """Raise ConfigError if the model would be evaluated on its training split, or chosen by its test split."""
     data, test = recipe.data, recipe.evaluation.test_split
     names = {
         field: None if split is None else split_name(split) or split
@@ -178,8 +179,12 @@ def _check_splits(recipe: Recipe) -> None:
     }
     for field in ("eval_split", "test_split"):
         if names[field] == names["train_split"]:
-            rule = "is what the model is trained on: give another split, or leave it out for a share that is held out"
+            rule = (
+                "is the training split: give another split, or leave it out to hold out a share of the training split"
+            )
             raise ConfigError(field, data.eval_split if field == "eval_split" else test, rule)
     if test is not None and names["test_split"] == names["eval_split"] and recipe.training.load_best_model_at_end:
-        rule = "would choose the best model by the images of the test: give another split, or leave it out for a share "
+        rule = (
+            "would choose the best model by the test images: give another split, or leave it out to hold out a share "
+        )
         raise ConfigError("eval_split", data.eval_split, rule + "of the training split")

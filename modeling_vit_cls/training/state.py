@@ -1,6 +1,6 @@
-"""The state of a training run on disk: what a checkpoint-N folder holds beside the model.
+"""The state of a training run on disk: the files of a checkpoint-N folder besides the model.
 
-It is block by block there, however the run computes; its paths are relative to the run.
+Parameters are stored block by block, even if the run computes with stacked blocks. Paths are relative to the run.
 """
 
 import copy
@@ -30,9 +30,9 @@ _TIMES = ("_runtime", "_per_second")
 
 
 def write_training_state(folder: Path, state: TrainState, trainer_state: TrainerState, run: Run) -> None:
-    """Everything that the continuation of a run needs, into a folder that is being built, and the digests of it all.
+    """Write everything that resuming needs into a folder that is being built, and the digests of all its files.
 
-    Call it last: nothing that is written into the folder later has a digest.
+    Call this last, because files that are stored later have no digest.
     """
     arrays = unstack(jax.device_get(_leaves(state)))
     write_safetensors(folder / TRAINING_STATE, arrays, {"run": json.dumps(run)})
@@ -43,48 +43,48 @@ def write_training_state(folder: Path, state: TrainState, trainer_state: Trainer
 def write_trainer_state(folder: Path, trainer_state: TrainerState) -> None:
     """Write `trainer_state.json`.
 
-    Its best checkpoint is there by name, so that the run may be moved; times are left out, so that a run that was
-    stopped and went on writes the bytes of the unbroken one.
+    The best checkpoint is stored by its name, so that the run may be moved. Times are left out, so that a resumed run
+    writes the same bytes as one that was never stopped.
     """
-    written = copy.copy(trainer_state)
-    written.log_history = [
-        {name: value for name, value in entry.items() if not name.endswith(_TIMES)} for entry in written.log_history
+    stored = copy.copy(trainer_state)
+    stored.log_history = [
+        {name: value for name, value in entry.items() if not name.endswith(_TIMES)} for entry in stored.log_history
     ]
-    if written.best_model_checkpoint is not None:
-        written.best_model_checkpoint = Path(written.best_model_checkpoint).name
-    text = json.dumps(dataclasses.asdict(written), indent=2, sort_keys=True) + "\n"
+    if stored.best_model_checkpoint is not None:
+        stored.best_model_checkpoint = Path(stored.best_model_checkpoint).name
+    text = json.dumps(dataclasses.asdict(stored), indent=2, sort_keys=True) + "\n"
     replace_file(folder / TRAINER_STATE, text.encode())
 
 
 def read_training_state(folder: Path, like: TrainState, run: Run) -> tuple[TrainState, TrainerState]:
-    """The state of a run at one of its checkpoints; `like` is the state that it began with.
+    """The state of a run at one of its checkpoints. `like` is the state at its start, which gives names and shapes.
 
-    Raises CheckpointError for files that are missing, damaged or of another checkpoint, ConfigError, naming the field,
-    where the run was another one: its continuation would not be what the unbroken run had been.
+    Raises CheckpointError for files that are missing, damaged or from another checkpoint. Raises ConfigError, naming
+    the field, if the checkpoint belongs to another run, because resuming would then give another result.
     """
-    changed = check_own_checkpoint(folder, run)
+    changes = check_own_checkpoint(folder, run)
     file, expected = folder / TRAINING_STATE, _leaves(like)
     arrays = load_file(file)
     for name, leaf in unstack(expected).items():
         if name not in arrays or arrays[name].shape != leaf.shape or arrays[name].dtype != leaf.dtype:
-            raise CheckpointError(f"{file}: {name} is missing or of another shape; the model is not that of the run")
+            raise CheckpointError(f"{file}: {name} is missing or of another shape; it belongs to another model")
     trainer_state = _read_trainer_state(folder)
     if trainer_state.global_step != int(arrays["step"]):
         steps = f"{trainer_state.global_step} steps, {TRAINING_STATE} after {int(arrays['step'])}"
-        raise CheckpointError(f"{folder / TRAINER_STATE}: is after {steps}: they are of two checkpoints")
+        raise CheckpointError(f"{folder / TRAINER_STATE}: is after {steps}: they belong to two checkpoints")
     if CHECKPOINT.fullmatch(folder.name) and step_of(folder) != trainer_state.global_step:
         raise CheckpointError(f"{folder}: holds the checkpoint after {trainer_state.global_step} steps; rename it back")
-    if changed:
-        _log.warning("%s: these settings changed since the checkpoint: %s", folder, "; ".join(changed))
+    if changes:
+        _log.warning("%s: these settings changed since the checkpoint: %s", folder, "; ".join(changes))
     arrays = stack(arrays) if any(map(is_stacked, expected)) else arrays
     leaves = [jax.numpy.asarray(arrays[name]) for name in expected]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), trainer_state
 
 
 def check_own_checkpoint(folder: Path, run: Run) -> list[str]:
-    """See that all files of a checkpoint are whole and that it is one of this run; what has changed since, in words.
+    """Check that a checkpoint is complete and belongs to this run. Returns the allowed changes since, one text each.
 
-    Raises CheckpointError and ConfigError as `read_training_state`.
+    Raises CheckpointError and ConfigError like `read_training_state`.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such checkpoint")
@@ -103,7 +103,7 @@ def _read_trainer_state(folder: Path) -> TrainerState:
     try:
         state = TrainerState.load_from_json(str(file))
     except (OSError, ValueError, TypeError) as error:
-        remedy = "go on with the version of transformers that wrote it"
+        remedy = "use the version of transformers that wrote it"
         raise CheckpointError(f"{file}: is not the state of a trainer ({error}); {remedy}") from error
     if state.best_model_checkpoint is not None:
         state.best_model_checkpoint = str(folder.parent / Path(state.best_model_checkpoint).name)

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM while a run trains: it is asked to stop, and ends after the step with a checkpoint.
+"""Ctrl-C and SIGTERM during training: the run ends after its current step, with a checkpoint.
 
-What each of them leads to is one line on the standard error.
+Each signal leads to one line on stderr.
 """
 
 import signal
@@ -16,12 +16,11 @@ _DEFAULT = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SI
 
 
 class StopSignals:
-    """While `with` lasts, the first SIGINT or SIGTERM sets `received`; a second one ends the process's work at once.
+    """A context in which the first SIGINT or SIGTERM sets `received`, and a second one stops at once.
 
-    One that comes after the last step, when what was trained is not saved yet, stops nothing.
-
-    Only handlers that Python itself gave are replaced, and only in the main thread, which alone may; a program that
-    handles a signal itself, or ignores it, goes on doing so.
+    A signal after the last step stops nothing, because the result must still be saved. Only Python's default handlers
+    are replaced, and only in the main thread, where Python allows it. A program that handles or ignores a signal itself
+    keeps doing so.
     """
 
     def __init__(self) -> None:
@@ -41,18 +40,17 @@ class StopSignals:
             signal.signal(number, handler)
         self._before = {}
         if self.received is not None and error is None:
-            _say(f"{self.received.name} came after the last step: it stops nothing; send it again to stop what follows")
+            _print(f"{self.received.name} came after the last step and was ignored; send it again to stop what follows")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             name = signal.Signals(number).name
-            raise _ending(
-                signal.Signals(number), f"stopped at once by a second signal, {name}: what was not saved yet is lost"
-            )
+            line = f"stopped at once by a second signal, {name}: what was not saved yet is lost"
+            raise _ending(signal.Signals(number), line)
         self.received = signal.Signals(number)
 
     def end(self, step: int, checkpoint: object, go_on: str) -> NoReturn:
-        """Say on the standard error what is kept and how to go on, and end as the signal asks.
+        """Print on stderr where the run was saved and the command `go_on` that continues it, then end the run.
 
         Raises KeyboardInterrupt after Ctrl-C, SystemExit with status 143 after SIGTERM.
         """
@@ -61,13 +59,13 @@ class StopSignals:
         raise _ending(self.received, line)
 
 
-def _say(line: str) -> None:
-    """Print a line above a progress bar; not where the signal came while another one was being printed."""
+def _print(line: str) -> None:
+    """Print a line above a progress bar, unless the signal came while another line was being printed."""
     with suppress(RuntimeError):
         tqdm.write(line, file=sys.stderr)
 
 
 def _ending(number: signal.Signals, text: str) -> BaseException:
-    """What ends the process's work as the signal asks; its text is printed here, once."""
-    _say(text)
+    """The exception that ends the process as the signal demands. Its text is printed here, once."""
+    _print(text)
     return KeyboardInterrupt(text) if number == signal.SIGINT else SystemExit(128 + number)
