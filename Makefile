@@ -22,8 +22,8 @@ demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and
 test: $(VENV)/ready  ## the tests, in one world
 	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 
-soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py, SOAK times as many: a night's work
-	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py
+soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py and the kills of runs, SOAK times as many: a night's work
+	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py
 
 parity: $(VENV)/ready .venv-torch/ready  ## other libraries' checkpoints, written by the libraries just now
 	rm -rf build/golden && mkdir -p build/golden

@@ -27,6 +27,8 @@ from modeling_vit_cls.training.recipe import (
     read_recipe,
 )
 
+pytestmark = pytest.mark.world
+
 
 def choices(part, name) -> tuple[str, ...]:
     """The values that a field may have, where its annotation lists them."""

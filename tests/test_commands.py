@@ -15,6 +15,8 @@ from hub_scripts import benchmark, exchange, predict, push, train, variants, ver
 from hub_scripts.__main__ import _interrupts_noted, main
 from modeling_vit_cls import __version__, list_variants
 
+pytestmark = pytest.mark.world
+
 VERBS = {
     "benchmark": ["m", "--dataset_name", "digits"],
     "predict": ["m", "x.jpg"],

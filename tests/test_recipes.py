@@ -12,6 +12,8 @@ from modeling_vit_cls import ConfigError, FlaxAutoModelForImageClassification
 from modeling_vit_cls.training.recipe import read_recipe
 from modeling_vit_cls.training.run import build_model, load_splits
 
+pytestmark = pytest.mark.world
+
 CONFIGURATION = Path(__file__).parent.parent / "configuration"
 DIGITS = CONFIGURATION / "vit_cls_digits_cls.yaml"
 
