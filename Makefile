@@ -1,10 +1,16 @@
 # Two worlds: TRANSFORMERS=5 (the default) and TRANSFORMERS=4. Every target makes the environment that it needs.
+# World 5 runs all tests; world 4 those marked `world`, whose result depends on transformers, and all with ALL=1.
 PYTHON ?= python3
 TRANSFORMERS ?= 5
 VENV ?= .venv-$(TRANSFORMERS)
 BIN = $(VENV)/bin
 JOBS ?= 2
 SOAK ?= 25
+ALL ?= $(filter 5,$(TRANSFORMERS))
+WITH_TORCH = PYTHONPATH="$$(echo $(VENV)/lib/python3*/site-packages):$(CURDIR):tests/golden" .venv-torch/bin/python
+PYTEST_ARGUMENTS = -n $(JOBS) --dist worksteal --durations=20 $(if $(ALL),,-m world)
+# The certificates of the system, which pip trusts too.
+export UV_SYSTEM_CERTS ?= 1
 
 .PHONY: demo test soak parity bench bench-gpu faults lint format constraints clean
 .DELETE_ON_ERROR:
@@ -14,18 +20,17 @@ demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and
 	$(BIN)/python -m hub_scripts.demo
 
 test: $(VENV)/ready  ## the tests, in one world
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 
-soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py, SOAK times as many: a night's work
-	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py
+soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py and the kills of runs, SOAK times as many: a night's work
+	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py
 
-parity: $(VENV)-torch/ready  ## other libraries' checkpoints, written by the libraries just now
+parity: $(VENV)/ready .venv-torch/ready  ## other libraries' checkpoints, written by the libraries just now
 	rm -rf build/golden && mkdir -p build/golden
-	$(VENV)-torch/bin/python tests/golden/make.py build/golden
-	VIT_CLS_GOLDEN=build/golden PYTHONPATH=tests/golden \
-	  $(VENV)-torch/bin/python -m pytest -p cpu_torchvision -n $(JOBS) tests/parity.py \
-	  tests/test_families.py::test_numbers_are_those_of_the_source
-	VIT_CLS_GOLDEN=build/golden PYTHONPATH=tests/golden $(VENV)-torch/bin/python tests/parity_table.py
+	$(WITH_TORCH) tests/golden/make.py build/golden
+	VIT_CLS_GOLDEN=build/golden $(WITH_TORCH) -m pytest -p cpu_torchvision $(PYTEST_ARGUMENTS) \
+	  tests/parity.py tests/test_families.py::test_numbers_are_those_of_the_source
+	VIT_CLS_GOLDEN=build/golden $(WITH_TORCH) tests/parity_table.py
 
 bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm, a profile, the start: an hour
 	.venv-bench/bin/python -m benchmarks.speed
@@ -53,17 +58,17 @@ format: $(VENV)/ready  ## write the code as `lint` wants it
 $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints/transformers-$(TRANSFORMERS).txt
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]' \
+	  --constraint constraints/transformers-$(TRANSFORMERS).txt
 	if [ $(TRANSFORMERS) = 4 ]; then $(BIN)/python tests/fetch_upstream.py; fi
 	touch $@
 
-$(VENV)-torch/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
-	$(PYTHON) -m venv $(VENV)-torch
-	$(VENV)-torch/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)-torch/bin/python -m pip install --quiet torch==2.13.0
-	$(VENV)-torch/bin/python -m pip install --quiet --editable '.[dev]' --constraint constraints/transformers-$(TRANSFORMERS).txt
-	$(VENV)-torch/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
+# PyTorch and what needs it, and nothing else: both worlds put their own packages before it.
+.venv-torch/ready: Makefile
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet torch==2.13.0
+	.venv-torch/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
 	touch $@
 
 .venv-bench/ready: pyproject.toml constraints/transformers-4.txt

@@ -16,7 +16,7 @@ import transformers
 from PIL import Image
 from test_export import REFUSED
 from test_families import FOLDERS, load
-from test_processing import CROP_STARTS
+from test_processor import CROP_STARTS
 
 from modeling_vit_cls import ViTClsConfig, ViTClsImageProcessor, export_pretrained
 from modeling_vit_cls.families import family_of, timm_export
@@ -47,6 +47,7 @@ def compare(got: torch.Tensor, want, what: str) -> None:
     assert difference < 1e-5, f"{what}: {difference:.1e} of the output's scale"
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("folder", exported("transformers"), ids=lambda folder: folder.name)
 def test_transformers_loads_what_is_exported(folder, tmp_path):
     model, expected = load(folder)
@@ -84,6 +85,7 @@ def test_timm_loads_what_is_exported(folder, tmp_path):
     compare(got, model(pixels)["logits" if "native.logits" in expected else "pooler_output"], "result")
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("kind", ["exact", "shortest_edge", "exact_crop"])
 def test_transformers_prepares_images_as_we_do(kind, tmp_path):
     crop = {"do_center_crop": True, "crop_size": {"height": 16, "width": 16}, "resample": 3}
@@ -101,6 +103,7 @@ def test_transformers_prepares_images_as_we_do(kind, tmp_path):
     np.testing.assert_allclose(got, model.image_processor(image)["pixel_values"], atol=1 / 255 / 0.2)
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("name", sorted(set(CLASSES) - {"ViTHybridImageProcessor", "Siglip2ImageProcessor"}))
 def test_processors_on_torchvision_differ_by_two_of_255(name):
     """Those that transformers 5 takes by default where torchvision is: another rounding of the same filter."""

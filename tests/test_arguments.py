@@ -21,6 +21,8 @@ from modeling_vit_cls.training.optimizer import make_optimizer, make_schedule
 from modeling_vit_cls.training.packaged import find_recipe, packaged_recipes
 from modeling_vit_cls.training.recipe import DataArguments, EvaluationArguments, ModelArguments, read_recipe
 
+pytestmark = pytest.mark.world
+
 
 def choices(part, name) -> tuple[str, ...]:
     """The values that a field may have, where its annotation lists them."""

@@ -73,6 +73,7 @@ def saved(tmp_path_factory, ten) -> Path:
     return path
 
 
+@pytest.mark.world
 def test_numbers_are_those_of_the_pipeline(ten, digits, found):
     predictions = ImageClassificationPipeline(ten, batch_size=60)([open_image(image) for image in digits["image"]])
     best = [int(rows[0]["label"]) for rows in predictions]
@@ -171,6 +172,7 @@ def test_nan_is_an_error_and_no_metric(digits):
         benchmark(model, digits, **QUIET)
 
 
+@pytest.mark.world
 def test_evaluator_of_evaluate(ten, digits, found):
     pipeline = ImageClassificationPipeline(ten, batch_size=64)
     mapping = {name: number for number, name in enumerate(NAMES)}

@@ -76,6 +76,7 @@ def images() -> list[np.ndarray]:
     return list(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8))
 
 
+@pytest.mark.world
 def test_metadata_is_what_the_hub_reads(folder):
     data = ModelCard(render_card(folder, "user/flowers-vit")).data
     assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "vit-cls", "image-classification")
@@ -115,6 +116,7 @@ def test_the_card_says_what_was_measured_and_how(folder, model):
             assert picture.format == "PNG"
 
 
+@pytest.mark.world
 def test_eval_results_are_what_the_hub_reads(folder):
     write_card(folder)
     entries = yaml.safe_load((folder / EVAL_RESULTS).read_text())
@@ -165,6 +167,7 @@ def test_data_that_is_not_on_the_hub_is_not_said_to_be(folder, name, kind, shown
     assert not (folder / EVAL_RESULTS).exists()
 
 
+@pytest.mark.world
 def test_the_snippet_runs(folder, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", render_card(folder), re.DOTALL)
     monkeypatch.chdir(folder.parent)

@@ -24,6 +24,8 @@ from modeling_vit_cls import (
     ViTClsImageProcessor,
 )
 
+pytestmark = pytest.mark.world
+
 
 @pytest.mark.parametrize(("size", "limit"), [("5GB", 5 * 10**9), ("4KB", 4000), ("10kiB", 10 * 2**10), (3000, 3000)])
 def test_one_file_or_shards_come_back_bit_for_bit(model, tmp_path, size, limit):

@@ -16,6 +16,8 @@ from hub_scripts.__main__ import _interrupts_noted, main
 from modeling_vit_cls import __version__, list_variants
 from modeling_vit_cls.results import Results
 
+pytestmark = pytest.mark.world
+
 VERBS = {
     "benchmark": ["m", "--dataset_name", "digits"],
     "predict": ["m", "x.jpg"],

@@ -14,6 +14,8 @@ from transformers import AutoConfig
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, ViTClsConfig
 from modeling_vit_cls.config_rules import FIELD_NAMES, RULES
 
+pytestmark = pytest.mark.world
+
 WRONG = {
     "hidden_size": [0, -64, "64", 64.0, None, True, 10**9],
     "num_hidden_layers": [0, -3, "2", 10**9, 2.0],

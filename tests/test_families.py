@@ -18,6 +18,8 @@ from modeling_vit_cls import (
     FlaxViTClsModel,
 )
 
+pytestmark = pytest.mark.world
+
 # `make parity` points this at folders that the real libraries have just written.
 GOLDEN = Path(os.environ.get("VIT_CLS_GOLDEN", Path(__file__).parent / "golden"))
 FOLDERS = sorted(file.parent for file in GOLDEN.glob("*/expected.npz"))

@@ -11,6 +11,8 @@ from test_families import golden, load
 
 from modeling_vit_cls import CheckpointError, ConfigError, FlaxViTClsForImageClassification
 
+pytestmark = pytest.mark.world
+
 
 def with_channels(name: str, channels: int, folder: Path) -> Path:
     """A golden checkpoint whose patch embedding takes other channels."""

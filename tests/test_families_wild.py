@@ -20,6 +20,8 @@ from modeling_vit_cls import (
 )
 from modeling_vit_cls.families import family_of
 
+pytestmark = pytest.mark.world
+
 
 def changed(
     name: str, folder: Path, more: dict[str, np.ndarray] | None = None, without: str = "", **fields: Any

@@ -25,6 +25,8 @@ from modeling_vit_cls import (
     ViTClsImageProcessor,
 )
 
+pytestmark = pytest.mark.world
+
 Model = FlaxViTClsForImageClassification
 INDEX = "model.safetensors.index.json"
 SHARD_NAMES = ["../outside.safetensors", "OUTSIDE", "a/../../outside.safetensors", "~/x.safetensors", "..", ".", ""]

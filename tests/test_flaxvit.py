@@ -9,6 +9,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 
+pytestmark = pytest.mark.world
+
 if not hasattr(transformers, "FlaxViTForImageClassification"):
     pytest.skip("transformers 5 has no FlaxViT to compare with", allow_module_level=True)
 

@@ -23,6 +23,8 @@ from modeling_vit_cls import (
 )
 from modeling_vit_cls.files.finite import is_finite
 
+pytestmark = pytest.mark.world
+
 NOTHING = {
     "device_map": ["auto", None, "cpu", {"": "cpu"}, "balanced"],
     "device": [None, "cpu"],

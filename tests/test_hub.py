@@ -20,6 +20,8 @@ from modeling_vit_cls import (
     FlaxViTClsModel,
 )
 
+pytestmark = pytest.mark.world
+
 _numbers = itertools.count()
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from modeling_vit_cls import CheckpointError, FlaxViTClsModel
 
+pytestmark = pytest.mark.world
+
 _numbers = itertools.count()
 
 

@@ -15,6 +15,8 @@ from modeling_vit_cls import (
     ViTClsConfig,
 )
 
+pytestmark = pytest.mark.world
+
 NAMES = {"0": "a", "1": "b", "2": "c", "3": "d", "4": "e"}
 INVERSE = {name: int(i) for i, name in NAMES.items()}
 ODD = {  # fields of config.json -> a word of the warning, None for none

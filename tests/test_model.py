@@ -25,6 +25,8 @@ from modeling_vit_cls import (
     ImageClassificationPipeline,
 )
 
+pytestmark = pytest.mark.world
+
 
 def test_outputs_are_named_indexed_and_pytrees(model):
     outputs = model(pixels(), output_hidden_states=True, output_attentions=True)

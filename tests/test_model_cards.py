@@ -9,6 +9,8 @@ from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 from modeling_vit_cls.cards import render_card
 from modeling_vit_cls.training.recipe import read_recipe
 
+pytestmark = pytest.mark.world
+
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(entry for entry in (ROOT / "model_cards").iterdir() if entry.is_dir())
 

@@ -10,6 +10,8 @@ from transformers import AutoImageProcessor
 from modeling_vit_cls import BadImageError, ConfigError, ViTClsImageProcessor
 from modeling_vit_cls.images.processor import load_image
 
+pytestmark = pytest.mark.world
+
 RAMP = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)).resize((640, 480), 3)
 NATIVE = ViTClsImageProcessor(do_resize=False, do_normalize=False, do_rescale=False)

@@ -15,6 +15,8 @@ from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, ViTC
 from modeling_vit_cls.images.processor import whole_patches
 from modeling_vit_cls.images.processor_classes import CLASSES
 
+pytestmark = pytest.mark.world
+
 IS_4 = transformers.__version__.startswith("4.")
 ON_PILLOW: dict = {"use_fast": False} if IS_4 else {"backend": "pil"}  # whether torchvision is there or not
 LAYOUT = {"input_data_format": "channels_last"} if IS_4 else {}  # which 4.57 would guess, wrong for one row of pixels

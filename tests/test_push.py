@@ -17,6 +17,8 @@ from modeling_vit_cls.cards import write_card
 from modeling_vit_cls.hub.changes import EVAL_RESULTS
 from modeling_vit_cls.hub.push import plan_push, push_folder
 
+pytestmark = pytest.mark.world
+
 # huggingface_hub 2.4 uploads to LFS with an argument that its own HTTP library has renamed (2026-11-23).
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 

@@ -25,6 +25,8 @@ from modeling_vit_cls.hub.changes import files_to_push
 from modeling_vit_cls.install import needs
 from modeling_vit_cls.provenance import last_name, public_json, public_recipe, record
 
+pytestmark = pytest.mark.world
+
 RECIPE = """
 model_name_or_path: models/base
 num_train_epochs: 2

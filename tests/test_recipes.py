@@ -14,6 +14,8 @@ from modeling_vit_cls.training.packaged import HEAD, find_recipe, packaged_recip
 from modeling_vit_cls.training.recipe import read_recipe
 from modeling_vit_cls.training.run import build_model, load_splits
 
+pytestmark = pytest.mark.world
+
 CONFIGURATION = Path(__file__).parent.parent / "configuration"
 DIGITS = CONFIGURATION / "vit_cls_digits_cls.yaml"
 TINY = "{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32, "

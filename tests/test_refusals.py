@@ -18,6 +18,8 @@ from modeling_vit_cls import (
 from modeling_vit_cls.cards import render_card
 from modeling_vit_cls.training.recipe import read_recipe
 
+pytestmark = pytest.mark.world
+
 BACKBONE = [{"hidden_size": 32}, {"num_hidden_layers": 1}, {"num_hidden_layers": 3}, {"num_register_tokens": 1}]
 
 

@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from matrix import SOAK
+
+pytestmark = pytest.mark.world
 
 SCRIPT = Path(__file__).with_name("interrupted_run.py")
-EPOCHS, KILLS = 20, 20  # of 5 steps each
+EPOCHS, KILLS = 20, 5 * SOAK  # epochs of 5 steps
 
 
 def start(folder: Path, cache: Path) -> subprocess.Popen:
@@ -57,7 +60,7 @@ def unbroken(tmp_path_factory):
     return root / "cache", files(root / "whole"), seconds
 
 
-def test_twenty_kills_change_nothing(unbroken, tmp_path):
+def test_kills_change_nothing(unbroken, tmp_path):
     cache, whole, seconds = unbroken
     assert {"rows.txt", "run/trainer_state.json", "run/model.safetensors"} <= set(whole)
     assert f"run/checkpoint-{EPOCHS * 5}/training_state.safetensors" in whole

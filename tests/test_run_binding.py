@@ -10,6 +10,8 @@ from hub_scripts.__main__ import main
 from modeling_vit_cls import CheckpointError, ConfigError, FlaxViTClsForImageClassification, ViTClsImageProcessor
 from modeling_vit_cls.images.sources import load_images
 
+pytestmark = pytest.mark.world
+
 __all__ = ["base", "steps_without_compiling"]  # fixtures, for this module too
 
 

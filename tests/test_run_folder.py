@@ -16,6 +16,8 @@ from modeling_vit_cls import CheckpointError, ConfigError, FlaxViTClsForImageCla
 from modeling_vit_cls.names import RUN_LOCK
 from modeling_vit_cls.training import FlaxTrainer
 
+pytestmark = pytest.mark.world
+
 __all__ = ["base", "steps_without_compiling"]  # fixtures, for this module too
 
 BEST = EVERY_STEP | {"load_best_model_at_end": True, "metric_for_best_model": "accuracy"}

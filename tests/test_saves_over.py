@@ -12,6 +12,8 @@ from small_runs import MODEL, base, refuse, steps_without_compiling, trainer
 from modeling_vit_cls import CheckpointError, FlaxViTClsForImageClassification, ViTClsImageProcessor
 from modeling_vit_cls.files.ownership import signed
 
+pytestmark = pytest.mark.world
+
 __all__ = ["base", "steps_without_compiling"]  # fixtures, for this module too
 
 PICTURES = {"training_curve.png", "confusion_matrix.png", "attention.png"}

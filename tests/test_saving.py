@@ -18,6 +18,8 @@ from modeling_vit_cls import (
     export_pretrained,
 )
 
+pytestmark = pytest.mark.world
+
 
 def test_saving_again_replaces_the_weights_and_keeps_the_rest(folder, model):
     (folder / "notes.md").write_text("mine")

@@ -19,6 +19,8 @@ from modeling_vit_cls.evaluation.benchmark import benchmark
 from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 
+pytestmark = pytest.mark.world
+
 MULTI, SINGLE = "multi_label_classification", "single_label_classification"
 
 

@@ -13,6 +13,8 @@ from transformers import TrainerCallback
 
 from hub_scripts.__main__ import main
 
+pytestmark = pytest.mark.world
+
 __all__ = ["base", "steps_without_compiling"]  # fixtures, for this module too
 
 

@@ -144,6 +144,7 @@ def test_a_folder_has_no_revision_and_images_no_configuration(tmp_path):
             load_images(str(root), "train", **given)
 
 
+@pytest.mark.world
 def test_a_typo_asks_the_hub_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.chdir(tmp_path)

@@ -17,6 +17,8 @@ from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 from modeling_vit_cls.training.foreign import TRAINER_INSTEAD
 from modeling_vit_cls.training.run_folder import checkpoints_of, remove_outdated
 
+pytestmark = pytest.mark.world
+
 ROWS = load_images("digits", "train").select(range(24))
 CONFIG = tiny_config(num_channels=1, num_labels=10, num_hidden_layers=1)
 

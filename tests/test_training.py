@@ -137,6 +137,7 @@ def test_training_learns_its_examples_and_leaves_float32(tmp_path, changes):
     assert output.metrics["test_accuracy"] == (output.predictions.argmax(-1) == np.asarray(ROWS["label"])).mean()
 
 
+@pytest.mark.world
 def test_what_is_saved_is_what_was_trained(tmp_path):
     run = trainer(tmp_path / "run", num_train_epochs=1, logging_steps=1)
     run.train()
@@ -165,6 +166,7 @@ class Events(TrainerCallback):
         self.seen.append("save")
 
 
+@pytest.mark.world
 def test_callbacks_see_and_stop_the_run(tmp_path):
     events = Events()
     run = trainer(tmp_path, callbacks=[events], num_train_epochs=4, save_strategy="epoch")
@@ -173,6 +175,7 @@ def test_callbacks_see_and_stop_the_run(tmp_path):
     assert sorted(events.rows[:72]) == list(range(72))
 
 
+@pytest.mark.world
 def test_the_best_checkpoint_is_kept_and_loaded_and_patience_ends(tmp_path):
     changes = {
         "eval_strategy": "steps",
@@ -206,6 +209,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_never_saved(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.world
 def test_a_run_goes_on_only_as_itself(tmp_path):
     trainer(tmp_path, num_train_epochs=1, save_strategy="epoch").train()
     again = {"num_train_epochs": 1, "save_strategy": "epoch"}
@@ -226,6 +230,7 @@ def test_a_run_goes_on_only_as_itself(tmp_path):
     assert trainer(tmp_path, **again).train(resume_from_checkpoint=True).global_step == 3
 
 
+@pytest.mark.world
 def test_a_run_that_has_ended_makes_no_further_step(tmp_path):
     again = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
     first = trainer(tmp_path, **again)
@@ -252,11 +257,13 @@ def test_broken_images_are_counted_logged_and_limited(tmp_path, caplog):
         FlaxTrainer(model, arguments(tmp_path, on_bad_image="skip", max_bad_images=2), mixed).train()
 
 
+@pytest.mark.world
 def test_reports_go_where_they_are_asked_to(tmp_path):
     trainer(tmp_path, report_to=["tensorboard"], logging_steps=1, num_train_epochs=1).train()
     assert list(tmp_path.rglob("events.out.tfevents.*"))
 
 
+@pytest.mark.world
 @pytest.mark.parametrize(
     ("field", "changes"),
     [

@@ -14,6 +14,8 @@ from test_families import GOLDEN
 from hub_scripts.__main__ import main
 from modeling_vit_cls import CheckpointError, ConfigError, FlaxViTClsForImageClassification
 
+pytestmark = pytest.mark.world
+
 Model = FlaxViTClsForImageClassification
 
 

@@ -15,6 +15,8 @@ import transformers
 import transformers.testing_utils
 from fetch_upstream import FOLDER
 
+pytestmark = pytest.mark.world
+
 if not hasattr(transformers, "FlaxPreTrainedModel"):
     pytest.skip("transformers 5 has no Flax classes, and so no tests of them", allow_module_level=True)
 assert FOLDER.is_dir(), "transformers' tests are missing: run python tests/fetch_upstream.py"
