@@ -41,7 +41,7 @@ faults: .venv-bench/ready  ## what becomes of damaged files and killed saves, be
 	.venv-bench/bin/python -m benchmarks.faults
 
 docs: .venv-docs/ready  ## the documentation site, in build/site; a broken link or a missing name of the API fails
-	.venv-docs/bin/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
 
 lint: $(VENV)/ready  ## what CI and the pre-commit hooks check
 	$(BIN)/ruff format --check .
