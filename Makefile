@@ -12,7 +12,7 @@ PYTEST_ARGUMENTS = -n $(JOBS) --dist worksteal --durations=20 $(if $(ALL),,-m wo
 # The certificates of the system, which pip trusts too.
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: demo test soak parity bench bench-gpu faults lint format constraints clean
+.PHONY: demo test soak parity bench bench-gpu faults docs lint format constraints clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and pictures, reload, predict
@@ -44,6 +44,9 @@ bench-gpu:  ## speed beside timm and Hugging Face's PyTorch on a GPU, under ten 
 
 faults: .venv-bench/ready  ## what becomes of damaged files and killed saves, beside FlaxViT
 	.venv-bench/bin/python -m benchmarks.faults
+
+docs: .venv-docs/ready  ## the documentation site, in build/site; a broken link or a missing name of the API fails
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
 
 lint: $(VENV)/ready  ## what CI and the pre-commit hooks check
 	$(BIN)/ruff format --check .
@@ -78,6 +81,12 @@ $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	.venv-bench/bin/python -m pip install --quiet --editable '.[dev]' jax-image-models==0.4.0 \
 	  --constraint constraints/transformers-4.txt
 	.venv-bench/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
+	touch $@
+
+.venv-docs/ready: pyproject.toml constraints/transformers-5.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --upgrade pip
+	.venv-docs/bin/python -m pip install --quiet --editable '.[docs]' --constraint constraints/transformers-5.txt
 	touch $@
 
 constraints:  ## resolve both worlds anew, to the newest versions that fit, for Python 3.11 to 3.13

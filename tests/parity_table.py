@@ -1,4 +1,4 @@
-"""The table of checkpoint families for the README, as measured now: `make parity` prints it.
+"""The table of checkpoint families for docs/families.md, as measured now: `make parity` prints it.
 
 A row is a family: what it was tested against, where it can be exported to, the largest difference from its own library.
 """

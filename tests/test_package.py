@@ -1,9 +1,7 @@
-"""The package as its users meet it: imported, installed elsewhere, followed by the README, run from a shell."""
+"""The package as its users meet it: imported, installed elsewhere, run from a shell."""
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import venv
@@ -11,8 +9,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from local_hub import Repository
-from test_families import GOLDEN
 
 import modeling_vit_cls
 from hub_scripts.__main__ import main
@@ -71,42 +67,6 @@ print((time.process_time() - start) / (middle - start))
 
 def test_import_time_is_that_of_the_dependencies(tmp_path):
     assert min(float(run(IMPORT_TIME, cwd=tmp_path)) for _ in range(2)) < 1.3
-
-
-README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-
-
-@pytest.mark.world
-def test_the_twelve_lines_of_the_readme(tmp_path):
-    assert len([line for line in README[0].splitlines() if line.strip()]) == 12
-    assert run(README[0], cwd=tmp_path).split("\n")[:3] == ["(1, 3)", "(1, 3, 197, 197)", "(1, 3)"]
-
-
-def test_the_loop_of_the_readme(tmp_path):
-    assert float(run(README[1] + "print(float(accuracy))", cwd=tmp_path)) > 0.9
-
-
-@pytest.mark.world
-def test_the_readmes_trainer_trains(tmp_path):
-    said = run(README[2] + "print(metrics['eval_accuracy'])", cwd=tmp_path)
-    assert float(said.splitlines()[-1]) > 0.8
-    assert (tmp_path / "my-digits" / "checkpoint-276" / "training_state.safetensors").is_file()
-
-
-def test_the_exchange_of_the_readme(tmp_path, hub):
-    hub.repositories["google/vit-base-patch16-224"] = Repository()
-    vit = {file.name: file.read_bytes() for file in (GOLDEN / "timm_vit").iterdir()}
-    hub.repositories["google/vit-base-patch16-224"].commit(vit, "small, and timm's: it can go anywhere", "main")
-    (name,) = re.findall(r'"(.*\.npz)"', README[3])
-    shutil.copy(GOLDEN / "npz_augreg" / "checkpoint.npz", tmp_path / name)
-    targets = ("transformers", "timm", "onnx", "stablehlo")
-    programs = [
-        README[3].replace('to="transformers"', f'to="{to}"').replace("for-pytorch", f"for-{to}") for to in targets
-    ]
-    run("\n".join(programs), cwd=tmp_path)
-    for to in targets:
-        assert (tmp_path / f"for-{to}" / "config.json").exists()
-    assert len(README) == 4
 
 
 def test_wheel_works_elsewhere(tmp_path):
