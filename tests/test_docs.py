@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import tomllib
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,10 @@ from test_package import run
 
 import modeling_vit_cls
 from hub_scripts.__main__ import main
-from modeling_vit_cls import FlaxPreTrainedModel, FlaxViTClsForImageClassification, ViTClsConfig, export_pretrained
+from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig, export_pretrained
 from modeling_vit_cls.training.recipe import read_recipe
+
+pytestmark = pytest.mark.world
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").glob("*.md") if not page.is_symlink())]
@@ -107,14 +108,7 @@ def publish(hub, repo_id: str, folder: Path) -> None:
     hub.repositories[repo_id].commit(files, "a stand-in", "main")
 
 
-def case(page: Path) -> Any:
-    """A page; one that is ahead of the code is expected to fail until the code is there."""
-    here = {"nnx": hasattr(FlaxPreTrainedModel, "to_nnx"), "fine_tune": find_spec("hub_scripts.recipes") is not None}
-    marks = [] if here.get(page.stem, True) else [pytest.mark.xfail(reason="to_nnx and `vit-cls recipes` are to come")]
-    return pytest.param(page, id=page.stem, marks=marks)
-
-
-@pytest.mark.parametrize("page", [case(page) for page in PAGES if page.name != OF_ITS_OWN])
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != OF_ITS_OWN], ids=lambda page: page.stem)
 def test_blocks_of_a_page_run_in_order(page, place, hub, request, capsys):
     if page.name == "README.md":  # it shows what print(model) prints of the real one
         publish(hub, "facebook/deit-tiny-patch16-224", request.getfixturevalue("deit_tiny"))

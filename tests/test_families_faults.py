@@ -137,7 +137,7 @@ def test_each_group_removed_is_named_or_leaves_another_model_of_its_library(fold
         else:
             loaded.add(key)
             assert report.new_keys or again.config.to_dict() != model.config.to_dict(), f"nothing misses {key}"
-    names_one = f"^{tmp_path}.*(tensor (that would be our )?'|weights of)"
+    names_one = f"^{tmp_path}.*(tensor (for our parameter )?'|weights of)"
     assert [said for said in refusals if not re.search(names_one, said)] == []
     assert loaded == LEGAL.get(folder.name, set())
 

@@ -71,9 +71,9 @@ def tokens(name: str, axes: int = 3) -> Layouts:
 
 
 def stacked(*names: str | None) -> Layouts:
-    """K Linears stacked in one, such as query, key and value: weight (k H, D) -> k kernels (D, H).
+    """Several Linears, k in number, stacked in one: weight (k H, D) -> k kernels (D, H).
 
-    FlaxDinov2 stacks its SwiGLU as a kernel (D, k H).
+    Such as query, key and value. FlaxDinov2 stacks its SwiGLU as a kernel (D, k H).
     """
 
     def split(array: np.ndarray) -> list[np.ndarray]:
