@@ -1,12 +1,14 @@
-"""A training run for tests/test_resume.py, which kills it: digits, into ./run, resumed where it was left."""
+"""A training run for tests/test_resume.py, which kills it: digits, into ./run, resumed where it was left.
+
+It does not import conftest, whose folder of compiled programs would take the place of the test's own.
+"""
 
 import sys
 from pathlib import Path
 
-from conftest import tiny_config
 from transformers import TrainerCallback
 
-from modeling_vit_cls import FlaxViTClsForImageClassification
+from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 
@@ -27,7 +29,9 @@ class SampleLog(TrainerCallback):
 
 if __name__ == "__main__":
     digits = load_images("digits", "train").select(range(100))
-    config = tiny_config(num_channels=1, num_labels=10, drop_path_rate=0.2, hidden_dropout_prob=0.1)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes |= {"image_size": 8, "patch_size": 4, "num_channels": 1, "num_labels": 10}
+    config = ViTClsConfig(**sizes, drop_path_rate=0.2, hidden_dropout_prob=0.1)
     arguments = TrainingArguments(
         "run",
         num_train_epochs=int(sys.argv[1]),
