@@ -9,6 +9,8 @@ SOAK ?= 25
 ALL ?= $(filter 5,$(TRANSFORMERS))
 WITH_TORCH = PYTHONPATH="$$(echo $(VENV)/lib/python3*/site-packages):$(CURDIR):tests/golden" .venv-torch/bin/python
 PYTEST_ARGUMENTS = -n $(JOBS) --dist worksteal --durations=20 $(if $(ALL),,-m world)
+# uv is faster; pip follows where uv cannot install, as from a mirror that only pip's configuration names.
+DEVELOPMENT = --editable '.[dev]' --constraint constraints/transformers-$(TRANSFORMERS).txt
 # The certificates of the system, which pip trusts too.
 export UV_SYSTEM_CERTS ?= 1
 
@@ -62,8 +64,7 @@ $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]' \
-	  --constraint constraints/transformers-$(TRANSFORMERS).txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(DEVELOPMENT) || $(BIN)/python -m pip install --quiet $(DEVELOPMENT)
 	if [ $(TRANSFORMERS) = 4 ]; then $(BIN)/python tests/fetch_upstream.py; fi
 	touch $@
 
