@@ -62,7 +62,7 @@ def test_what_stands_in_a_msgpack_array_is_checked_byte_by_byte(tmp_path):
     whole = write(tmp_path / "flax_model.msgpack", {"a/kernel": np.ones((8, 4), np.float32)}).read_bytes()
     assert whole.count(b"\xc4\x80") == 1  # binary data of 128 bytes
     wrong = {b"\xa7float32": [b"\xa7,loat32", b"\xa7objects", b"\xa7float3\x00", b"\xa7complex"]}
-    wrong |= {b"\xc4\x80": [b"\xd9\x80", b"\xc5\x80", b"\xc4\x7f", b"\x00\x00"]}
+    wrong |= {b"\xc4\x80": [b"\xc5\x80", b"\xc4\x7f", b"\x00\x00"]}
     for right, others in wrong.items():
         for other in others:
             file = tmp_path / "changed.msgpack"

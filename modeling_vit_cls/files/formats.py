@@ -1,18 +1,19 @@
 """Readers of weight files: safetensors, npz and Flax's msgpack, to tensors by dotted name. Pickle is never read."""
 
 import json
-import os
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import ml_dtypes
 import msgpack
 import numpy as np
+from flax.serialization import msgpack_restore
+from flax.traverse_util import flatten_dict
 from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 
@@ -23,12 +24,6 @@ from .tensor import FLOATS, Tensor, mapped
 SUFFIXES = (".safetensors", ".npz", ".msgpack")
 _MAX_HEADER = 4_000_000  # bytes, some 20,000 tensors; a larger header takes seconds, and no Vision Transformer has one
 _PLAIN = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", *FLOATS.values())
-_BINARY = {
-    0xC4: 2,
-    0xC5: 3,
-    0xC6: 5,
-}  # msgpack's binary types: first byte -> size of the header, which ends in the length
-_NDARRAY = 1  # msgpack's extension type that flax.serialization uses for (shape, dtype, bytes)
 
 
 def read_file(file: Path) -> dict[str, Tensor]:
@@ -140,48 +135,12 @@ def _inflated(file: Path, entry: zipfile.ZipInfo, dtype: np.dtype) -> np.ndarray
 
 
 def _msgpack(file: Path) -> Iterator[Tensor]:
-    size = file.stat().st_size
-    with open(file, "rb") as opened:
-        unpacker = msgpack.Unpacker(opened, max_buffer_size=max(size, 1), strict_map_key=False)
-        try:
-            yield from _msgpack_tree(unpacker, file, opened.fileno(), "")
-        except msgpack.OutOfData as error:
-            raise CheckpointError(f"{file}: ends in the middle; download or save it again") from error
-        if unpacker.tell() != size:
-            raise CheckpointError(f"{file}: has data after its end; download or save it again")
-
-
-def _msgpack_tree(unpacker: Any, file: Path, descriptor: int, prefix: str) -> Iterator[Tensor]:
-    """The arrays in nested maps, from the unpacker's position on; `prefix` is the path of the map."""
-    for _ in range(unpacker.read_map_header()):
-        name = f"{prefix}{unpacker.unpack()}"
-        start = unpacker.tell()
-        kind = os.pread(descriptor, 1, start)
-        if kind and (kind[0] >> 4 == 0x8 or kind[0] in (0xDE, 0xDF)):  # a map, in one of msgpack's three sizes
-            yield from _msgpack_tree(unpacker, file, descriptor, f"{name}.")
-        else:
-            unpacker.skip()
-            yield _msgpack_array(name, file, descriptor, start, unpacker.tell())
-
-
-def _msgpack_array(name: str, file: Path, descriptor: int, start: int, end: int) -> Tensor:
-    """The array in bytes `start` to `end` of a file, an extension (shape, dtype, bytes). Its numbers are not read."""
-    head = os.pread(descriptor, 1024, start)
-    length = {0xC7: 3, 0xC8: 4, 0xC9: 6, **dict.fromkeys(range(0xD4, 0xD9), 2)}.get(head[0])
-    if length is None or head[length - 1] != _NDARRAY:
-        raise CheckpointError(f"{file}: {shorten(name)} is not an array; only the parameters of a Flax model are read")
-    unpacker = msgpack.Unpacker()
-    unpacker.feed(head[length:])
-    unpacker.read_array_header()
-    shape, dtype = tuple(unpacker.unpack()), str(unpacker.unpack())
-    if not all(type(side) is int and side >= 0 for side in shape):
-        raise CheckpointError(f"{file}: array {shorten(name)} has an impossible shape, {shorten(shape)}")
-    if dtype not in _PLAIN:
-        raise CheckpointError(f"{file}: array {shorten(name)} is of the unknown type {shorten(dtype)}")
-    size = int(np.prod(shape, dtype=object)) * (2 if dtype == "bfloat16" else np.dtype(dtype).itemsize)
-    data = head[length + unpacker.tell() :]
-    header = _BINARY.get(data[0], 0) if data else 0
-    offset = start + length + unpacker.tell() + header
-    if not header or int.from_bytes(data[1:header], "big") != size or offset + size != end:
-        raise CheckpointError(f"{file}: array {shorten(name)} does not have the size of its shape {shape}")
-    return mapped(name, file, offset, shape, dtype)
+    """The arrays of a file that flax.serialization wrote; all are read at once."""
+    tree = msgpack_restore(file.read_bytes())
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"{file}: holds {type(tree).__name__}, expected the parameters of a Flax model by name")
+    for path, array in flatten_dict(tree).items():
+        name = ".".join(map(str, path))
+        if not isinstance(array, np.ndarray) or array.dtype.name not in _PLAIN:
+            raise CheckpointError(f"{file}: {shorten(name)} is not an array of numbers, as parameters are")
+        yield Tensor(name, file, array.shape, array.dtype.name, partial(np.asarray, array), array.shape)

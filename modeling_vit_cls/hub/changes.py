@@ -1,6 +1,6 @@
 """The changes that a push makes: our files in a folder compared with those in a repository."""
 
-import hashlib
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,7 @@ from typing import Literal
 
 import yaml
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from ..errors import CheckpointError
 from ..families.open import open_checkpoint
@@ -133,12 +134,12 @@ def unasked(files: Mapping[str, Content]) -> list[Change]:
 
 def _is_same(content: Content, file: RepoFile) -> bool:
     """Whether the content equals a file in the repository: by SHA-256 in LFS, else by git's SHA-1 of a blob."""
-    size = _size(content)
-    if size != file.size:
+    if _size(content) != file.size:
         return False
-    if file.lfs is not None:
-        return _digest(content, hashlib.sha256()) == file.lfs.sha256
-    return _digest(content, hashlib.sha1(b"blob %d\0" % size)) == file.blob_id
+    if file.lfs is None:
+        return git_hash(_read(content)) == file.blob_id
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as opened:
+        return sha_fileobj(opened).hex() == file.lfs.sha256
 
 
 def _size(content: Content) -> int:
@@ -147,13 +148,3 @@ def _size(content: Content) -> int:
 
 def _read(content: Content) -> bytes:
     return content if isinstance(content, bytes) else content.read_bytes()
-
-
-def _digest(content: Content, digest: "hashlib._Hash") -> str:
-    if isinstance(content, bytes):
-        digest.update(content)
-    else:
-        with open(content, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
