@@ -35,6 +35,8 @@ from safetensors.numpy import load_file, save_file
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
 # What an earlier run, in either world, has compiled is not compiled again. Each process writes into a folder of its
 # own, which begins with links to what there is: nobody reads half of a program, whatever a test kills.
 _COMPILED = Path(__file__).parents[1] / "build" / "compiled"
@@ -77,6 +79,11 @@ def tiny_model(model_class=FlaxViTClsForImageClassification, **overrides):
         model = model_class(tiny_config(**overrides))
     model.params = jax.tree.map(jnp.asarray, spread(model.params))
     return model
+
+
+def arrays(tree):
+    """A tree in NumPy, for formulas by hand: NumPy lets (D,) meet (B, D), which JAX refuses in the tests."""
+    return jax.tree.map(np.asarray, tree)
 
 
 def pixels(batch: int = 2, size: tuple[int, int] = (8, 8), channels: int = 3) -> np.ndarray:

@@ -161,7 +161,7 @@ def test_what_cannot_be_benchmarked(ten, digits):
     unlabelled = datasets.Dataset.from_dict(
         {"image": list(few["image"]), "label": [1, -1, -1]}, features=digits.features
     )
-    with pytest.raises(ConfigError, match="2 of 3 examples have no class, the first is 1"):
+    with pytest.raises(ConfigError, match="2 of 3 examples have no class, the first is row 1"):
         benchmark(ten, unlabelled, **QUIET)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import pixels, tiny_config, tiny_model
+from conftest import arrays, pixels, tiny_config, tiny_model
 from flax.core import freeze
 
 from modeling_vit_cls import BadImageError, ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel
@@ -140,8 +140,8 @@ def test_normed_the_last_block_is_the_last_hidden_state(kind):
     expected = backbone(images, params=model.params.get("vit_cls", model.params)).last_hidden_state
     normed = model.forward_intermediates(images, norm=True, reshape=False, return_prefix_tokens=True)
     np.testing.assert_allclose(jnp.concatenate(normed[-1][::-1], axis=1), expected, atol=1e-5)
-    (raw,) = model.forward_intermediates(images, [0])
-    p = model.params.get("vit_cls", model.params)["norm"]
+    (raw,) = arrays(model.forward_intermediates(images, [0]))
+    p = arrays(model.params.get("vit_cls", model.params)["norm"])
     centred = raw - raw.mean(axis=-1, keepdims=True)
     by_hand = centred / np.sqrt(raw.var(axis=-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
     np.testing.assert_allclose(normed[0][0].reshape(by_hand.shape), by_hand, atol=1e-4)

@@ -106,7 +106,7 @@ def test_naflex_works_in_every_verb_and_trains_at_one_size(tmp_path, caplog):
     assert FlaxViTClsForImageClassification.from_pretrained(tmp_path).image_processor.size == model.image_processor.size
     trainer = FlaxTrainer(model, TrainingArguments(str(tmp_path / "run"), max_steps=1, disable_tqdm=True), ROWS)
     assert trainer.processing_class.output_hw == (8, 8)
-    assert "do not keep their aspect ratio" in caplog.text
+    assert "images are resized to 8 x 8 for training, without their aspect ratio" in caplog.text
 
 
 def test_a_size_that_cannot_be_cut_into_patches_is_named(tmp_path):

@@ -236,7 +236,7 @@ def test_folders_of_other_tools_are_called_what_they_are(tmp_path):
     with pytest.raises(CheckpointError, match="is an adapter of PEFT, not a whole model"):
         FlaxAutoModelForImageClassification.from_pretrained(peft)
     for path in (clip, clip / "open_clip_model.safetensors"):
-        with pytest.raises(CheckpointError, match="is a checkpoint of OpenCLIP"):
+        with pytest.raises(CheckpointError, match="is a checkpoint in OpenCLIP's layout, which is not supported"):
             FlaxViTClsModel.from_pretrained(path)
 
 

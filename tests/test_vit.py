@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import pixels, spread, tiny_config, tiny_model
+from conftest import arrays, pixels, spread, tiny_config, tiny_model
 from reference import norm
 
 from modeling_vit_cls import FlaxViTClsModel, ViTClsConfig
@@ -63,7 +63,7 @@ def test_norm_after_readout_leaves_the_tokens_as_they_are():
     outputs = model(images, output_hidden_states=True)
     np.testing.assert_array_equal(outputs.last_hidden_state, outputs.hidden_states[-1])
     mean = np.asarray(outputs.last_hidden_state[:, 1:].mean(axis=1))
-    np.testing.assert_allclose(outputs.pooler_output, norm(mean, model.params["norm"]), atol=1e-5)
+    np.testing.assert_allclose(outputs.pooler_output, norm(mean, arrays(model.params["norm"])), atol=1e-5)
 
 
 def test_position_tokens_cover_what_they_say():
@@ -90,14 +90,14 @@ def test_registers_have_no_position_and_stand_between_cls_and_patches():
 @pytest.mark.parametrize("act", ["gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"])
 def test_gated_mlp_is_the_formula(act):
     formulas = {
-        "gelu": lambda x: x * (1 + jax.scipy.special.erf(x / np.sqrt(2))) / 2,
+        "gelu": lambda x: x * (1 + np.asarray(jax.scipy.special.erf(x / np.sqrt(2)))) / 2,
         "gelu_pytorch_tanh": lambda x: x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2,
         "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
         "silu": lambda x: x / (1 + np.exp(-x)),
         "relu": lambda x: np.maximum(x, 0),
     }
     module, x = Mlp(tiny_config(hidden_act=act), gated=True), pixels().reshape(2, 12, 16)
-    p = spread(module.init(jax.random.key(0), x)["params"])
+    p = arrays(spread(module.init(jax.random.key(0), x)["params"]))
     gate, up = (x @ p[name]["kernel"] + p[name]["bias"] for name in ("gate", "fc1"))
     expected = (formulas[act](gate) * up) @ p["fc2"]["kernel"] + p["fc2"]["bias"]
     np.testing.assert_allclose(module.apply({"params": p}, x), expected, atol=1e-5, rtol=1e-4)
@@ -219,24 +219,24 @@ def test_pre_norm_acts_before_the_first_block():
 def test_representation_layer_is_a_tanh_of_the_readout():
     images = pixels()
     model = tiny_model(FlaxViTClsModel, representation_size=6)
-    outputs, layer = model(images), model.params["representation"]
+    outputs, layer = arrays(model(images)), arrays(model.params["representation"])
     expected = np.tanh(outputs.last_hidden_state[:, 0] @ layer["kernel"] + layer["bias"])
     np.testing.assert_allclose(outputs.pooler_output, expected, atol=1e-5)
 
 
 def test_attention_pooling_is_the_formula():
     model, images = tiny_model(FlaxViTClsModel, readout="map"), pixels()
-    outputs, p = model(images), model.params["readout"]["attention_pooling"]
-    tokens = np.asarray(outputs.last_hidden_state)
+    outputs, p = arrays(model(images)), arrays(model.params["readout"]["attention_pooling"])
+    tokens = outputs.last_hidden_state
 
     def linear(x, layer):
         return x @ layer["kernel"] + layer["bias"]
 
     query = linear(p["probe"], p["attention"]["query"]).reshape(2, 8)
     key, value = (linear(tokens, p["attention"][name]).reshape(2, 5, 2, 8) for name in ("key", "value"))
-    weights = jax.nn.softmax(np.einsum("hd,bkhd->bhk", query, key) / np.sqrt(8))
+    weights = np.asarray(jax.nn.softmax(np.einsum("hd,bkhd->bhk", query, key) / np.sqrt(8)))
     x = linear(np.einsum("bhk,bkhd->bhd", weights, value).reshape(2, 16), p["attention"]["out"])
-    hidden = jax.nn.gelu(linear(norm(np.asarray(x), p["norm"]), p["mlp"]["fc1"]), approximate=False)
+    hidden = np.asarray(jax.nn.gelu(linear(norm(x, p["norm"]), p["mlp"]["fc1"]), approximate=False))
     np.testing.assert_allclose(outputs.pooler_output, x + linear(hidden, p["mlp"]["fc2"]), atol=1e-4)
 
 
@@ -245,6 +245,6 @@ def test_distillation_heads_are_averaged():
     outputs = model(images)
     np.testing.assert_allclose(outputs.logits, (outputs.cls_logits + outputs.distillation_logits) / 2, atol=1e-6)
     backbone = FlaxViTClsModel(model.config, _do_init=False)
-    tokens = backbone(images, params=model.params["vit_cls"]).last_hidden_state
-    head = model.params["distillation_classifier"]
+    tokens = np.asarray(backbone(images, params=model.params["vit_cls"]).last_hidden_state)
+    head = arrays(model.params["distillation_classifier"])
     np.testing.assert_allclose(outputs.distillation_logits, tokens[:, 1] @ head["kernel"] + head["bias"], atol=1e-5)

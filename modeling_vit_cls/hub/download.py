@@ -71,7 +71,7 @@ def _of_variant(folder: Path, variant: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     others = sorted(entry.name for entry in folder.iterdir() if entry.suffix == ".safetensors")
-    rule = f"there is no {names[0]} in {folder}, but {', '.join(others) or 'no other weights'}: leave variant out"
+    rule = f"there is no {names[0]} in {folder}, only {', '.join(others) or 'no weights at all'}: leave variant out"
     raise ConfigError("variant", variant, rule)
 
 

@@ -52,7 +52,7 @@ def _fields_of_running(module_class: type[Any]) -> list[str]:
 def forward(module: nn.Module) -> Callable[..., Any]:
     """Parameters, pixels (B, C, H, W) and the key of dropout, or None -> the module's outputs."""
 
-    def run(
+    def forward_pass(
         params: Any,
         pixels: jax.Array,
         key: jax.Array | None,
@@ -66,7 +66,7 @@ def forward(module: nn.Module) -> Callable[..., Any]:
         unwanted = {"attentions": attentions, "hidden_states": hidden_states}
         return outputs.replace(**{name: None for name, wanted in unwanted.items() if not wanted})
 
-    return jax.jit(run, static_argnames=("readout_only", "attentions", "hidden_states"))
+    return jax.jit(forward_pass, static_argnames=("readout_only", "attentions", "hidden_states"))
 
 
 @_by_config
@@ -77,7 +77,7 @@ def intermediates(module: Any) -> Callable[..., tuple]:
     """
     c = module.config
 
-    def run(
+    def intermediate_maps(
         params: Any, pixels: jax.Array, *, blocks: tuple[int, ...], reshape: bool, prefix: bool, norm: bool
     ) -> tuple:
         states = module.apply({"params": params}, _nhwc(pixels), attention_maps=False).hidden_states
@@ -94,18 +94,18 @@ def intermediates(module: Any) -> Callable[..., tuple]:
             outputs.append((patches, before) if prefix else patches)
         return tuple(outputs)
 
-    return jax.jit(run, static_argnames=("blocks", "reshape", "prefix", "norm"))
+    return jax.jit(intermediate_maps, static_argnames=("blocks", "reshape", "prefix", "norm"))
 
 
 @_by_config
 def draw(module: nn.Module) -> Callable[..., dict[str, Any]]:
     """A key -> initial values of the parameters of these dotted `names`; nothing else is drawn, no layer is run."""
 
-    def run(key: jax.Array, *, image_shape: tuple[int, ...], names: frozenset[str]) -> dict[str, Any]:
+    def initial_values(key: jax.Array, *, image_shape: tuple[int, ...], names: frozenset[str]) -> dict[str, Any]:
         variables = module.lazy_init(key, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
         return {name: leaf for name, leaf in flatten_dict(variables["params"], sep=".").items() if name in names}
 
-    return jax.jit(run, static_argnames=("image_shape", "names"))
+    return jax.jit(initial_values, static_argnames=("image_shape", "names"))
 
 
 def _nhwc(pixels: jax.Array) -> jax.Array:
