@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from transformers import PretrainedConfig
@@ -26,6 +26,25 @@ _WRITTEN_BY_TRANSFORMERS = set(
 
 Rule = tuple[Callable[[Any], bool], str]
 
+# The choices of a field. Each is written here alone: the config's annotations and the rules below read them.
+Activation = Literal["gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"]
+Readout = Literal["cls", "mean", "cls_mean", "map"]
+Positions = Literal["learned", "sincos2d", "rope", "none"]
+PositionTokens = Literal["all", "patches"]
+Interpolation = Literal[
+    "bicubic",
+    "bicubic_antialias",
+    "bicubic_align_corners",
+    "bicubic_offset",
+    "bilinear",
+    "bilinear_antialias",
+    "bilinear_align_corners",
+]
+MlpKind = Literal["mlp", "swiglu"]
+NormPosition = Literal["before_readout", "after_readout"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+READOUTS_OF_CLS = ("cls", "cls_mean")  # those that need the [CLS] token
+
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
@@ -39,7 +58,8 @@ def _integer(low: int, high: int) -> Rule:
     return lambda v: _is_int(v) and low <= v <= high, f"must be an integer from {low} to {high}"
 
 
-def _choice(*names: str) -> Rule:
+def _choice(literal: Any) -> Rule:
+    names = get_args(literal)
     return lambda v: isinstance(v, str) and v in names, "must be one of " + ", ".join(map(repr, names))
 
 
@@ -69,7 +89,7 @@ RULES: dict[str, Rule] = {
     "patch_bias": _BOOLEAN,
     "ignore_border": _BOOLEAN,
     "dynamic_image_size": _BOOLEAN,
-    "hidden_act": _choice("gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"),
+    "hidden_act": _choice(Activation),
     "layer_norm_eps": _SMALL,
     "qkv_bias": _BOOLEAN,
     "key_bias": _or_none(_BOOLEAN),
@@ -77,33 +97,30 @@ RULES: dict[str, Rule] = {
     "attention_probs_dropout_prob": _PROBABILITY,
     "drop_path_rate": _PROBABILITY,
     "initializer_range": _SMALL,
-    "readout": _choice("cls", "mean", "cls_mean", "map"),
+    "readout": _choice(Readout),
     "use_cls_token": _BOOLEAN,
     "num_register_tokens": _integer(0, 4096),
     "use_distillation_token": _BOOLEAN,
     "use_distillation_head": _or_none(_BOOLEAN),
-    "position_embedding": _choice("learned", "sincos2d", "rope", "none"),
-    "position_embedding_tokens": _choice("all", "patches"),
-    "position_interpolation": _choice(
-        "bicubic",
-        "bicubic_antialias",
-        "bicubic_align_corners",
-        "bicubic_offset",
-        "bilinear",
-        "bilinear_antialias",
-        "bilinear_align_corners",
-    ),
+    "position_embedding": _choice(Positions),
+    "position_embedding_tokens": _choice(PositionTokens),
+    "position_interpolation": _choice(Interpolation),
     "rope_theta": _number(1e-3, 1e9, "must be a number from 0.001 to 1e9"),
     "layer_scale_init_value": _or_none(_number(1e-12, 100, "must be a number from 1e-12 to 100")),
-    "mlp": _choice("mlp", "swiglu"),
+    "mlp": _choice(MlpKind),
     "pre_norm": _BOOLEAN,
-    "norm_position": _choice("before_readout", "after_readout"),
+    "norm_position": _choice(NormPosition),
     "representation_size": _or_none(_integer(1, 65536)),
     "projection_size": _or_none(_integer(1, 65536)),
     "num_labels": _integer(1, MAX_LABELS),
 }
-PROBLEM_TYPE = _or_none(_choice("single_label_classification", "multi_label_classification", "regression"))
+PROBLEM_TYPE = _or_none(_choice(ProblemType))
 FIELD_NAMES = tuple(name for name in RULES if name != "num_labels")  # num_labels is a field of transformers' base class
+
+
+def readout_size(readout: str, hidden_size: int) -> int:
+    """Width of a readout of tokens of width `hidden_size`."""
+    return 2 * hidden_size if readout == "cls_mean" else hidden_size
 
 
 def check_config(fields: Mapping[str, Any]) -> None:
@@ -133,7 +150,7 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
     sides = f["image_size"] if isinstance(f["image_size"], tuple | list) else (f["image_size"],) * 2
     width, heads, patch = f["hidden_size"], f["num_attention_heads"], f["patch_size"]
     distillation_head = f["use_distillation_token"] and f["use_distillation_head"] is not False
-    reads_cls = f["readout"] in ("cls", "cls_mean")
+    reads_cls = f["readout"] in READOUTS_OF_CLS
     position, head_width = f["position_embedding"], width // heads
     return [
         ("hidden_size", width % heads != 0, f"must be a multiple of num_attention_heads={heads}"),
@@ -189,7 +206,7 @@ def estimate_parameters(f: Mapping[str, Any]) -> int:
     sides = f["image_size"] if isinstance(f["image_size"], tuple | list) else (f["image_size"],) * 2
     block = 4 * width**2 + (3 if f["mlp"] == "swiglu" else 2) * width * hidden
     tables = math.prod(s // patch for s in sides) * width if f["position_embedding"] == "learned" else 0
-    feature = f["representation_size"] or width * (2 if f["readout"] == "cls_mean" else 1)
+    feature = f["representation_size"] or readout_size(f["readout"], width)
     stem = patch**2 * f["num_channels"] * width + f["num_register_tokens"] * width + tables
     return f["num_hidden_layers"] * block + stem + width * feature + feature * f["num_labels"]
 

@@ -1,11 +1,23 @@
 """ViTClsConfig: the fields that define the architecture, checked when a config is made."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from transformers import PretrainedConfig
 
-from .config_rules import FIELD_NAMES, check_call, check_config
+from .config_rules import (
+    FIELD_NAMES,
+    Activation,
+    Interpolation,
+    MlpKind,
+    NormPosition,
+    Positions,
+    PositionTokens,
+    Readout,
+    check_call,
+    check_config,
+    readout_size,
+)
 from .errors import ConfigError
 from .label_maps import LABEL_FIELDS, read_labels
 from .variants import variant_fields
@@ -70,7 +82,7 @@ class ViTClsConfig(PretrainedConfig):
         patch_bias: bool = True,
         ignore_border: bool = False,
         dynamic_image_size: bool = False,
-        hidden_act: Literal["gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"] = "gelu",
+        hidden_act: Activation = "gelu",
         layer_norm_eps: float = 1e-6,
         qkv_bias: bool = True,
         key_bias: bool | None = None,
@@ -78,19 +90,19 @@ class ViTClsConfig(PretrainedConfig):
         attention_probs_dropout_prob: float = 0.0,
         drop_path_rate: float = 0.0,
         initializer_range: float = 0.02,
-        readout: Literal["cls", "mean", "cls_mean", "map"] = "cls",
+        readout: Readout = "cls",
         use_cls_token: bool = True,
         num_register_tokens: int = 0,
         use_distillation_token: bool = False,
         use_distillation_head: bool | None = None,
-        position_embedding: Literal["learned", "sincos2d", "rope", "none"] = "learned",
-        position_embedding_tokens: Literal["all", "patches"] = "all",
-        position_interpolation: str = "bicubic",
+        position_embedding: Positions = "learned",
+        position_embedding_tokens: PositionTokens = "all",
+        position_interpolation: Interpolation = "bicubic",
         rope_theta: float = 100.0,
         layer_scale_init_value: float | None = None,
-        mlp: Literal["mlp", "swiglu"] = "mlp",
+        mlp: MlpKind = "mlp",
         pre_norm: bool = False,
-        norm_position: Literal["before_readout", "after_readout"] = "before_readout",
+        norm_position: NormPosition = "before_readout",
         representation_size: int | None = None,
         projection_size: int | None = None,
         **kwargs: Any,
@@ -188,4 +200,4 @@ class ViTClsConfig(PretrainedConfig):
     @property
     def readout_size(self) -> int:
         """Width of the readout before the representation layer."""
-        return self.hidden_size * (2 if self.readout == "cls_mean" else 1)
+        return readout_size(self.readout, self.hidden_size)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import huggingface_hub
 import numpy as np
@@ -29,7 +29,9 @@ from modeling_vit_cls import (
     install,
 )
 from modeling_vit_cls.cards import card_to_push, render_card, write_card
+from modeling_vit_cls.cards.card import READOUT_WORDS
 from modeling_vit_cls.cards.pictures import attention_maps
+from modeling_vit_cls.config_rules import Readout
 from modeling_vit_cls.hub.changes import EVAL_RESULTS
 from modeling_vit_cls.install import how_to_install
 
@@ -407,6 +409,10 @@ for package, module in (("matplotlib", "cards.pictures"), ("jinja2", "cards")):
         print(error)
     del sys.modules[package]
 """
+
+
+def test_a_card_has_words_for_every_readout():
+    assert set(READOUT_WORDS) == set(get_args(Readout))
 
 
 def test_what_is_not_installed_is_named_with_the_remedy():

@@ -142,6 +142,14 @@ def test_links_lead_to_files(page):
         assert (page.parent / target).exists(), link
 
 
+def test_files_that_contributing_names_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text().replace("STEM", "vit_cls_digits_cls")
+    named = set(re.findall(r"`([\w/]+\.(?:py|md|toml|in|txt|yaml))`", text))
+    places = [ROOT, *(path for path in ROOT.glob("[!.]*/**/") if "build" not in path.parts)]
+    assert len(named) > 15
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
 def test_every_page_is_in_the_navigation():
     text = (ROOT / "mkdocs.yml").read_text()
     pages = set(re.findall(r"[\w/]+\.md", text[text.index("nav:") : text.index("exclude_docs:")]))

@@ -248,6 +248,11 @@ def test_a_backbone_with_a_distillation_token_goes_out_whatever_head_it_might_ge
     jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
 
 
+def test_a_distillation_token_goes_to_timm_with_its_own_readout_alone(tmp_path):
+    with pytest.raises(ConfigError, match="readout='mean': must be 'cls' with a distillation token in timm"):
+        export_pretrained(tiny_model(use_distillation_token=True, readout="mean"), tmp_path / "out", "timm")
+
+
 def test_half_precision_stays_half(tmp_path):
     model = tiny_model()
     model.params = model.to_bf16(model.params)

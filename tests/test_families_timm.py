@@ -53,6 +53,8 @@ CONTRADICTED = [  # golden checkpoint, model_args that build another model -> th
     ("timm_vit", {"no_embed_class": True}, "pos_embed"),
     ("timm_vit", {"class_token": False}, "cls_token"),
     ("timm_vit", {"global_pool": "avg"}, "norm.weight', but timm builds fc_norm"),
+    ("timm_vit", {"global_pool": "max"}, "global_pool='max' is not supported, only 'token', 'avg', 'map', ''"),
+    ("timm_deit_distilled", {"global_pool": "avg"}, "global_pool='avg': timm's distilled models have 'token' alone"),
     ("timm_registers_gap", {"fc_norm": False}, "fc_norm.weight', but timm builds norm"),
     ("timm_deit3", {"init_values": None}, "blocks.0.ls1.gamma"),
     ("timm_clip", {"pre_norm": False}, "norm_pre"),

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from typing import get_args
 
 import matplotlib
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from modeling_vit_cls.cards.pictures import attention_maps, confusion_matrix, has_curve, training_curve
+from modeling_vit_cls.config_rules import Readout
 
 LOG = [
     {"step": 10, "epoch": 1.0, "loss": 1.5, "learning_rate": 1e-3, "grad_norm": 1.0},
@@ -141,7 +143,7 @@ def test_a_confusion_is_seen():
     assert (right != wrong).mean() > 0.1
 
 
-@pytest.mark.parametrize("readout", ["cls", "mean", "cls_mean", "map"])
+@pytest.mark.parametrize("readout", get_args(Readout))
 def test_the_brightest_patch_is_the_one_that_is_attended_to(readout):
     images = [np.full((8, 8, 3), 120, np.uint8)]  # plain, for the map is laid over it
     reader = tiny_model(readout=readout, num_register_tokens=2)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, ViTClsImageProcessor, export_pretrained
-from modeling_vit_cls.config_rules import RULES
+from modeling_vit_cls.config_rules import Activation, MlpKind, NormPosition, Positions, PositionTokens, Readout
 from modeling_vit_cls.errors import CheckpointError
 from modeling_vit_cls.export import programs
 from modeling_vit_cls.install import how_to_install
@@ -63,8 +64,10 @@ def difference(found, expected) -> float:
 
 def test_configs_hold_every_choice():
     configs = [tiny_config(**config) for config in CONFIGS.values()]
-    for name in ("readout", "hidden_act", "mlp", "position_embedding", "position_embedding_tokens", "norm_position"):
-        assert {getattr(config, name) for config in configs} == set(re.findall("'(.*?)'", RULES[name][1]))
+    choices = {"readout": Readout, "hidden_act": Activation, "mlp": MlpKind, "position_embedding": Positions}
+    choices |= {"position_embedding_tokens": PositionTokens, "norm_position": NormPosition}
+    for name, literal in choices.items():
+        assert {getattr(config, name) for config in configs} == set(get_args(literal))
 
 
 @cache

@@ -1,5 +1,7 @@
 """Properties of the modules: what each readout reads, what positions mean, what training draws at random."""
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from conftest import arrays, pixels, spread, tiny_config, tiny_model
 from reference import norm
 
 from modeling_vit_cls import FlaxViTClsModel, ViTClsConfig
+from modeling_vit_cls.config_rules import Readout
 from modeling_vit_cls.nn.layers import Mlp
 from modeling_vit_cls.nn.positions import rope_table, rotate, sincos2d_table
 from modeling_vit_cls.nn.resampling import resample_positions
@@ -23,7 +26,7 @@ def without_order(**overrides) -> FlaxViTClsModel:
     return tiny_model(FlaxViTClsModel, position_embedding="none", **overrides)
 
 
-@pytest.mark.parametrize("readout", ["cls", "mean", "cls_mean", "map"])
+@pytest.mark.parametrize("readout", get_args(Readout))
 def test_without_positions_no_readout_sees_the_order_of_patches(readout):
     model, images = without_order(readout=readout, num_register_tokens=3), pixels()
     np.testing.assert_allclose(
@@ -56,6 +59,12 @@ def test_what_each_readout_reads():
         found = model.with_readout(readout)(images)
         np.testing.assert_array_equal(found.last_hidden_state, tokens)
         np.testing.assert_allclose(found.pooler_output, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("readout", get_args(Readout))
+def test_a_readout_is_as_wide_as_its_config_says(readout):
+    model = tiny_model(FlaxViTClsModel, readout=readout)
+    assert model(pixels()).pooler_output.shape == (2, model.config.readout_size)
 
 
 def test_norm_after_readout_leaves_the_tokens_as_they_are():

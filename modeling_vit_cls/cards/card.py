@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..modeling_vit_cls import FlaxViTClsForImageClassification
 
 _log = logging.getLogger(__name__)
-_READOUTS = {
+READOUT_WORDS = {
     "cls": "the [CLS] token",
     "mean": "the mean of the patches",
     "cls_mean": "the [CLS] token and the mean of the patches",
@@ -141,7 +141,7 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
         install=how_to_install(),
         metadata=card_metadata(facts),
         pictures=pictures,
-        readout=_READOUTS[facts.config.readout],
+        readout=READOUT_WORDS[facts.config.readout],
         dataset=dataset_title(facts),
         circumstances=_circumstances(facts),
         spelt_out=_SPELT_OUT,

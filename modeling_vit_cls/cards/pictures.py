@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config_rules import READOUTS_OF_CLS
 from ..errors import one_line
 from ..install import needs
 from ..modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
@@ -101,7 +102,7 @@ def attention_maps(
     `labels` are the names of the true classes: with them, each title says whether the model is right.
     """
     names: Any = model.config.id2label
-    reads_cls = model.config.readout in ("cls", "cls_mean")
+    reads_cls = model.config.readout in READOUTS_OF_CLS
     read = [
         _attention(model, image, reads_cls) for image in images[:_MOST_IMAGES]
     ]  # each alone: their sizes may differ

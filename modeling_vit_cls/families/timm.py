@@ -31,7 +31,7 @@ _ARGUMENTS |= {"fc_norm", "use_fc_norm", "global_pool", "act_layer", "swiglu_mlp
 _ARGUMENTS |= {"dynamic_img_size", "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate"}
 _ARGUMENTS |= {"proj_drop_rate", "attn_drop_rate", "drop_path_rate"}
 _EVA_NAMES = {"num_reg_tokens": "reg_tokens", "use_fc_norm": "fc_norm"}
-_READOUTS = {"token": "cls", "avg": "mean", "map": "map", "": "cls"}
+READOUTS = {"token": "cls", "avg": "mean", "map": "map", "": "cls"}  # ours by timm's global_pool
 
 _POOLING = "readout.attention_pooling"
 TABLE = {
@@ -106,7 +106,7 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
         "num_register_tokens": built["reg_tokens"],
         "position_embedding_tokens": "patches" if built["no_embed_class"] and built["class_token"] else "all",
         "position_interpolation": "bicubic_antialias",
-        "readout": _READOUTS.get(pool, pool),
+        "readout": READOUTS[pool],
         "norm_position": "after_readout" if fc_norm else "before_readout",
         "architectures": ["ViTClsForImageClassification" if classes else "ViTClsModel"],
     }
@@ -141,6 +141,11 @@ def _refuse_norms(tensors: Mapping[str, Tensor], fc_norm: bool) -> None:
 def _refuse_readouts(name: str, classes: int, built: dict[str, Any]) -> None:
     """Raise CheckpointError for a readout of timm that none of ours computes."""
     pool = built["global_pool"]
+    if pool not in READOUTS:
+        supported = ", ".join(map(repr, READOUTS))
+        raise CheckpointError(f"config.json: global_pool={shorten(pool)} is not supported, only {supported}")
+    if "_distilled" in name and pool != "token":
+        raise CheckpointError(f"config.json: global_pool={pool!r}: timm's distilled models have 'token' alone")
     if pool == "map" and (built["class_token"] or built["reg_tokens"]):
         problem = (
             "global_pool='map' with [CLS] or registers is not supported: timm leaves them out, ours pools all tokens"

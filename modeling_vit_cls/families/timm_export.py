@@ -12,7 +12,7 @@ from .family import Export
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 _SIDES = (("height", "width"), ("min_height", "min_width"), ("shortest_edge", "shortest_edge"))
-_POOLS = {"cls": "token", "mean": "avg", "map": "map"}
+_POOLS = {"cls": "token", "mean": "avg", "map": "map"}  # timm's global_pool by our readout
 
 
 def export(config: ViTClsConfig, has_head: bool) -> Export:
@@ -32,6 +32,8 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
         )
     if config.pre_norm and config.patch_bias:
         raise ConfigError("patch_bias", True, "must be False with pre_norm in timm")
+    if config.use_distillation_token and config.readout != "cls":
+        raise ConfigError("readout", config.readout, "must be 'cls' with a distillation token in timm")
     if config.use_distillation_token and not has_head:
         rule = "timm's distilled backbones return the mean of both tokens: export the classifier instead"
         raise ConfigError("use_distillation_token", True, rule)

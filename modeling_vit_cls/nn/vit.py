@@ -107,7 +107,11 @@ class Readout(nn.Module):
         if c.readout == "cls":
             return cls
         mean = tokens[:, c.num_prefix_tokens :].mean(axis=1)  # patches alone: never [CLS], never a register
-        return mean if c.readout == "mean" else jnp.concatenate([cls, mean], axis=-1)
+        if c.readout == "mean":
+            return mean
+        if c.readout == "cls_mean":
+            return jnp.concatenate([cls, mean], axis=-1)
+        raise NotImplementedError(f"readout={c.readout!r}")
 
 
 class FlaxViTClsModule(nn.Module):

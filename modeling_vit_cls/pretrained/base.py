@@ -181,8 +181,8 @@ class FlaxPreTrainedModel(_Upstream):
     def with_readout(self, readout: str, seed: int = 0) -> Any:
         """The same parameters read out in another way.
 
-        Only what has another width is new, drawn from `seed`: the classifier between "cls" or "mean" and "cls_mean",
-        the attention pooling of "map". The parameters of both models are the same arrays; nothing is copied.
+        A new classifier is drawn from `seed` where the readout's width changes ("cls_mean" has two), and the attention
+        pooling for "map". All other parameters are the arrays of this model; nothing is copied.
         """
         config = copy.deepcopy(self.config)
         config.readout = readout  # pyright: ignore[reportAttributeAccessIssue]

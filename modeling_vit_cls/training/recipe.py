@@ -7,10 +7,11 @@ from argparse import SUPPRESS
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import HfArgumentParser
 
+from ..config_rules import Readout
 from ..errors import ConfigError, did_you_mean, shorten
 from ..files.yaml_text import parse_yaml
 from .arguments import TrainingArguments, argument
@@ -26,9 +27,7 @@ class ModelArguments:
     variant: str | None = argument("Architecture of `vit-cls variants`; without, config_overrides says all.", None)
     model_name_or_path: str | None = argument("Checkpoint to fine-tune: a folder or a Hub id, of any family.", None)
     model_revision: str | None = argument("Revision of the checkpoint.", None)
-    readout: Literal["cls", "mean", "cls_mean", "map"] | None = argument(
-        "What is classified; default: the model's.", None
-    )
+    readout: Readout | None = argument("What is classified; default: the model's.", None)
     config_overrides: str = argument("More fields of ViTClsConfig, as a YAML mapping: '{patch_size: 8}'.", "{}")
 
     def __post_init__(self) -> None:
