@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import arrays
 from safetensors.numpy import load_file, save_file
 from test_families import golden
 
