@@ -121,7 +121,8 @@ def test_every_field_that_acts_in_training_has_its_consequence(tmp_path, caplog)
     export_pretrained(tiny_model(**fields, initializer_range=0.1), tmp_path / "out", "timm")
     said = [record.getMessage() for record in caplog.records]
     for name in (*fields, "initializer_range"):
-        assert [text.endswith("changes no prediction") for text in said if f": {name}=0.1 is not the same" in text] == [True]
+        (text,) = (text for text in said if f": {name}=0.1 is not the same" in text)
+        assert text.endswith("changes no prediction")
 
 
 OTHER_SIZES = {
