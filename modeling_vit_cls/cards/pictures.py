@@ -126,7 +126,7 @@ def attention_maps(
 
 
 def _attention(model: Any, image: Any, reads_cls: bool) -> tuple[np.ndarray, np.ndarray, int | None, float]:
-    """An image as the model sees it (H, W, C), its attention map (h, w), best class and score; a backbone has no class."""
+    """An image as the model sees it (H, W, C), its attention map (h, w), and its best class and score if it has any."""
     c, processor = model.config, model.image_processor
     pixels = np.asarray(processor([image])["pixel_values"])
     size = {"interpolate_pos_encoding": model.interpolates(processor)}
