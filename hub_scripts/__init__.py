@@ -1,1 +1,1 @@
-"""The command line `vit-cls`: thin verbs over the library."""
+"""The command line `vit-cls`: one small module for each verb; the work is done by the library."""

@@ -1,6 +1,7 @@
-"""`vit-cls VERB ...`, also `python -m hub_scripts VERB ...`: exit status 0, 1 (it failed, one line), 2 (arguments).
+"""`vit-cls VERB ...`, also `python -m hub_scripts VERB ...`.
 
-130 after Ctrl-C, and 141 where what reads the output has closed it, as shells have it.
+Exit status: 0; 1 for an error, with one line on stderr; 2 for wrong arguments; as in shells, 130 after Ctrl-C and 141
+if the reader of the output has closed it.
 """
 
 import signal
@@ -14,11 +15,11 @@ from .verbs import command_line
 
 
 @contextmanager
-def _interrupts_noted() -> Iterator[None]:
-    """Raise KeyboardInterrupt after Ctrl-C, also where it came while a callback of Python's swallowed the exception."""
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt after Ctrl-C at the end of the block, if code in it has suppressed the exception."""
     received: list[int] = []
 
-    def note(number: int, _: Any) -> None:
+    def interrupt(number: int, _: Any) -> None:
         received.append(number)
         raise KeyboardInterrupt
 
@@ -27,7 +28,7 @@ def _interrupts_noted() -> Iterator[None]:
     ):
         yield
         return
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
@@ -39,13 +40,13 @@ def _interrupts_noted() -> Iterator[None]:
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit status."""
     try:
-        with _interrupts_noted():
-            read = command_line().parse_args(arguments)  # `--help` and `--version` end here
-            from .command import run_command  # here: Ctrl-C while it imports, which takes seconds, is one line too
+        with _interruptible():
+            parsed = command_line().parse_args(arguments)  # `--help` and `--version` end here
+            from .command import run_command  # here, so that Ctrl-C during the import, which takes seconds, is caught
 
-        return run_command(read)
-    except KeyboardInterrupt as stopped:
-        if not str(stopped):  # else it was said already what is kept
+        return run_command(parsed)
+    except KeyboardInterrupt as interrupt:
+        if not str(interrupt):  # one with a message was reported already, with the checkpoint that was kept
             print("vit-cls: interrupted", file=sys.stderr)
         return 130
 

@@ -1,4 +1,4 @@
-"""`vit-cls benchmark MODEL --dataset_name NAME`: metrics of a classifier over a dataset -> results.json."""
+"""`vit-cls benchmark MODEL --dataset_name NAME`: measure a classifier on a dataset, and write results.json."""
 
 import argparse
 from pathlib import Path
@@ -11,8 +11,8 @@ from .messages import no_bars_in_files
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Load, run, print, write."""
-    # Here, because datasets and evaluate take a second to import, which the other verbs need not wait for.
+    """Load model and dataset, benchmark, print the results and write them."""
+    # Imported here because datasets and evaluate take a second, which other verbs do not need.
     from modeling_vit_cls.evaluation.benchmark import DEFAULT_METRICS, benchmark
     from modeling_vit_cls.evaluation.results import known_of_training, results
     from modeling_vit_cls.images.sources import load_images
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
         label_column_name=arguments.label_column_name,
         id2label=model.config.id2label,
     )
-    found = benchmark(
+    measurements = benchmark(
         model,
         dataset,
         metrics=arguments.metrics or DEFAULT_METRICS,
@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
         on_bad_image=arguments.on_bad_image,
         disable_tqdm=None,
     )
-    whole = results(
-        found,
+    record = results(
+        measurements,
         model,
         model_name=arguments.model,
         dataset_name=arguments.dataset_name,
@@ -45,21 +45,22 @@ def run(arguments: argparse.Namespace) -> None:
         revision=arguments.dataset_revision,
         **known_of_training(Path(arguments.model)),
     )
-    # Printed first: a file that cannot be written must not cost the numbers.
-    print(whole.to_json() if arguments.json else _table(whole))
+    # Printed first, so that the results are not lost if the file cannot be written.
+    print(record.to_json() if arguments.json else _table(record))
     if arguments.output:
-        whole.write(arguments.output)
+        record.write(arguments.output)
 
 
-def _table(whole: Results) -> str:
-    model, dataset, speed = whole.model, whole.dataset, whole.throughput
+def _table(record: Results) -> str:
+    """The results as a table of two columns."""
+    model, dataset, speed = record.model, record.dataset, record.throughput
     conditions = f"batch size {speed.batch_size}, {speed.dtype}; {speed.includes}"
-    what = f"{model.class_name}, readout {model.readout}, {model.parameters:,} parameters"
+    details = f"{model.class_name}, readout {model.readout}, {model.parameters:,} parameters"
     rows = [
-        ("model", f"{one_line(model.name)} ({what})"),
+        ("model", f"{one_line(model.name)} ({details})"),
         ("dataset", f"{one_line(dataset.name)}, split {dataset.split}, {dataset.examples:,} examples"),
         *([("left out", f"{dataset.skipped:,} images that cannot be read")] if dataset.skipped else []),
-        *((one_line(name), f"{number:.4f}") for name, number in whole.metrics.items()),
+        *((one_line(name), f"{number:.4f}") for name, number in record.metrics.items()),
         ("images/second", f"{speed.images_per_second:.1f} ({conditions})"),
     ]
     width = max(len(name) for name, _ in rows) + 2

@@ -1,4 +1,4 @@
-"""How a verb runs, and how it ends."""
+"""Run a verb: import its function, show warnings and errors in one line, keep compiled programs."""
 
 import argparse
 import logging
@@ -14,15 +14,16 @@ from modeling_vit_cls.errors import one_line
 
 from .messages import messages
 
-# What the library raises for what users can mend; an ImportError names the extra that is not installed.
+# Errors that users can correct. An ImportError names the extra that is not installed.
 _EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
-_LONGEST = 2000  # letters of an error
+_MAX_LENGTH = 2000  # characters of an error message
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """Run the verb that `command_line()` has read: 0, or 1 where it failed and one line on stderr says why.
+    """Run the verb in the parsed arguments. Returns the exit status.
 
-    141 where what reads the output has closed it, as `head` does: nothing is said then.
+    It is 0; 1 after an error, with the message in one line on stderr; or 141, without a message, if the reader of the
+    output has closed it, as `head` does.
     """
     _keep_compiled_programs()
     try:
@@ -37,29 +38,29 @@ def run_command(arguments: argparse.Namespace) -> int:
             raise
         message = str(error) if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {error}"
         hint = "" if isinstance(error, _EXPECTED) else "; `vit-cls --debug ...` shows where"
-        print(f"vit-cls: {one_line(message)[:_LONGEST]}{hint}", file=sys.stderr)
+        print(f"vit-cls: {one_line(message)[:_MAX_LENGTH]}{hint}", file=sys.stderr)
         return 1
     return 0
 
 
 def _output_is_closed() -> bool:
-    """Whether nobody reads what is printed; what is left of it is thrown away then."""
+    """Whether the reader of standard output has closed it. The rest of the output then goes to the null device."""
     try:
         output = sys.stdout.fileno()
-    except OSError:  # of a program that keeps it for itself
+    except OSError:  # standard output was replaced by an object that is no file
         return False
-    if not hasattr(select, "poll"):  # Windows, where nothing else tells: an error like any other
+    if not hasattr(select, "poll"):  # on Windows a closed pipe cannot be recognised
         return False
     poll = select.poll()
-    poll.register(output, 0)  # the end of a pipe that nobody reads is reported unasked
+    poll.register(output, 0)  # a closed pipe is reported for any event mask
     if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
         return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # else Python complains when it ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # Python flushes at exit, which would be another error
     return True
 
 
 def _keep_compiled_programs() -> None:
-    """Let JAX find what an earlier command compiled: under Hugging Face's assets, or where JAX is told to already."""
+    """Let JAX store compiled programs for later commands, in Hugging Face's cache unless a folder is configured."""
     if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
     try:
@@ -68,5 +69,5 @@ def _keep_compiled_programs() -> None:
         logging.getLogger(__name__).warning("compiled programs are not kept: %s", error)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_compilation_cache_max_size", 2**30)  # bytes; the least recently used goes first
+    jax.config.update("jax_compilation_cache_max_size", 2**30)  # bytes; the least recently used are deleted first
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

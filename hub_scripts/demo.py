@@ -1,4 +1,4 @@
-"""`make demo`: both readouts trained by their recipes, then reloaded by an Auto class to classify test images."""
+"""`make demo`: train a model for each of two readouts, reload it with an Auto class, and classify test images."""
 
 import sys
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 from .__main__ import main
 
 RECIPES = ("vit_cls_digits_cls", "vit_cls_digits_mean")
-SHOWN = 5
+IMAGES = 5  # test images to classify
 
 
 def run() -> int:
-    """Train, benchmark, write cards and pictures, reload, predict; the exit status."""
+    """Train, benchmark, write cards and pictures, reload and predict. Returns the exit status."""
     for stem in RECIPES:
         if status := main(["train", stem, "--output_dir", f"build/{stem}"]):
             return status
@@ -27,7 +27,7 @@ def run() -> int:
         print(f"\n{stem}: test accuracy {accuracy:.4f}, card {folder / 'README.md'}")
         print("  pictures: " + ", ".join(str(picture) for picture in sorted(folder.glob("*.png"))))
         classify = ImageClassificationPipeline(FlaxAutoModelForImageClassification.from_pretrained(str(folder)))
-        test: Any = load_images("digits", "test").select(range(SHOWN))
+        test: Any = load_images("digits", "test").select(range(IMAGES))
         for row, (best,) in zip(test, classify([open_image(row["image"]) for row in test], top_k=1)):
             print(f"  {row['image']['path']} is a {row['label']}: {best['label']} ({best['score']:.2f})")
     return 0

@@ -1,4 +1,4 @@
-"""Warnings of the package on the command line: one line each, in the form of its errors, above a progress bar."""
+"""Warnings of the package on the command line: one line each, in the form of errors, above the progress bar."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 
 class _AboveBars(logging.Handler):
-    """Writes to standard error without tearing a progress bar apart."""
+    """A handler that writes to standard error without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
@@ -18,23 +18,23 @@ class _AboveBars(logging.Handler):
 
 @contextmanager
 def messages() -> Iterator[None]:
-    """Show the package's warnings as "vit-cls: warning: ...", once, while the block runs."""
+    """Show the package's warnings as "vit-cls: warning: ..." while the block runs, and nowhere else."""
     handler = _AboveBars(logging.WARNING)
     handler.setFormatter(logging.Formatter("vit-cls: warning: %(message)s"))
     logger = logging.getLogger("modeling_vit_cls")
-    before = logger.propagate
+    propagate = logger.propagate
     logger.addHandler(handler)
     logger.propagate = False
     try:
         yield
     finally:
-        logger.propagate = before
+        logger.propagate = propagate
         logger.removeHandler(handler)
 
 
 def no_bars_in_files() -> None:
-    """Stop the progress bars of `datasets` where there is no terminal; ours and the Hub's stop by themselves."""
-    with suppress(ImportError):  # of an extra, whose absence is said where it is needed
+    """Disable the progress bars of `datasets` if there is no terminal. Other bars are disabled by themselves."""
+    with suppress(ImportError):  # datasets is optional; where it is needed, the error names the extra
         import datasets
 
         if not sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""`vit-cls predict MODEL IMAGE...`: the most probable classes of images."""
+"""`vit-cls predict MODEL IMAGE...`: classify images and print their most probable classes."""
 
 import argparse
 import json
@@ -15,17 +15,17 @@ from modeling_vit_cls.images.image_files import images_below
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Classify all that can be read, then print.
+    """Classify all images that can be read, and print the predictions.
 
-    Raises BadImageError, naming them, for paths that are not there, and where not one image can be read; with
-    `--on_bad_image raise` for the first broken one, before anything is printed.
+    Raises BadImageError, naming the paths, for paths that do not exist, and if no image can be read. With
+    `--on_bad_image raise`, raises it for the first broken image, before anything is printed.
     """
     pipeline = ImageClassificationPipeline(FlaxViTClsForImageClassification.from_pretrained(arguments.model))
     paths, problems = _expand(arguments.images)
     if not paths:
         raise BadImageError("; ".join(problems))
-    found: list[dict[str, Any]] = []
-    with tqdm(total=len(paths), unit="image", disable=None) as bar:  # None: not where there is no terminal
+    results: list[dict[str, Any]] = []
+    with tqdm(total=len(paths), unit="image", disable=None) as bar:  # None: a progress bar in a terminal only
 
         def leave_out(_: int, error: BadImageError) -> None:
             if arguments.on_bad_image == "raise":
@@ -34,10 +34,10 @@ def run(arguments: argparse.Namespace) -> None:
             bar.update()
 
         for row, predictions in pipeline.iterate(paths, top_k=arguments.top_k, on_bad_image=leave_out):
-            found.append({"image": str(paths[row]), "predictions": predictions})
+            results.append({"image": str(paths[row]), "predictions": predictions})
             bar.update()
-    if found:
-        print(json.dumps(found, indent=2) if arguments.json else "\n".join(map(_lines, found)))
+    if results:
+        print(json.dumps(results, indent=2) if arguments.json else "\n".join(map(_lines, results)))
     else:
         problems.append(f"none of the {len(paths)} images can be read")
     if problems:
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _expand(names: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Files, and for folders the image files in and below them; and what is wrong with the other names."""
+    """Paths of image files, for folders those in and below them; and the problems with other names."""
     paths: list[Path] = []
     problems: list[str] = []
     for name in names:
@@ -53,9 +53,9 @@ def _expand(names: Sequence[str]) -> tuple[list[Path], list[str]]:
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name):
             problems.append(f"{name}: is an address; images are read from files: download it first")
         elif path.is_dir():
-            inside = list(images_below(path))
-            paths += inside
-            problems += [] if inside else [f"{name}: there are no image files in this folder, or below it"]
+            files = list(images_below(path))
+            paths += files
+            problems += [] if files else [f"{name}: there are no image files in this folder, or below it"]
         elif path.exists():
             paths.append(path)
         else:
@@ -63,6 +63,7 @@ def _expand(names: Sequence[str]) -> tuple[list[Path], list[str]]:
     return paths, problems
 
 
-def _lines(found: dict[str, Any]) -> str:
-    rows = [f"  {row['score']:.4f}  {row['label']}" for row in found["predictions"]]
-    return "\n".join([found["image"], *rows])
+def _lines(result: dict[str, Any]) -> str:
+    """An image's path, and a line for each prediction."""
+    rows = [f"  {row['score']:.4f}  {row['label']}" for row in result["predictions"]]
+    return "\n".join([result["image"], *rows])

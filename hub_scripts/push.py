@@ -1,4 +1,4 @@
-"""`vit-cls push FOLDER REPO_ID`: a trained model to the Hub, in one commit."""
+"""`vit-cls push FOLDER REPO_ID`: push a trained model to the Hub in one commit."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Push, or plan it, and say what changes."""
+    """Push the folder, or with `--dry_run` plan the push, and print the changes."""
     from modeling_vit_cls.hub.push import plan_push, push_folder
     from modeling_vit_cls.names import CARD
 
@@ -18,30 +18,30 @@ def run(arguments: argparse.Namespace) -> None:
     options: dict[str, Any] = {"private": arguments.private or None, "revision": arguments.revision}
     options |= {"with_results": True}
     if (folder / CARD).is_file():
-        from modeling_vit_cls.cards import card_to_push  # before the network: an extra may not be installed
+        from modeling_vit_cls.cards import card_to_push  # before the Hub is reached, as its extra may be missing
 
         options["card"] = card_to_push(folder, arguments.repo_id)
     if not arguments.dry_run:
         push = push_folder(folder, arguments.repo_id, commit_message=arguments.message, **options)
         _report(arguments, push, {})
         return
-    push, shown = plan_push(folder, arguments.repo_id, **options), {}
+    push, texts = plan_push(folder, arguments.repo_id, **options), {}
     if "card" in options:
         card = options["card"].get(CARD) or (folder / CARD).read_bytes()
-        shown = {"card": card.decode(errors="replace")}
-    _report(arguments, push, shown)
+        texts = {"card": card.decode(errors="replace")}
+    _report(arguments, push, texts)
 
 
-def _report(arguments: argparse.Namespace, push: Any, shown: dict[str, str]) -> None:
-    """Print what was pushed, or would be: the files, where to, and of a plan the card."""
+def _report(arguments: argparse.Namespace, push: Any, texts: dict[str, str]) -> None:
+    """Print the changes of a push or of a plan, with the text of the card for a plan."""
     if arguments.json:
-        print(json.dumps({**asdict(push), "is_needed": push.is_needed, "dry_run": arguments.dry_run, **shown}))
+        print(json.dumps({**asdict(push), "is_needed": push.is_needed, "dry_run": arguments.dry_run, **texts}))
         return
     for change in push.changes:
         print(f"{change.action:<10}{change.size:>15,}  {change.path}")
-    for name, text in shown.items():
+    for name, text in texts.items():
         print(f"\n--- {name} ---\n{text.rstrip()}\n--- end of {name} ---\n")
-    done = "would be pushed" if arguments.dry_run else "pushed"
-    print(f"{push.repo_id}: {done if push.is_needed else 'holds all of it already'}: {push.url}")
+    action = "would be pushed" if arguments.dry_run else "pushed"
+    print(f"{push.repo_id}: {action if push.is_needed else 'holds all of it already'}: {push.url}")
     if push.not_asked:
         print(f"The Hub could not be asked what it holds already: {push.not_asked}")

@@ -1,4 +1,4 @@
-"""`vit-cls recipes [PATTERN]`: the recipes that come with the package."""
+"""`vit-cls recipes [PATTERN]`: list the recipes of the package."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from modeling_vit_cls.training.packaged import packaged_recipes, read_head
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the head of each recipe. Raises ValueError where nothing matches."""
+    """Print the head of each matching recipe. Raises ValueError if none matches."""
     heads = {recipe.stem: asdict(read_head(recipe)) for recipe in packaged_recipes(arguments.pattern)}
     if not heads:
         raise ValueError(f"no recipe matches {arguments.pattern!r}; `vit-cls recipes` lists them all")

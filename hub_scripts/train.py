@@ -1,4 +1,4 @@
-"""`vit-cls train RECIPE [--learning_rate 1e-3 ...]`: a recipe -> a folder with model, results and card."""
+"""`vit-cls train RECIPE [--learning_rate 1e-3 ...]`: train by a recipe, and write model, results and card."""
 
 import argparse
 import shlex
@@ -10,8 +10,8 @@ from .messages import no_bars_in_files
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read the recipe, run it, print what was measured and where it lies."""
-    from modeling_vit_cls.training.run import run_recipe  # here: it takes a second that other verbs need not wait
+    """Read the recipe, run it, and print the results and the path of the card."""
+    from modeling_vit_cls.training.run import run_recipe  # imported here because it takes a second
 
     _take_flags(arguments)
     recipe = _recipe(arguments)
@@ -26,20 +26,20 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _take_flags(arguments: argparse.Namespace) -> None:
-    """Take `--json` and `--debug`, which are the command's, out of what stands behind the recipe."""
+    """Move `--json` and `--debug`, which are no fields of a recipe, from the overrides to the arguments."""
     arguments.json = arguments.json or "--json" in arguments.overrides
     arguments.debug = arguments.debug or "--debug" in arguments.overrides
     arguments.overrides = [word for word in arguments.overrides if word not in ("--json", "--debug")]
 
 
 def _go_on(arguments: argparse.Namespace) -> str:
-    """The command that goes on with this run when it was stopped."""
+    """The command that resumes this run after it was stopped."""
     words = ["vit-cls", "train", arguments.recipe, *arguments.overrides]
-    return f"{shlex.join(words)} --resume_from_checkpoint true"  # of an option given twice, the last counts
+    return f"{shlex.join(words)} --resume_from_checkpoint true"  # if an option is given twice, the last one is used
 
 
 def _recipe(arguments: argparse.Namespace) -> Any:
-    """The recipe; one that is wrong is a wrong argument, exit status 2."""
+    """Read the recipe. An invalid one is an error in the arguments, with exit status 2."""
     from modeling_vit_cls.training.recipe import read_recipe
 
     try:

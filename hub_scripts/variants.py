@@ -1,4 +1,4 @@
-"""`vit-cls variants [PATTERN]`: the named architectures and their sizes."""
+"""`vit-cls variants [PATTERN]`: list the named architectures and their sizes."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from modeling_vit_cls.variants import VARIANTS
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the table. Raises ValueError where nothing matches."""
+    """Print the table of matching variants. Raises ValueError if none matches."""
     names = list_variants(arguments.pattern)
     if not names and not set(arguments.pattern) & set("*?["):
         names = list_variants(f"*{arguments.pattern}*")
@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
-    # The unit stands in the head: by "GFLOPs" papers mean multiply-adds, half as many.
+    # The header names the unit, because papers count multiply-adds as GFLOPs, which gives half the number.
     print(f"{'name':<28}{'parameters':>13}{'GFLOPs (2 per multiply-add)':>29}{'GMACs (papers: GFLOPs)':>24}  source")
     for row in rows:
         sizes = f"{row['parameters']:>13,}{row['gflops_per_image']:>29.1f}{row['gmacs_per_image']:>24.1f}"

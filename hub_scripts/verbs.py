@@ -1,6 +1,6 @@
-"""Every verb of the command line: its arguments, its help, and the function that runs it.
+"""The verbs of the command line: arguments, help texts, and the names of the functions that run them.
 
-The functions are named, not imported: whoever asks for help waits neither for JAX nor for transformers.
+The functions are named, not imported, so that `--help` imports neither JAX nor transformers.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from .parser import Parser
 
 
 def command_line() -> Parser:
-    """The parser of `vit-cls`; what it reads has in `runs` the verb's function, as "module:function"."""
+    """The parser of `vit-cls`. In the parsed arguments, `runs` is the function of the verb as "module:function"."""
     parser = Parser(
         prog="vit-cls",
         description="Vision Transformers with a [CLS] token, for JAX users of Hugging Face.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,  # others break the line of --version
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the output of --version in one line
     )
     parser.add_argument("--version", action="version", version=_versions(), help="show the versions and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -32,9 +32,9 @@ def _versions() -> str:
 
 
 def _verb(verbs: Any, name: str, runs: str, *, help: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A new verb with what every one has; the caller adds its own arguments to the parser that comes back."""
+    """The parser of a new verb, with the options that all verbs have; the caller adds its other arguments."""
     parser = verbs.add_parser(name, help=help, description=description, epilog=f"example: vit-cls {example}")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.set_defaults(runs=runs)
     return parser
@@ -55,9 +55,9 @@ def _train(verbs: Any) -> None:
         "recipe", metavar="RECIPE", help="a YAML file of fields, or the name of one of the package's recipes"
     )
     overrides = parser.add_argument(
-        "overrides", nargs=argparse.REMAINDER, help="fields that are other than the recipe's"
+        "overrides", nargs=argparse.REMAINDER, help="fields that replace those of the recipe"
     )
-    overrides.required = False  # else it would be named as missing too
+    overrides.required = False  # argparse would report it as missing too
     parser.set_defaults(parser=parser)
 
 
@@ -67,8 +67,8 @@ def _recipes(verbs: Any) -> None:
         "recipes",
         "recipes:run",
         help="list the recipes of the package",
-        description="List the recipes that come with the package: what each trains, what it costs, the accuracy to "
-        "expect where it was measured, and the command.",
+        description="List the recipes of the package: what each one trains, its cost, its expected accuracy if it was "
+        "measured, and the command.",
         example="recipes fine_tune",
     )
     parser.add_argument(
@@ -81,34 +81,34 @@ def _benchmark(verbs: Any) -> None:
         verbs,
         "benchmark",
         "benchmark:run",
-        help="metrics of a classifier over a dataset",
-        description="Run a classifier over a labelled dataset: accuracy, top-5 accuracy, macro F1, negative "
+        help="measure a classifier on a dataset",
+        description="Measure a classifier on a labelled dataset: accuracy, top-5 accuracy, macro F1, negative "
         "log-likelihood, expected calibration error, images per second.",
         example="benchmark my-vit --dataset_name digits --output my-vit/results.json",
     )
     parser.add_argument("model", help="a folder or a Hub id")
     parser.add_argument("--dataset_name", required=True, help="an id on the Hub, a folder of images, or 'digits'")
-    parser.add_argument("--dataset_config_name", help="of a dataset that has several")
-    parser.add_argument("--dataset_revision", help="a branch, tag or commit of a dataset on the Hub")
-    parser.add_argument("--split", default="test", help="(default: %(default)s)")
+    parser.add_argument("--dataset_config_name", help="configuration of a dataset on the Hub that has several")
+    parser.add_argument("--dataset_revision", help="branch, tag or commit of a dataset on the Hub")
+    parser.add_argument("--split", default="test", help="split of the dataset (default: %(default)s)")
     parser.add_argument("--image_column_name", help="default: the only column of images")
     parser.add_argument("--label_column_name", help="default: the only column of classes")
     parser.add_argument(
         "--metrics",
         nargs="+",
         metavar="METRIC",
-        help="accuracy, top_5_accuracy, macro_f1, nll, ece, or a folder or Space that evaluate.load takes, whose code "
-        "is then run (default: all five)",
+        help="accuracy, top_5_accuracy, macro_f1, nll, ece, or a folder or Space for evaluate.load, whose code is then "
+        "run (default: all five)",
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="(default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=32, help="images in a batch (default: %(default)s)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument(
         "--on_bad_image",
         choices=["raise", "skip"],
         default="raise",
-        help="at a broken image: stop, or go on without it and count it (default: %(default)s)",
+        help="for a broken image: stop, or leave it out and count it (default: %(default)s)",
     )
-    parser.add_argument("--output", metavar="FILE", help="where to write the results as JSON")
+    parser.add_argument("--output", metavar="FILE", help="file for the results, as JSON")
 
 
 def _predict(verbs: Any) -> None:
@@ -116,19 +116,19 @@ def _predict(verbs: Any) -> None:
         verbs,
         "predict",
         "predict:run",
-        help="the most probable classes of images",
-        description="Classify images: for each the most probable classes and their probabilities. Exit status 1 where "
-        "a path is not there, or no image can be read.",
+        help="classify images",
+        description="Classify images: print the most probable classes of each image and their probabilities. The exit "
+        "status is 1 if a path does not exist or no image can be read.",
         example="predict my-vit cat.jpg photos/ --top_k 3",
     )
     parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder, with all below it")
-    parser.add_argument("--top_k", type=int, default=5, help="classes for each image (default: %(default)s)")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder with its subfolders")
+    parser.add_argument("--top_k", type=int, default=5, help="number of classes per image (default: %(default)s)")
     parser.add_argument(
         "--on_bad_image",
         choices=["skip", "raise"],
         default="skip",
-        help="at a broken image: go on without it and name it, or stop (default: %(default)s)",
+        help="for a broken image: leave it out and name it, or stop (default: %(default)s)",
     )
 
 
@@ -139,7 +139,7 @@ def _variants(verbs: Any) -> None:
         "variants:run",
         help="list the named architectures",
         description="List the named architectures: parameters and GFLOPs per image, with a 1,000-class head. GFLOPs "
-        "count a multiply-add as two operations; GMACs count it as one, as papers and timm do under either name.",
+        "count a multiply-add as two operations; GMACs count it as one, which papers often call GFLOPs.",
         example="variants '*_base_*'",
     )
     parser.add_argument(
@@ -152,8 +152,9 @@ def _import(verbs: Any) -> None:
         verbs,
         "import",
         "exchange:run_import",
-        help="another library's checkpoint -> ours",
-        description="Convert a checkpoint of transformers, timm, torchvision, Meta or big_vision into one of ours.",
+        help="convert another library's checkpoint",
+        description="Convert a checkpoint of transformers, timm, torchvision, Meta or big_vision into one of this "
+        "package.",
         example="import google/vit-base-patch16-224 my-vit",
     )
     parser.add_argument("source", help="a folder, a weight file (.safetensors, .npz, .msgpack) or a Hub id")
@@ -165,12 +166,12 @@ def _export(verbs: Any) -> None:
         verbs,
         "export",
         "exchange:run_export",
-        help="a model -> another library's checkpoint, or a program",
-        description="Write a model for transformers (PyTorch), timm, ONNX Runtime, or as StableHLO.",
+        help="export a model for another library, or as a program",
+        description="Export a model for transformers (PyTorch), timm, ONNX Runtime, or as StableHLO.",
         example="export my-vit my-vit-timm --to timm",
     )
     parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("folder", help="where to write; not a folder that holds a checkpoint or a program")
+    parser.add_argument("folder", help="where to write: a folder without a checkpoint or program")
     parser.add_argument("--to", required=True, choices=["transformers", "timm", "onnx", "stablehlo"])
 
 
@@ -180,7 +181,8 @@ def _verify(verbs: Any) -> None:
         "verify",
         "verify:run",
         help="compare a checkpoint with the digests in its files",
-        description="Read every tensor of a checkpoint and compare it with its digest; exit status 1 if one differs.",
+        description="Read each tensor of a checkpoint and compare it with its digest. The exit status is 1 if one "
+        "differs.",
         example="verify my-vit",
     )
     parser.add_argument("checkpoint", help="a folder or a Hub id")
@@ -191,15 +193,16 @@ def _push(verbs: Any) -> None:
         verbs,
         "push",
         "push:run",
-        help="a folder -> the Hub",
-        description="Push checkpoint, card, results and recipe in one commit; none where the Hub has them all already.",
+        help="push a folder to the Hub",
+        description="Push checkpoint, card, results and recipe in one commit. There is no commit if the Hub has all of "
+        "them already.",
         example="push my-vit user/my-vit --dry_run",
     )
     parser.add_argument("folder", help="a folder that was trained into, or saved with save_pretrained")
-    parser.add_argument("repo_id", help="user/name on the Hub; it is made if need be")
-    parser.add_argument("--private", action="store_true", help="make it private; refuse one that is public")
-    parser.add_argument("--revision", help="the branch to push to (default: main); it is made if need be")
+    parser.add_argument("repo_id", help="user/name on the Hub; created if necessary")
+    parser.add_argument("--private", action="store_true", help="create a private repository; refuse a public one")
+    parser.add_argument("--revision", help="branch to push to (default: main); created if necessary")
     parser.add_argument(
-        "--dry_run", action="store_true", help="only show what would change, and the card; needs no network"
+        "--dry_run", action="store_true", help="only show the changes and the card; works without a network"
     )
-    parser.add_argument("--message", default="Upload model", help="of the commit (default: %(default)s)")
+    parser.add_argument("--message", default="Upload model", help="message of the commit (default: %(default)s)")

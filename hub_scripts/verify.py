@@ -1,4 +1,4 @@
-"""`vit-cls verify CHECKPOINT`: is every tensor what was saved?"""
+"""`vit-cls verify CHECKPOINT`: check that each tensor is as it was saved, by the digests in the files."""
 
 import argparse
 import json
@@ -14,19 +14,19 @@ from modeling_vit_cls.names import DIGESTS
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read all of it. Raises CheckpointError at the first difference, and where there is nothing to compare with."""
+    """Read and compare all tensors. Raises CheckpointError for the first difference, and for files without digests."""
     path = checkpoint_path(arguments.checkpoint)
     source, tensors, size = read_undisturbed(path, lambda: _read(path))
     if any(tensor.digest is None for tensor in tensors.values()):
-        problem = f"{source.family.name} weights without digests: whole, but nothing tells if they are as saved"
+        problem = f"{source.family.name} weights without digests: complete, but they cannot be compared"
         raise CheckpointError(f"{source.path}: {problem}; `vit-cls import` makes a checkpoint that has them")
-    said = {"checkpoint": arguments.checkpoint, "verified_tensors": len(tensors), "bytes": size}
-    in_words = f"{arguments.checkpoint}: {len(tensors)} tensors are as they were saved"
-    print(json.dumps(said) if arguments.json else in_words)
+    facts = {"checkpoint": arguments.checkpoint, "verified_tensors": len(tensors), "bytes": size}
+    sentence = f"{arguments.checkpoint}: {len(tensors)} tensors are as they were saved"
+    print(json.dumps(facts) if arguments.json else sentence)
 
 
 def _read(path: Path) -> tuple[Source, dict[str, Tensor], int]:
-    """A checkpoint, its tensors, and how many bytes they are, all of which are read; of a run, its other files too."""
+    """Read a checkpoint: the source, its tensors, and their size in bytes. Other files of a run are checked too."""
     if (path / DIGESTS).is_file():
         check_digests(path)
     source = open_checkpoint(path)

@@ -1,4 +1,4 @@
-"""The two models, FlaxViTClsModel and FlaxViTClsForImageClassification, and the seed's function on the same modules."""
+"""The models FlaxViTClsModel and FlaxViTClsForImageClassification, and `vit_cls_forward`, a model as one function."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,9 +25,10 @@ class FlaxViTClsModel(FlaxPreTrainedModel):
         train: bool = False,
         interpolate_pos_encoding: bool = False,
     ) -> jax.Array:
-        """One embedding an image: (B, C, H, W) -> (B, F), as transformers' FlaxCLIPModel.get_image_features.
+        """One embedding per image: (B, C, H, W) -> (B, F), as in transformers' FlaxCLIPModel.
 
-        It is `image_embeds` where the config has a `projection_size` (CLIP), else `pooler_output`; not normalised.
+        It is `image_embeds` if the config has a `projection_size` (CLIP), else `pooler_output`. It is not normalised.
+        Arguments as in a call of the model.
         """
         size = {"interpolate_pos_encoding": interpolate_pos_encoding}
         outputs = self(pixel_values, params, dropout_rng, train, return_dict=True, **size)
@@ -51,11 +52,22 @@ def vit_cls_forward(
     num_layers: int,
     num_classes: int,
 ) -> jax.Array:
-    """Logits of one image by a ViT with a [CLS] token: (H, W, C) -> (K,) float32.
+    """Classify one image by a ViT with a [CLS] token and random parameters: (H, W, C) -> logits (K,) float32.
 
-    Parameters are drawn from `seed`: the same seed gives the same logits, and those of
-    `FlaxViTClsForImageClassification(config, seed=seed)`. Raises ConfigError for sizes that contradict each other,
-    BadImageError for an image that is not (H, W, C) floats.
+    The parameters are drawn from `seed`; the logits are the same as those of
+    `FlaxViTClsForImageClassification(config, seed=seed)`.
+
+    Args:
+        seed: seed of the parameters.
+        image: floats (H, W, C).
+        patch_size: patch side in pixels.
+        d_model: hidden size D.
+        num_heads: number of attention heads.
+        d_ff: hidden features of the MLP.
+        num_layers: number of blocks.
+        num_classes: number of classes K.
+
+    Raises ConfigError for sizes that contradict each other, BadImageError for an image that is not (H, W, C) floats.
     """
     shape = getattr(image, "shape", ())
     if len(shape) != 3:

@@ -1,4 +1,4 @@
-"""Images in, outputs out: the one loop over batches that everything here uses, and the classification pipeline."""
+"""Prediction: the one loop from images to outputs that the whole package uses, and the classification pipeline."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,49 +33,51 @@ def predict(
     take: Callable[[Any], Any] = lambda outputs: outputs.logits,
     on_bad_image: OnBadImage | None = None,
 ) -> Iterator[tuple[Any, np.ndarray]]:
-    """Images in order -> for each batch, outputs of its n images (n, ...) as NumPy arrays, and their rows (n,).
+    """Run a model over images, in order. Yields for each batch its outputs (n, ...) and its rows (n,), in NumPy arrays.
 
-    All batches are padded to one shape: `batch_size` images, or one where there is a single image, or where the
-    processor gives each image a size of its own. Threads decode and preprocess a batch while the device computes the
-    one before.
+    All batches are padded to one shape. A batch has `batch_size` images, or one if there is only one image or the
+    processor's image size depends on the image. Threads decode and preprocess a batch while the device computes the
+    previous one.
 
     Args:
-        images: anything with a length and slices, as a list or a dataset's column: paths, PIL images, arrays (uint8),
-            or rows {"bytes", "path"} of a dataset. A row is an image's place in it.
-        processor: one that the model takes (`check_processor`); default: the model's own.
-        params: instead of the model's own.
-        take: chooses from the outputs of the model an array (B, ...), or a tuple or dict of them.
-        on_bad_image: is told of each image that cannot be read, by its row and an error that names it, in order; the
-            image is then left out. Default: the error is raised.
+        model: a model of this package.
+        images: a sequence, such as a list or a column of a dataset: paths, PIL images, arrays (uint8), or dataset rows
+            {"bytes", "path"}. The row of an image is its index in the sequence.
+        processor: the image processor, which must fit the model (`check_processor`); default: the model's.
+        params: parameters to use instead of the model's.
+        batch_size: number of images in a batch.
+        take: function from the model's outputs to an array (B, ...), or to a tuple or dict of arrays.
+        on_bad_image: called for each image that cannot be read, in order, with its row and an error that names it; the
+            image is left out. Default: the error is raised.
     """
-    chosen: ViTClsImageProcessor = processor or model.image_processor
-    how = {"interpolate_pos_encoding": model.interpolates(chosen), "return_dict": True}
-    how |= {"output_attentions": False, "output_hidden_states": False}
-    batches = _batches(images, chosen, batch_size, on_bad_image)
-    computed: Iterator[Any] = ((take(model(pixels, params=params, **how)), rows) for pixels, rows in batches)
-    for (outputs, rows), _ in pairwise(chain(computed, [None])):  # a batch is awaited when the next one is on its way
+    fitting: ViTClsImageProcessor = processor or model.image_processor
+    options = {"interpolate_pos_encoding": model.interpolates(fitting), "return_dict": True}
+    options |= {"output_attentions": False, "output_hidden_states": False}
+    batches = _batches(images, fitting, batch_size, on_bad_image)
+    computed: Iterator[Any] = ((take(model(pixels, params=params, **options)), rows) for pixels, rows in batches)
+    for (outputs, rows), _ in pairwise(chain(computed, [None])):  # fetch a batch after the next one was started
         yield _fetched(outputs, len(rows)), rows
 
 
 def _fetched(outputs: Any, count: int) -> Any:
-    """The first rows of arrays, from the device."""
+    """The first `count` rows of each array, copied from the device to NumPy."""
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], outputs)
 
 
 def _batches(
     images: Sequence[Any], processor: ViTClsImageProcessor, batch_size: int, on_bad_image: OnBadImage | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pixels (B, C, H, W) and the rows (n,) of the images that are the first n of them; zeros fill the rest."""
+    """Batches of pixels (B, C, H, W) and rows (n,), those of the first n images; the other images are zero."""
     if processor.output_hw is None or len(images) == 1:
         batch_size = 1
-    one_at_a_time = Lock()
+    pil_lock = Lock()
 
     def prepare(image: Any, row: int) -> np.ndarray | BadImageError:
         try:
             if image is None or isinstance(image, Mapping):
                 return processor([open_image(image)])["pixel_values"][0]
-            if isinstance(image, Image.Image):  # PIL decodes when it must, which two threads may not do to one image
-                with one_at_a_time:
+            if isinstance(image, Image.Image):  # PIL decodes on first access, which is not safe in two threads
+                with pil_lock:
                     image = load_image(image)
             return processor([image])["pixel_values"][0]
         except BadImageError as error:
@@ -84,29 +86,32 @@ def _batches(
     with ThreadPoolExecutor() as threads:
         for start in range(0, len(images), batch_size):
             prepared = threads.map(prepare, images[start : start + batch_size], count(start))
-            good: dict[int, np.ndarray] = {}
+            readable: dict[int, np.ndarray] = {}
             for row, pixels in enumerate(prepared, start):
                 if not isinstance(pixels, BadImageError):
-                    good[row] = pixels
+                    readable[row] = pixels
                 elif on_bad_image is None:
                     raise pixels
                 else:
                     on_bad_image(row, pixels)
-            if good:
-                padding = (batch_size - len(good), *next(iter(good.values())).shape)
-                yield np.concatenate([np.stack(list(good.values())), np.zeros(padding, np.float32)]), np.array([*good])
+            if readable:
+                batch = np.stack(list(readable.values()))
+                padding = np.zeros((batch_size - len(batch), *batch.shape[1:]), np.float32)
+                yield np.concatenate([batch, padding]), np.array([*readable])
 
 
 class ImageClassificationPipeline:
-    """A model and its image processor as one call; a list of predictions for each image, also for a single one.
+    """A model and its image processor as one function from images to labels with scores.
+
+    It returns a list of predictions for each image, also for a single image.
 
     Args:
-        model: a classifier, or the folder or Hub id of one.
-        processor: default: the one that came with the model.
-        batch_size: images that go through the model at once.
-        function_to_apply: what makes scores of logits, "sigmoid", "softmax" or "none"; None for what the model's
-            `problem_type` says, as in transformers: sigmoid for multi-label models and for a single label, the logits
-            themselves for regression, else softmax.
+        model: a classifier, or its folder or Hub id.
+        processor: the image processor; default: the model's.
+        batch_size: number of images that the model processes at once.
+        function_to_apply: function from logits to scores: "sigmoid", "softmax" or "none". None chooses it by the
+            model's `problem_type`, as transformers does: sigmoid for multi-label models and models with one label,
+            none for regression, else softmax.
     """
 
     task = "image-classification"
@@ -134,10 +139,14 @@ class ImageClassificationPipeline:
     def __call__(
         self, images: Any, top_k: int | None = None, function_to_apply: str | None = None
     ) -> list[list[Prediction]]:
-        """Path, PIL image, array (uint8), or a list of them -> for each the labels and scores, best first.
+        """Classify images: a path, PIL image or array (uint8), or a list of them -> labels and scores, best first.
 
-        `top_k` of them are returned, None for all; `function_to_apply` instead of the pipeline's own. Raises
-        BadImageError, naming the file, for an image that cannot be read.
+        Args:
+            images: one image or a list.
+            top_k: number of labels for each image; None for all.
+            function_to_apply: replaces the pipeline's own.
+
+        Raises BadImageError, naming the file, for an image that cannot be read.
         """
         if isinstance(images, str | os.PathLike | Image.Image) or (hasattr(images, "ndim") and images.ndim < 4):
             images = [images]
@@ -152,13 +161,13 @@ class ImageClassificationPipeline:
         function_to_apply: str | None = None,
         on_bad_image: OnBadImage | None = None,
     ) -> Iterator[tuple[int, list[Prediction]]]:
-        """The row and the predictions of each of the images, as they are computed; `on_bad_image` as in `predict`."""
+        """Yield row and predictions of each image as soon as they are computed; `on_bad_image` as in `predict`."""
         function = function_of(self.model.config, function_to_apply or self.function_to_apply)
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
             raise ConfigError("top_k", top_k, "must be a positive integer, or None for all labels")
         labels: Any = self.model.config.id2label
-        how = {"processor": self.processor, "batch_size": self.batch_size, "on_bad_image": on_bad_image}
-        for logits, rows in predict(self.model, images, **how):
+        options = {"processor": self.processor, "batch_size": self.batch_size, "on_bad_image": on_bad_image}
+        for logits, rows in predict(self.model, images, **options):
             for row, scores in zip(rows.tolist(), scores_of(logits, function)):
                 best = np.argsort(-scores)[:top_k]
                 yield row, [{"label": labels[int(i)], "score": float(scores[i])} for i in best]

@@ -1,4 +1,4 @@
-"""What was measured of a model, and how: the content of results.json as a type."""
+"""Results: the measurements of a model and their conditions, the content of results.json as a dataclass."""
 
 import json
 import os
@@ -31,16 +31,16 @@ class Origin:
 
     @property
     def hub_id(self) -> str | None:
-        """The id on the Hub, if it was recorded to come from there."""
+        """The id on the Hub, if the recorded source is the Hub; else None."""
         from_hub = self.source == "hub" and isinstance(self.name, str) and is_hub_id(self.name)
         return self.name if from_hub else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredData(Origin):
-    """A split of a dataset: `examples` were used, `skipped` could not be read.
+    """A split of a dataset, with numbers of images: `examples` used, `skipped` because they could not be read.
 
-    `duplicates` of the examples are in the training data too.
+    `duplicates` is the number of examples that are in the training data too.
     """
 
     split: str | None = None
@@ -61,7 +61,7 @@ class MeasuredModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """Images per second, in batches of `batch_size`, and which steps the time includes."""
+    """Throughput in batches of `batch_size`; `includes` lists the steps that were timed."""
 
     images_per_second: float | None = _number()
     batch_size: int | None = _number()
@@ -71,7 +71,7 @@ class Throughput:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The data that a model was trained on, how many images of it were left out, and the model it started from."""
+    """The training data of a model, the number of unreadable images `left_out`, and the model that was fine-tuned."""
 
     dataset: MeasuredData = field(default_factory=MeasuredData)
     left_out: int | None = _number()
@@ -89,10 +89,10 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """The content of results.json; None, or a record without values, where nothing was recorded.
+    """The content of results.json. What was not recorded is None, or a record without values.
 
-    `metrics` are numbers by name, shares in [0, 1]. `confusion_matrix[i][j]` counts images of class i that were
-    classified as j. `recipe` and `training` describe how the weights came about.
+    `metrics` are numbers by name; accuracies are shares in [0, 1]. `confusion_matrix[i][j]` counts images of class i
+    that were classified as j. `recipe` and `training` describe how the model was trained.
     """
 
     model: MeasuredModel = field(default_factory=MeasuredModel)
@@ -107,17 +107,17 @@ class Results:
     date: str | None = None
 
     def to_json(self) -> str:
-        """The text of results.json, with a line for each row of the confusion matrix. Raises ValueError for NaN."""
+        """The text of results.json, with one line per row of the confusion matrix. Raises ValueError for NaN."""
         text = json.dumps(_values(self), indent=2, allow_nan=False)
         return re.sub(r"\[\n[\d,\s]+\]", lambda row: "".join(row[0].split()).replace(",", ", "), text)
 
     def write(self, file: str | os.PathLike[str]) -> None:
-        """Write results.json: the old file or the new one, whole. Raises OSError where it cannot be written."""
+        """Write results.json. The file is replaced in one step. Raises OSError if it cannot be written."""
         replace_file(Path(file), (self.to_json() + "\n").encode())
 
     @classmethod
     def from_json(cls, text: str) -> "Results":
-        """Results from the text of results.json. Raises CheckpointError as `read` does."""
+        """Parse the text of results.json. Raises CheckpointError as `read` does."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -126,51 +126,52 @@ class Results:
 
     @classmethod
     def read(cls, file: Path) -> "Results":
-        """Results from a file; older files of ours, which have fewer fields, are read too.
+        """Read results.json. Files of older versions, which have fewer fields, can be read too.
 
-        Raises CheckpointError that names the file, and the field that is missing, unknown or of another type.
+        Raises CheckpointError, naming the file and the field, for a field that is missing, unknown or of another type.
         """
         return _record(cls, read_json(file), file)
 
 
 def _values(record: Any) -> dict[str, Any]:
-    """A record as JSON has it; what was not recorded is left out."""
+    """A record as a dict for JSON, without the fields that were not recorded."""
     values: dict[str, Any] = {}
-    for one in fields(record):
-        value = getattr(record, one.name)
+    for entry in fields(record):
+        value = getattr(record, entry.name)
         value = (_values(value) or None) if is_dataclass(value) else value
-        if value is not None or "null" in one.metadata:
-            values[_name(one)] = value
+        if value is not None or "null" in entry.metadata:
+            values[_name(entry)] = value
     return values
 
 
 def _record(cls: Any, values: Any, file: Path, within: str = "") -> Any:
-    """The record of a class from its values in a file; `within` is the path to them, as "training.dataset."."""
+    """A record of class `cls` from its values in a file. `within` is their path in it, such as "training.dataset."."""
     if values is None:
         return cls()
     if not isinstance(values, Mapping):
         raise CheckpointError(f"{file}: {within.rstrip('.') or 'it'} must be names with values, got {shorten(values)}")
-    known = {_name(one): one for one in fields(cls)}
+    known = {_name(entry): entry for entry in fields(cls)}
     for name in values:
         if name not in known:
             rule = f"is not a field of {RESULTS}: correct its name or remove it{did_you_mean(name, known)}"
             raise CheckpointError(f"{file}: {within}{one_line(name)} {rule}")
-    for name, one in known.items():
-        if name not in values and one.default is MISSING and one.default_factory is MISSING:
+    for name, entry in known.items():
+        if name not in values and entry.default is MISSING and entry.default_factory is MISSING:
             raise CheckpointError(f"{file}: the field {within}{name} is missing")
     return cls(**{known[name].name: _value(known[name], value, file, within) for name, value in values.items()})
 
 
-def _value(one: Field, value: Any, file: Path, within: str) -> Any:
-    name = within + _name(one)
-    if is_dataclass(one.default_factory):
-        return _record(one.default_factory, value, file, f"{name}.")
-    expected = one.metadata.get("type")
-    if expected and not (isinstance(value, expected) and not isinstance(value, bool)) and value is not one.default:
-        raise CheckpointError(f"{file}: {name} must be {one.metadata['rule']}, got {shorten(value)}")
+def _value(entry: Field, value: Any, file: Path, within: str) -> Any:
+    """The checked value of one field. Raises CheckpointError for a value of another type."""
+    name = within + _name(entry)
+    if is_dataclass(entry.default_factory):
+        return _record(entry.default_factory, value, file, f"{name}.")
+    expected = entry.metadata.get("type")
+    if expected and not (isinstance(value, expected) and not isinstance(value, bool)) and value is not entry.default:
+        raise CheckpointError(f"{file}: {name} must be {entry.metadata['rule']}, got {shorten(value)}")
     return value
 
 
-def _name(one: Field) -> str:
+def _name(entry: Field) -> str:
     """The name of a field in the file."""
-    return one.metadata.get("name", one.name)
+    return entry.metadata.get("name", entry.name)

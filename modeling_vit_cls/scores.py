@@ -10,14 +10,14 @@ FUNCTIONS = ("sigmoid", "softmax", "none")
 
 
 def function_of(config: Any, function_to_apply: str | None = None) -> str:
-    """What makes scores of a model's logits: what is asked for, or what its `problem_type` and labels say.
+    """Name of the function from logits to scores: `function_to_apply`, or chosen by the config's `problem_type`.
 
-    Several labels at once, and a single one, have a probability each (sigmoid); of a regression the logits are the
-    values; else the labels share one (softmax).
+    "sigmoid" for multi-label models and models with one label, "none" for regression, else "softmax". Raises
+    ConfigError for a name that is not in `FUNCTIONS`.
     """
     if function_to_apply not in (None, "default"):
         if str(function_to_apply).lower() not in FUNCTIONS:
-            rule = f"must be one of {', '.join(map(repr, FUNCTIONS))}, or None for what the problem_type says"
+            rule = f"must be one of {', '.join(map(repr, FUNCTIONS))}, or None to choose it by the problem_type"
             raise ConfigError("function_to_apply", function_to_apply, rule)
         return str(function_to_apply).lower()
     if config.problem_type == "regression":
@@ -37,7 +37,7 @@ def scores_of(logits: Any, function: str) -> np.ndarray:
 
 
 def refuse_unless_single_label(config: Any, what: str) -> None:
-    """Raise ConfigError for a model of several labels at once, or of values: `what` knows one class an image."""
+    """Raise ConfigError, naming `what`, for multi-label and regression models: it needs one class per image."""
     if config.problem_type not in (None, "single_label_classification"):
-        rule = f"{what} takes one class an image: load the model with problem_type=None to take it as such a classifier"
+        rule = f"{what} needs one class per image: load the model with problem_type=None to use it as such a classifier"
         raise ConfigError("problem_type", config.problem_type, rule)

@@ -12,7 +12,7 @@ import pytest
 
 import hub_scripts.command
 from hub_scripts import benchmark, exchange, predict, push, recipes, train, variants, verify
-from hub_scripts.__main__ import _interrupts_noted, main
+from hub_scripts.__main__ import _interruptible, main
 from modeling_vit_cls import __version__, list_variants
 from modeling_vit_cls.results import Results
 
@@ -174,7 +174,7 @@ def test_ctrl_c_before_a_verb_is_read_is_one_line_too(monkeypatch, capsys):
 def test_ctrl_c_that_a_callback_swallows_is_not_lost():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), _interrupts_noted(), suppress(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt), _interruptible(), suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:

@@ -96,9 +96,9 @@ def test_what_knows_one_class_an_image_refuses_others(tmp_path):
     digits = load_images("digits", "test").select(range(8))
     for kind in (MULTI, "regression"):
         model = tiny_model(num_channels=1, num_labels=10, problem_type=kind, num_hidden_layers=1)
-        with pytest.raises(ConfigError, match=f"problem_type='{kind}': a benchmark takes one class"):
+        with pytest.raises(ConfigError, match=f"problem_type='{kind}': a benchmark needs one class per image"):
             benchmark(model, digits)
-        with pytest.raises(ConfigError, match=f"problem_type='{kind}': FlaxTrainer takes one class"):
+        with pytest.raises(ConfigError, match=f"problem_type='{kind}': FlaxTrainer needs one class per image"):
             FlaxTrainer(model, TrainingArguments(str(tmp_path)), digits)
     model.save_pretrained(tmp_path / "model")
     again = FlaxViTClsForImageClassification.from_pretrained(tmp_path / "model", problem_type=None)

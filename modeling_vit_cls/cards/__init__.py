@@ -1,4 +1,4 @@
-"""The model card of a trained folder, from what was measured and nothing else."""
+"""Model cards of trained folders, written from recorded results only."""
 
 from .card import card_to_push, render_card, write_card
 

@@ -1,4 +1,4 @@
-"""Facts and pictures -> README.md, in a template; and both with the Hub's result file into the folder."""
+"""Render a model card from a template, and write it with its pictures and the Hub's result file."""
 
 import json
 import logging
@@ -41,16 +41,16 @@ _SPELT_OUT = {"nll": "negative log-likelihood (nll)", "ece": "expected calibrati
 
 
 def render_card(folder: str | os.PathLike[str], repo_id: str | None = None) -> str:
-    """The card of a trained folder as Markdown: what was measured, with the pictures that lie there, and no more.
+    """The card of a trained folder as Markdown, from its recorded results and the pictures in the folder.
 
-    Where its README.md is ours already, these are the pictures that it shows. `repo_id` is what its example loads;
-    default: the folder's name. Raises CheckpointError, naming the file, for a folder that holds no classifier, or
-    results that cannot be read.
+    If its README.md was written by this package, the new card shows the same pictures. `repo_id` is the name that the
+    card's example loads; default: the folder's name. Raises CheckpointError, naming the file, for a folder without a
+    classifier and for results that cannot be read.
     """
     path = Path(folder)
     card = path / CARD
-    known = pictures_of(card) if card.is_file() and is_our_card(card) else PICTURES
-    return _render(read_facts(path, repo_id), [name for name in PICTURES if name in known and (path / name).is_file()])
+    names = pictures_of(card) if card.is_file() and is_our_card(card) else PICTURES
+    return _render(read_facts(path, repo_id), [name for name in PICTURES if name in names and (path / name).is_file()])
 
 
 def write_card(
@@ -63,12 +63,18 @@ def write_card(
 ) -> None:
     """Write README.md, its pictures and the Hub's `.eval_results` into a trained folder, all from one results.json.
 
-    No model is loaded. Up to 8 `images` (paths, PIL images or arrays) are drawn with what `model` attends to, which is
-    the model that was saved in the folder; with `labels`, the names of their true classes, it is said whether the model
-    is right. Without images (None), the picture of the last card stays. Each file is the old one or the new one,
-    README.md comes last, and what no longer holds goes after it. Where somebody wrote or edited README.md, nothing is
-    written, with a warning. Raises ConfigError for images without a model, CheckpointError where a file cannot be
-    written.
+    Each file is replaced in one step, README.md last; outdated pictures are removed after it. A README.md that
+    somebody wrote or edited is kept: nothing is written, and a warning is logged.
+
+    Args:
+        folder: the trained folder.
+        images: up to 8 images (paths, PIL images or arrays) to draw with the attention of `model`. None keeps the
+            picture of the last card.
+        repo_id: the name that the card's example loads; default: the folder's name.
+        labels: true class names of the images; the picture then shows whether the model is right.
+        model: the model that was saved in the folder. No model is loaded here.
+
+    Raises ConfigError for images without a model, CheckpointError if a file cannot be written.
     """
     path, card = Path(folder), Path(folder) / CARD
     if images is not None and len(images) and model is None:
@@ -80,32 +86,32 @@ def write_card(
         _log.warning("%s: %s", card, rule)
         return
     attention = _last_attention(path) if images is None else _attention(model, images, labels)
-    made, shown = _files(facts, attention), pictures_of(card)
+    new_files, old_pictures = _files(facts, attention), pictures_of(card)
     try:
-        for name, content in made.items():
+        for name, content in new_files.items():
             replace_file(path / name, content)
-        for name in {EVAL_RESULTS, *shown} - set(made):
+        for name in {EVAL_RESULTS, *old_pictures} - set(new_files):
             (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(f"{path}: its card cannot be written ({error})") from error
 
 
 def card_to_push(folder: str | os.PathLike[str], repo_id: str) -> dict[str, bytes | None]:
-    """A card of ours with the id under which it is pushed, its pictures and `.eval_results`, from one results.json.
+    """The files of a card to push: README.md for this `repo_id`, pictures and `.eval_results`, from one results.json.
 
-    The contents are by path; None for a file that is no part of them, and must not be pushed beside them. Empty where
-    the folder has no card, or somebody's own. Nothing is written.
+    Returns contents by path; None for a file that must not be pushed with this card. The result is empty if the folder
+    has no card, or one that somebody wrote or edited. Nothing is written.
     """
     path = Path(folder)
     if not ((path / CARD).is_file() and is_our_card(path / CARD)):
         return {}
-    nothing = dict.fromkeys((EVAL_RESULTS, *PICTURES))
-    return nothing | _files(read_facts(path, repo_id), _last_attention(path))
+    absent = dict.fromkeys((EVAL_RESULTS, *PICTURES))
+    return absent | _files(read_facts(path, repo_id), _last_attention(path))
 
 
 def _files(facts: Facts, attention: bytes | None) -> dict[str, bytes]:
-    """`.eval_results`, pictures and, last, the card that shows them."""
-    from . import pictures  # matplotlib takes a second to import, and rendering alone does not need it
+    """Contents by path of `.eval_results`, the pictures and, last, the card that shows them."""
+    from . import pictures  # imported here because matplotlib takes a second, and `render_card` does not need it
 
     results, log = eval_results_yaml(facts), facts.state.get("log_history") or []
     files = {} if results is None else {EVAL_RESULTS: results.encode()}
@@ -119,7 +125,7 @@ def _files(facts: Facts, attention: bytes | None) -> dict[str, bytes]:
 
 
 def _last_attention(folder: Path) -> bytes | None:
-    """The picture of attention that a folder's card shows."""
+    """The picture of attention maps that the card in a folder shows; None if it shows none."""
     file = folder / ATTENTION
     return file.read_bytes() if ATTENTION in pictures_of(folder / CARD) and file.is_file() else None
 
@@ -155,21 +161,21 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
 
 
 def _python(text: str) -> str:
-    """A text as Python code has it, in double quotes; what cannot be printed as an escape."""
+    """A text for a Python string in double quotes; characters that cannot be printed are escaped."""
     return "".join(
         letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in json.dumps(text, ensure_ascii=False)
     )
 
 
 def _circumstances(facts: Facts) -> list[str]:
-    """Under what conditions the numbers were measured, a line of Markdown each."""
+    """The conditions of the measurement in lines of Markdown: speed, hardware, software."""
     speed, machine = facts.results.throughput, facts.results.hardware
     lines: list[str] = []
     if speed.images_per_second is not None:
-        how = [f"batches of {speed.batch_size}"] if speed.batch_size is not None else []
-        how += [markdown(speed.dtype)] if speed.dtype is not None else []
-        how += [f"with {markdown(speed.includes)}"] if speed.includes is not None else []
-        lines.append(", ".join([f"Speed: {speed.images_per_second:,.0f} images per second", *how]))
+        conditions = [f"batches of {speed.batch_size}"] if speed.batch_size is not None else []
+        conditions += [markdown(speed.dtype)] if speed.dtype is not None else []
+        conditions += [f"with {markdown(speed.includes)}"] if speed.includes is not None else []
+        lines.append(", ".join([f"Speed: {speed.images_per_second:,.0f} images per second", *conditions]))
     parts = [markdown(machine.processor)] if machine.processor else []
     parts += [f"{machine.cores} cores"] if machine.cores else []
     parts += [f"{count} x {markdown(name)}" for name, count in Counter(machine.accelerators or []).items()]
@@ -181,7 +187,7 @@ def _circumstances(facts: Facts) -> list[str]:
 
 
 def _commands(facts: Facts) -> list[str]:
-    """What trains the model again, and what measures it; data that others do not have is not in it."""
+    """The commands that train the model again and benchmark it; no benchmark on data that others do not have."""
     commands = [f"vit-cls train {RECIPE}"] if facts.recipe else []
     name, split = facts.dataset.name, facts.dataset.split
     if facts.metrics and split and (facts.dataset.hub_id or name == "digits"):
@@ -191,7 +197,7 @@ def _commands(facts: Facts) -> list[str]:
 
 
 def _own_data(facts: Facts) -> str:
-    """A sentence on the images that the recipe needs, where they are not known to be on the Hub; else empty."""
+    """A sentence on the images that the recipe needs; empty if they are known to be public."""
     data = facts.training.dataset if facts.training.dataset.name else facts.dataset
     name = str(data.name or facts.recipe.get("dataset_name") or "")
     if not facts.recipe or not name or name == "digits" or data.hub_id:
@@ -203,10 +209,10 @@ def _own_data(facts: Facts) -> str:
 
 
 def _interval(share: float | None, count: int | None) -> tuple[float, float] | None:
-    """Wilson's 95 % interval of a share of `count` independent trials, which is not empty where all were right."""
+    """Wilson's 95 % confidence interval of a share of `count` independent trials; also for a share of 0 or 1."""
     if share is None or not count or not 0 <= share <= 1:
         return None
-    from scipy.stats import binomtest  # half a second that what only renders no accuracy need not wait
+    from scipy.stats import binomtest  # imported here because it takes half a second
 
     interval = binomtest(round(share * count), count).proportion_ci(0.95, "wilson")
     return float(interval.low), float(interval.high)

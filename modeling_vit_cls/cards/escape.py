@@ -1,18 +1,18 @@
-"""Any text in Markdown, read as it is written: no link, mention, formula, picture, tag or heading comes of it."""
+"""Escape text for Markdown: it is shown as it is, never as a link, mention, formula, picture, tag or heading."""
 
 import re
 from typing import Any
 
 from ..errors import one_line
 
-# What renderers act on wherever it stands, however it is escaped: in code alone they do not.
+# Renderers act on these even if they are escaped, except in code.
 _ACTIVE = re.compile(
     r"@|://|www\.|mailto:|\w\.[a-z]{2,}(/|\b)|:\w[\w+-]*:|\\|\$.*\$|&#?\w+;|(javascript|data|vbscript):", re.IGNORECASE
 )
 
 
 def markdown(text: Any, in_table: bool = False) -> str:
-    """One line of Markdown that reads as `text`; what could become a link, a mention or a formula is set as code."""
+    """One line of Markdown that shows `text`. A text that could become a link, mention or formula is set as code."""
     line = one_line(text)
     if _ACTIVE.search(line):
         parts = line.split("|") if in_table else [line]
@@ -21,11 +21,11 @@ def markdown(text: Any, in_table: bool = False) -> str:
 
 
 def cell(text: Any) -> str:
-    """The same for a cell of a table, where a bar ends the cell even in code."""
+    """As `markdown`, for a cell of a table, where a bar ends the cell even in code."""
     return markdown(text, in_table=True)
 
 
 def _code(line: str) -> str:
-    """A span of code, between more backticks than stand in it."""
+    """A code span, between more backticks than it contains in a row."""
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"

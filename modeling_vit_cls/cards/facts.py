@@ -1,5 +1,6 @@
-"""What a trained folder says of itself: config and weights, results.json, trainer_state.json, recipe.yaml."""
+"""Facts for a card, read from a trained folder: config, weights, results.json, trainer_state.json, recipe.yaml."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,15 @@ from ..results import MeasuredData, Results, Training
 
 @dataclass(frozen=True)
 class Facts:
-    """A classifier and what is known of it; a dict, and the results, are empty where their file is not there.
+    """Facts about a trained classifier. `results`, `state` and `recipe` are empty if their file is missing.
 
-    `name` is what `from_pretrained` is given: the Hub id, or the folder's own name. `image_hw` is the height and width,
-    in pixels, of what its image processor gives, which the config's may differ from; None where they are the image's.
+    Attributes:
+        name: the argument of `from_pretrained` in the card's example: Hub id, or name of the folder.
+        image_hw: height and width in pixels of the image processor's output; None if they depend on the image. They may
+            differ from the config's.
+        parameters: number of parameters.
+        state: content of trainer_state.json.
+        recipe: fields of recipe.yaml.
     """
 
     name: str
@@ -33,35 +39,35 @@ class Facts:
 
     @property
     def labels(self) -> list[str]:
-        """Names of the classes, by their numbers."""
+        """The class names, in the order of their numbers."""
         id2label: Any = self.config.id2label
         return [str(id2label[i]) for i in range(self.config.num_classes)]
 
     @property
     def dataset(self) -> MeasuredData:
-        """What was measured on."""
+        """The dataset of the benchmark."""
         return self.results.dataset
 
     @property
     def training(self) -> Training:
-        """What was recorded when training ended."""
+        """The record of the training."""
         return self.results.training
 
     @property
     def local_base_model(self) -> str | None:
-        """The last name of the model that was fine-tuned, if it was a folder or nobody recorded where it came from."""
+        """The last name of the model that was fine-tuned, if it was a folder or its source was not recorded."""
         name = self.training.base_model.name or self.recipe.get("model_name_or_path")
         return last_name(str(name)) if name and not self.training.base_model.hub_id else None
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Measured numbers by name."""
+        """The measured metrics by name, without values that are no numbers."""
         numbers = self.results.metrics.items()
         return {name: value for name, value in numbers if isinstance(value, int | float) and type(value) is not bool}
 
 
 def read_facts(folder: Path, repo_id: str | None) -> Facts:
-    """Read a folder. Raises CheckpointError, naming the file, for one that holds no classifier or cannot be read."""
+    """Read the facts of a folder. Raises CheckpointError, naming the file, if it has no classifier or is unreadable."""
     source = open_checkpoint(folder)
     if not has_head(source):
         raise CheckpointError(f"{folder}: holds no classifier; cards are written for classifiers")
@@ -70,7 +76,7 @@ def read_facts(folder: Path, repo_id: str | None) -> Facts:
         repo_id or folder.resolve().name,
         source.config,
         processor.output_hw if isinstance(processor, ViTClsImageProcessor) else source.config.image_hw,
-        sum(_count(tensor.shape) for tensor in source.tensors.values()),
+        sum(math.prod(tensor.shape) for tensor in source.tensors.values()),
         Results.read(folder / RESULTS) if (folder / RESULTS).is_file() else Results(metrics={}),
         read_json(folder / TRAINER_STATE) if (folder / TRAINER_STATE).is_file() else {},
         _read_recipe(folder / RECIPE),
@@ -87,10 +93,3 @@ def _read_recipe(file: Path) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise CheckpointError(f"{file}: expected names and values, got {type(recipe).__name__}")
     return recipe
-
-
-def _count(shape: Any) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count

@@ -1,10 +1,10 @@
-"""How a model was trained, in sentences of Markdown: what came in, which step is saved, what shapes the loss."""
+"""Sentences of Markdown on the training of a model: data, number of steps, saved step, loss."""
 
 from ..provenance import last_name
 from .escape import markdown
 from .facts import Facts
 
-_SHAPES_THE_LOSS = {
+_LOSS_CHANGES = {
     "label_smoothing_factor": "smoothed labels ({})",
     "mixup_alpha": "images mixed by mixup ({})",
     "cutmix_alpha": "images mixed by CutMix ({})",
@@ -12,7 +12,7 @@ _SHAPES_THE_LOSS = {
 
 
 def training_sentences(facts: Facts) -> list[str]:
-    """Sentences from trainer_state.json, the recipe and what was recorded; none where nothing is known."""
+    """Sentences from trainer_state.json, the recipe and the record of the training, as far as they exist."""
     sentences = [_length(facts), _data(facts), _left_out(facts), _weights(facts), *_method(facts)]
     return [sentence for sentence in sentences if sentence]
 
@@ -47,7 +47,7 @@ def _left_out(facts: Facts) -> str:
 
 
 def _weights(facts: Facts) -> str:
-    """Which step is saved, where it need not be the last."""
+    """A sentence on the saved step, if it is the best one and not simply the last."""
     step, value = facts.state.get("best_global_step"), facts.state.get("best_metric")
     if not facts.recipe.get("load_best_model_at_end") or not step:
         return ""
@@ -58,9 +58,9 @@ def _weights(facts: Facts) -> str:
 
 def _method(facts: Facts) -> list[str]:
     recipe, sentences = facts.recipe, []
-    shaped = [text.format(markdown(recipe[name])) for name, text in _SHAPES_THE_LOSS.items() if recipe.get(name)]
-    if shaped:
-        how = f"with {' and '.join(shaped)}, which evaluation does without"
+    changes = [text.format(markdown(recipe[name])) for name, text in _LOSS_CHANGES.items() if recipe.get(name)]
+    if changes:
+        how = f"with {' and '.join(changes)}, which evaluation does without"
         sentences.append(f"The training loss is computed {how}: it can lie above the loss of evaluation.")
     if recipe.get("ema_decay"):
         decay = markdown(recipe["ema_decay"])

@@ -1,4 +1,4 @@
-"""A card's facts for machines: the YAML at the head of README.md, and the Hub's .eval_results."""
+"""Machine-readable metadata of a card: the YAML header of README.md, and the Hub's .eval_results."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ _TASK = "image-classification"
 
 
 def card_metadata(facts: Facts) -> str:
-    """YAML for the head of a card; what nobody measured or said is not in it."""
+    """The YAML header of a card. Facts that are not known are left out."""
     fields: dict[str, Any] = {}
     if facts.recipe.get("license"):
         fields["license"] = one_line(facts.recipe["license"])
@@ -25,15 +25,15 @@ def card_metadata(facts: Facts) -> str:
     results = _eval_results(facts)
     if results:
         fields |= {"metrics": [result.metric_type for result in results], "eval_results": results}
-        fields["model_name"] = one_line(facts.name)  # of the model-index, which the results become
+        fields["model_name"] = one_line(facts.name)  # for the model-index, which is made from the results
     data = ModelCardData(library_name="vit-cls", pipeline_tag=_TASK, tags=["jax", "flax", "vision"], **fields)
     return data.to_yaml(line_break="\n").strip()
 
 
 def eval_results_yaml(facts: Facts) -> str | None:
-    """What the Hub shows beside a model, as `.eval_results/*.yaml`; None where the dataset is not one of the Hub.
+    """The content of `.eval_results/*.yaml`, which the Hub shows with a model; None for a dataset not on the Hub.
 
-    One entry, of the accuracy or else of the first metric. huggingface.co/docs/hub/eval-results.
+    It has one entry: the accuracy, or else the first metric. Format: huggingface.co/docs/hub/eval-results.
     """
     finite, measured = _finite(facts), facts.dataset
     if not measured.hub_id or not finite:
@@ -55,14 +55,14 @@ def eval_results_yaml(facts: Facts) -> str | None:
 
 
 def dataset_title(facts: Facts) -> str:
-    """A dataset's name for readers: an id, or the last part of a path, which is nobody else's business."""
+    """A dataset's name for readers: its id, or the last part of its path; the full path is private."""
     name = str(facts.dataset.name or "")
     return facts.dataset.hub_id or (last_name(name) if name.strip("/") else "")
 
 
 def _eval_results(facts: Facts) -> list[EvalResult]:
     title = dataset_title(facts)
-    # Of what is not on the Hub, the type says how it was read.
+    # For a dataset that is not on the Hub, the type is the way it was loaded.
     kind = facts.dataset.hub_id or ("digits" if title == "digits" else "imagefolder")
     return [
         EvalResult(

@@ -1,1 +1,1 @@
-"""How good a classifier is: metrics, a benchmark over a dataset, its results as files, an evaluator for `evaluate`."""
+"""Evaluation of classifiers: metrics, a benchmark over a dataset, its Results, an evaluator for `evaluate`."""

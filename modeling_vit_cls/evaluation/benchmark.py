@@ -1,4 +1,4 @@
-"""A classifier over a labelled dataset: metrics, the confusion matrix and images per second."""
+"""Benchmark of a classifier over a labelled dataset: metrics, confusion matrix and throughput."""
 
 import logging
 import time
@@ -26,7 +26,7 @@ except ImportError as error:
     raise needs("tqdm", "to show progress", "train") from error
 
 DEFAULT_METRICS = ("accuracy", "top_5_accuracy", "macro_f1", "nll", "ece")
-_MOST_CLASSES = 100  # of a confusion matrix that one can look at
+_MAX_CLASSES = 100  # a larger confusion matrix is hard to read
 _log = logging.getLogger(__name__)
 
 
@@ -40,20 +40,24 @@ def benchmark(
     on_bad_image: OnBadImage = "raise",
     disable_tqdm: bool | None = False,
 ) -> dict[str, Any]:
-    """A dataset with a column of images and one of classes -> metrics, confusion matrix and throughput.
+    """Evaluate a classifier on a dataset. Returns a dict with metrics, confusion matrix and throughput.
 
-    Every example counts once. `confusion_matrix[i][j]` counts images of class i that were taken for j, in the model's
-    numbering, and is there for up to 100 classes. Throughput is from the first decoded image to the last logits; the
-    compiling, on a blank batch before, is not in it.
+    Each example counts once. `confusion_matrix[i][j]` is the number of images of class i that were classified as j, by
+    the model's class numbers; it is left out for more than 100 classes. The time of the throughput covers decoding,
+    preprocessing and the forward pass. Compilation is not included: it is done before, on blank images.
 
     Args:
-        processor: default: the one that came with the model.
-        metrics: names as `load_metric` takes them. The default leaves out the top 5 of 5 classes or fewer.
-        on_bad_image: "skip" leaves broken images out, logs each, and counts them as "skipped".
-        disable_tqdm: no progress bar; None for none where there is no terminal.
+        model: the classifier.
+        dataset: a `datasets.Dataset` with a column of images and one of classes.
+        processor: the image processor; default: the model's.
+        metrics: names, or metrics of `evaluate` (see `load_metric`). The default has no top-5 accuracy for 5 classes or
+            fewer.
+        batch_size: number of images in a batch.
+        on_bad_image: "skip" leaves broken images out, logs each, and counts them as "skipped"; "raise" stops.
+        disable_tqdm: True shows no progress bar; None shows it in a terminal only.
 
-    Raises ConfigError for a dataset that has other classes than the model, or examples without one, BadImageError for
-    a broken image, ValueError for logits that are not finite.
+    Raises ConfigError for a dataset with other classes than the model or with examples without a class, BadImageError
+    for a broken image, ValueError for logits that are not finite.
     """
     _check(model, batch_size, on_bad_image)
     id2label: Any = model.config.id2label
@@ -62,15 +66,15 @@ def benchmark(
     labels = classes[np.asarray(dataset["label"])]
     if tuple(metrics) == DEFAULT_METRICS and len(id2label) <= 5:
         metrics = [name for name in metrics if name != "top_5_accuracy"]
-    loaded = {name: load_metric(name) for name in metrics}  # before the long work: a name may be wrong
+    loaded = {name: load_metric(name) for name in metrics}  # a wrong name is an error before the long work
 
     processor = processor or model.image_processor
     check_processor(model, processor, "processor")
-    if processor.output_hw is None:  # each image has a size of its own
+    if processor.output_hw is None:  # the size depends on the image
         batch_size = 1
-    how: dict[str, Any] = {"processor": processor, "batch_size": batch_size}
+    options: dict[str, Any] = {"processor": processor, "batch_size": batch_size}
     blank = np.zeros((*model.config.image_hw, 3), np.uint8)
-    for _ in predict(model, [blank] * min(len(dataset), 2), **how):  # compiles for the shape of the dataset's batches
+    for _ in predict(model, [blank] * min(len(dataset), 2), **options):  # compiles for the shape of the batches
         pass
 
     def leave_out(row: int, error: BadImageError) -> None:
@@ -81,27 +85,27 @@ def benchmark(
     probabilities, rows = [], []
     start = time.perf_counter()
     with tqdm(total=len(dataset), unit="image", disable=disable_tqdm) as bar:
-        for logits, numbers in predict(model, dataset["image"], on_bad_image=leave_out, **how):
-            probabilities.append(_probabilities(logits, numbers))
-            rows.append(numbers)
-            bar.update(len(numbers))
+        for logits, batch_rows in predict(model, dataset["image"], on_bad_image=leave_out, **options):
+            probabilities.append(_probabilities(logits, batch_rows))
+            rows.append(batch_rows)
+            bar.update(len(batch_rows))
     seconds = time.perf_counter() - start
     if not rows:
         raise BadImageError(f"none of the {len(dataset)} images can be read")
     probabilities, rows = np.concatenate(probabilities), np.concatenate(rows)
     labels = labels[rows]
 
-    found: dict[str, Any] = {"metrics": compute_metrics(loaded, probabilities, labels), "examples": len(rows)}
+    results: dict[str, Any] = {"metrics": compute_metrics(loaded, probabilities, labels), "examples": len(rows)}
     if len(rows) < len(dataset):
-        found["skipped"] = len(dataset) - len(rows)
-    if len(id2label) <= _MOST_CLASSES:
-        found["confusion_matrix"] = confusion_matrix(probabilities.argmax(axis=1), labels, len(id2label)).tolist()
+        results["skipped"] = len(dataset) - len(rows)
+    if len(id2label) <= _MAX_CLASSES:
+        results["confusion_matrix"] = confusion_matrix(probabilities.argmax(axis=1), labels, len(id2label)).tolist()
     speed = {"images_per_second": len(rows) / seconds, "batch_size": batch_size, "dtype": jnp.dtype(model.dtype).name}
-    return {**found, "throughput": {**speed, "includes": "decode, preprocess, forward"}}
+    return {**results, "throughput": {**speed, "includes": "decode, preprocess, forward"}}
 
 
 def confusion_matrix(predictions: np.ndarray, references: np.ndarray, classes: int) -> np.ndarray:
-    """Predicted and true classes (N,) -> counts (K, K), a row for each true class."""
+    """Confusion matrix: predicted and true classes (N,) -> counts (K, K), a row for each true class."""
     return np.bincount(references * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
@@ -115,7 +119,7 @@ def _check(model: Any, batch_size: Any, on_bad_image: Any) -> None:
 
 
 def _probabilities(logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Logits (n, K) of these rows of the dataset -> probabilities (n, K) float32. Raises ValueError for NaN."""
+    """Softmax: logits (n, K) -> probabilities (n, K) float32. Raises ValueError, naming the row, if not finite."""
     finite = np.isfinite(logits).all(axis=1)
     if not finite.all():
         remedy = "look at the model's weights, or compute in float32"

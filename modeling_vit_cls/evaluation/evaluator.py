@@ -1,4 +1,4 @@
-"""evaluate's own evaluator of image classification, for our pipeline, on transformers 4.57 and 5."""
+"""The image-classification evaluator of `evaluate`, for models of this package, on transformers 4.57 and 5."""
 
 from time import perf_counter
 from typing import Any
@@ -21,15 +21,16 @@ except ImportError as error:
 class ViTClsEvaluator(ImageClassificationEvaluator):
     """`compute(model_or_pipeline, data, metric="accuracy", label_mapping=model.config.label2id, strategy="simple")`.
 
-    `model_or_pipeline` is a model of ours or its ImageClassificationPipeline, `data` a dataset as `load_images` gives
-    it or with decoded images, `metric` one that takes classes, as `load_metric` finds it, by default the accuracy.
-    Where the data's classes have the model's names, these decide, whatever numbers a `label_mapping` gives; without a
-    mapping they must. evaluate's class looks for transformers' PyTorch and TensorFlow models, which transformers 5
-    does not have.
+    `model_or_pipeline` is a FlaxViTClsForImageClassification or its ImageClassificationPipeline. `data` is a dataset,
+    from `load_images` or with decoded images. `metric` is a metric of predicted classes (`load_metric`), by default the
+    accuracy. Classes of the data are matched with the model's by name if their names are the same, even if a
+    `label_mapping` gives other numbers; without a mapping the names must be the same.
+
+    The class of `evaluate` itself needs TensorFlow models of transformers, which transformers 5 does not have.
     """
 
     def prepare_data(self, data: Any, input_column: str, label_column: str, *args: Any, **kwargs: Any) -> Any:
-        """References and images; these are read by us, who name a broken one."""
+        """References and images. Images are decoded by this package, whose errors name a broken one."""
         if isinstance(data.features.get(input_column), datasets.Image):
             data = data.cast_column(input_column, datasets.Image(decode=False))
         prepared = super().prepare_data(data, input_column, label_column, *args, **kwargs)
@@ -38,7 +39,7 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
         return prepared
 
     def prepare_pipeline(self, model_or_pipeline: Any, *_: Any, **__: Any) -> ImageClassificationPipeline:
-        """The pipeline, or one of the model. Raises ConfigError for anything else."""
+        """The pipeline, or a new one for a model. Raises ConfigError for anything else."""
         if isinstance(model_or_pipeline, FlaxViTClsForImageClassification):
             model_or_pipeline = ImageClassificationPipeline(model_or_pipeline)
         if not isinstance(model_or_pipeline, ImageClassificationPipeline):
@@ -49,19 +50,19 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
         return model_or_pipeline
 
     def predictions_processor(self, predictions: Any, label_mapping: Any) -> dict[str, Any]:
-        """The data's number of the best class of each image. Raises ConfigError where names and mapping do not tell."""
+        """The data's class number for each prediction. Raises ConfigError if classes cannot be matched."""
         names = self._names
         if names is not None and (label_mapping is None or set(label_mapping) == set(names)):
-            own = match_classes(names, self._id2label)
-            label_mapping = {self._id2label[int(number)]: place for place, number in enumerate(own)}
+            numbers = match_classes(names, self._id2label)
+            label_mapping = {self._id2label[int(number)]: index for index, number in enumerate(numbers)}
         return super().predictions_processor(predictions, label_mapping)
 
     def prepare_metric(self, metric: Any) -> Any:
-        """The metric by name, ours before those of the Hub."""
+        """The metric with this name: one of this package, else one of the Hub."""
         return load_metric("accuracy" if metric is None else metric)
 
     def call_pipeline(self, pipe: ImageClassificationPipeline, images: Any) -> tuple[list[Any], dict[str, float]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Predictions of all images, and evaluate's three numbers of time."""
+        """Predictions of all images, and the three times that `evaluate` reports."""
         start = perf_counter()
-        found = pipe(images, top_k=1)
-        return found, self._compute_time_perf(start, perf_counter(), len(found))
+        predictions = pipe(images, top_k=1)
+        return predictions, self._compute_time_perf(start, perf_counter(), len(predictions))

@@ -1,4 +1,4 @@
-"""Metrics of classification as classes of `evaluate` that need no network; any other metric by its name."""
+"""Metrics of classification as `evaluate.Metric`s that need no network; other metrics are loaded by name."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,12 +15,12 @@ try:
 except ImportError as error:
     raise needs(str(error.name), "to compute metrics", "train") from error
 
-_BINS = 15  # of the calibration error, as in the paper
+_BINS = 15  # of the expected calibration error, as in Guo et al. 2017
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 class _Metric(evaluate.Metric):
-    """Examples are kept in memory and arrive as arrays; nothing is computed of no examples."""
+    """A metric that keeps its examples in memory and computes with NumPy arrays. No examples are an error."""
 
     predictions: ClassVar[Any]
     inputs: ClassVar[str]
@@ -29,15 +29,16 @@ class _Metric(evaluate.Metric):
         super().__init__(keep_in_memory=keep_in_memory, **kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
-        # Class numbers as floats: evaluate would cut 0.7 to the integer 0 before it could be refused.
+        # Class numbers are declared as floats: as an integer, evaluate would round 0.7 down to 0 without an error.
         features = datasets.Features({"predictions": self.predictions, "references": datasets.Value("float64")})
         description = type(self).__doc__ or ""
         info = evaluate.MetricInfo(description, citation="", features=features, inputs_description=self.inputs)
-        info.format = "numpy"  # set here because MetricInfo refuses it for rows; lists would take ten times the memory
+        # Lists would need ten times the memory. Set afterwards, because MetricInfo refuses it for rows of scores.
+        info.format = "numpy"
         return info
 
     def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> Any:
-        """Predictions and references, or what was added before -> {name: number}. Raises ValueError for none."""
+        """Compute from these predictions and references, or from added ones: {name: number}. ValueError for none."""
         if (self.writer is None) if predictions is None else len(predictions) == 0:
             raise ValueError("there are no examples to compute a metric of")
         return super().compute(predictions=predictions, references=references, **kwargs)
@@ -48,7 +49,7 @@ class _Metric(evaluate.Metric):
         return self._numbers(*self._checked(predictions, references))
 
     def _checked(self, predictions: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The inputs, as `_numbers` takes them. Raises ValueError for what a metric cannot be computed of."""
+        """The inputs in the types that `_numbers` needs. Raises ValueError for invalid ones."""
         raise NotImplementedError
 
     def _numbers(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
@@ -72,40 +73,44 @@ class _OfScores(_Metric):
             raise ValueError("predictions: expected one number for each class, rows of one length")
         if not np.isfinite(predictions).all():
             raise ValueError("predictions: there are NaN or infinite numbers")
-        right, classes = _classes("references", references), predictions.shape[1]
-        if right.max() >= classes:
-            raise ValueError(f"references: there is class {right.max()}, predictions are of {classes} classes")
-        return predictions, right
+        labels, classes = _classes("references", references), predictions.shape[1]
+        if labels.max() >= classes:
+            raise ValueError(f"references: there is class {labels.max()}, predictions are of {classes} classes")
+        return predictions, labels
 
 
 class _OfProbabilities(_OfScores):
     inputs = "predictions: probabilities (N, K), each row with a sum of 1; references: class numbers (N,)."
 
     def _checked(self, predictions: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scores, right = super()._checked(predictions, references)
+        scores, labels = super()._checked(predictions, references)
         if scores.min() < 0 or np.abs(scores.sum(axis=1, dtype=np.float64) - 1).max() > 1e-3:
             raise ValueError("predictions: expected probabilities, each row with a sum of 1; apply softmax to logits")
-        return scores, right
+        return scores, labels
 
 
 class Accuracy(_OfClasses):
-    """Share of the examples whose predicted class is the right one."""
+    """Share of the examples whose predicted class is the true class."""
 
     def _numbers(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         return {"accuracy": float(accuracy_score(references, predictions))}
 
 
 class MacroF1(_OfClasses):
-    """Mean over the classes that occur, in predictions or references, of the harmonic mean of precision and recall."""
+    """Mean over classes of F1, the harmonic mean of precision and recall.
+
+    The classes are those that occur in the predictions or references.
+    """
 
     def _numbers(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         return {"macro_f1": float(f1_score(references, predictions, average="macro"))}
 
 
 class TopKAccuracy(_OfScores):
-    """Share of the examples whose class is among the k best; of equal ones the lower number comes first.
+    """Share of the examples whose true class is among the k classes with the best scores.
 
-    scikit-learn's takes the higher number first, and has none of two classes, or of k and more.
+    Of classes with equal scores, the lower number comes first. scikit-learn's function puts the higher number first,
+    and does not accept two classes, or k classes or fewer.
     """
 
     def __init__(self, k: int = 5, **kwargs: Any):
@@ -120,9 +125,9 @@ class TopKAccuracy(_OfScores):
 
 
 class NegativeLogLikelihood(_OfProbabilities):
-    """Mean of -ln(probability of the right class), in nats; a probability below 1.2e-38 counts as 1.2e-38.
+    """Mean of -ln p in nats, p the probability of the true class; p below 1.2e-38 counts as 1.2e-38.
 
-    scikit-learn's raises smaller ones to 1.2e-7, the precision of float32, which makes a sure error cost less.
+    scikit-learn's function uses 1.2e-7, the precision of float32, so that a confident error costs less.
     """
 
     def _numbers(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
@@ -131,7 +136,7 @@ class NegativeLogLikelihood(_OfProbabilities):
 
 
 class ExpectedCalibrationError(_OfProbabilities):
-    """Mean distance of confidence from accuracy, in 15 equal bins (m/15, (m+1)/15] of confidence (Guo et al. 2017)."""
+    """Mean |accuracy - confidence| over 15 equal bins (m/15, (m+1)/15] of confidence. Guo et al. 2017, equation 3."""
 
     def _numbers(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         confidence = predictions.max(axis=1).astype(np.float64)
@@ -150,9 +155,9 @@ METRICS: dict[str, type[_Metric]] = {
 
 
 def load_metric(metric: str | evaluate.EvaluationModule) -> evaluate.EvaluationModule:
-    """A metric of `METRICS`, or one that `evaluate.load` finds: a folder, a file, a Space, whose code is then run.
+    """The metric with this name: of `METRICS`, or by `evaluate.load` from a folder, file or Space, whose code is run.
 
-    `evaluate-metric/accuracy` is evaluate's own accuracy. Raises ConfigError that names what cannot be had.
+    `evaluate-metric/accuracy` is the accuracy of `evaluate`. Raises ConfigError, naming it, for an unknown metric.
     """
     if isinstance(metric, evaluate.EvaluationModule):
         return metric
@@ -160,7 +165,7 @@ def load_metric(metric: str | evaluate.EvaluationModule) -> evaluate.EvaluationM
         return METRICS[metric]()
     try:
         return evaluate.load(metric)
-    except Exception as error:  # the code of others can fail in every way
+    except Exception as error:  # other people's code may raise anything
         rule = f"is neither one of {', '.join(METRICS)}, nor a metric that evaluate.load gives ({_reason(error)})"
         raise ConfigError("metrics", metric, rule) from error
 
@@ -168,27 +173,28 @@ def load_metric(metric: str | evaluate.EvaluationModule) -> evaluate.EvaluationM
 def compute_metrics(
     metrics: Mapping[str, evaluate.EvaluationModule], probabilities: np.ndarray, references: np.ndarray
 ) -> dict[str, float]:
-    """Metrics by their names, probabilities (N, K), classes (N,) -> all their numbers.
+    """Compute metrics from probabilities (N, K) and true classes (N,): {name: number}.
 
-    A metric whose predictions are rows gets the probabilities, any other the most probable classes. Raises ConfigError,
-    naming the metric, for one that fails, or gives what is not a number or has been given by another.
+    A metric whose predictions are rows gets the probabilities, any other one the most probable classes. Raises
+    ConfigError, naming the metric, if it fails, or returns a number that is not finite or has a name of another metric.
     """
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
     for name, metric in metrics.items():
         inputs = probabilities if _takes_rows(metric) else probabilities.argmax(axis=1)
         try:
             numbers: Any = metric.compute(predictions=inputs, references=references)
             numbers = {key: float(value) for key, value in numbers.items()}
-        except Exception as error:  # the code of others can fail in every way
+        except Exception as error:  # other people's code may raise anything
             raise ConfigError("metrics", name, f"cannot be computed here ({_reason(error)})") from error
         for key, number in numbers.items():
-            if key in found or not np.isfinite(number):
+            if key in results or not np.isfinite(number):
                 raise ConfigError("metrics", name, f"gives {key}={number}, expected one finite number of that name")
-        found.update(numbers)
-    return found
+        results.update(numbers)
+    return results
 
 
 def _takes_rows(metric: evaluate.EvaluationModule) -> bool:
+    """Whether a prediction of this metric is a row of numbers, not one class."""
     options = metric.features if isinstance(metric.features, list) else [metric.features]
     return not any(isinstance(option.get("predictions"), datasets.Value) for option in options)
 
@@ -199,6 +205,7 @@ def _reason(error: Exception) -> str:
 
 
 def _classes(name: str, numbers: np.ndarray) -> np.ndarray:
+    """Class numbers (N,) as integers. Raises ValueError for negative numbers, fractions and NaN."""
     if not (np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all() and numbers.min() >= 0):
         raise ValueError(f"{name}: expected class numbers, 0 or above; there are others, fractions or NaN")
     return numbers.astype(np.int64)

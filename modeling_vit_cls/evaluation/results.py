@@ -1,4 +1,4 @@
-"""What a benchmark found, and the conditions that it was measured under -> Results, the content of results.json."""
+"""From the output of a benchmark and its conditions to Results, the content of results.json."""
 
 import os
 import platform
@@ -28,13 +28,16 @@ def results(
     recipe: Mapping[str, Any] | None = None,
     training: Training | None = None,
 ) -> Results:
-    """What `benchmark` returned for a model -> the content of results.json, which holds no path of this machine.
+    """The Results of a benchmark. Local paths are recorded by their last name only.
 
     Args:
-        found: also "duplicates", how many of the images are in the training data too, where that was counted.
-        model_name, dataset_name: folders or ids on the Hub, and which of the two is recorded; `revision` is the
-            dataset's.
-        recipe, training: of the model's training, if they are known: how, and what of.
+        found: the output of `benchmark`, and optionally "duplicates", the number of images that are also in the
+            training data.
+        model: the model that was measured.
+        model_name, dataset_name: folders or ids on the Hub; the record tells which.
+        split: split of the dataset.
+        revision: revision of the dataset.
+        recipe, training: recipe and record of the model's training, if they are known.
     """
     counts = {name: found.get(name) for name in ("examples", "skipped", "duplicates")}
     return Results(
@@ -57,19 +60,19 @@ def results(
 
 
 def known_of_training(folder: Path) -> dict[str, Any]:
-    """Recipe and training as the results.json in a model's folder has them; empty where there is none that is ours."""
+    """Recipe and training of the results.json in a model's folder; empty if it is missing or cannot be read."""
     try:
-        before = Results.read(folder / RESULTS)
+        previous = Results.read(folder / RESULTS)
     except CheckpointError:
         return {}
-    return {"recipe": before.recipe, "training": before.training}
+    return {"recipe": previous.recipe, "training": previous.training}
 
 
 def _local_fields(recipe: Mapping[str, Any]) -> list[str]:
-    """The fields of a recipe that name folders of this machine, while they are there."""
-    records = {"dataset_name": dataset_record, "model_name_or_path": record}
-    given = {name: of(recipe[name]) for name, of in records.items() if isinstance(recipe.get(name), str)}
-    return [name for name, fields in given.items() if fields["source"] == "folder"]
+    """The fields of a recipe whose values are folders on this machine."""
+    recorders = {"dataset_name": dataset_record, "model_name_or_path": record}
+    records = {name: make(recipe[name]) for name, make in recorders.items() if isinstance(recipe.get(name), str)}
+    return [name for name, fields in records.items() if fields["source"] == "folder"]
 
 
 def _versions() -> dict[str, str]:
@@ -83,7 +86,7 @@ def _hardware() -> Hardware:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The name of the processor, or of its architecture if the name is not known."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux

@@ -1,4 +1,4 @@
-"""A model as others use it: a checkpoint of transformers' or timm's, or a program in ONNX or StableHLO."""
+"""Export a model: as a checkpoint of transformers or timm, or as a program in ONNX or StableHLO."""
 
 import logging
 import os
@@ -22,23 +22,27 @@ logger = logging.getLogger(__name__)
 
 
 def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathLike[str], to: str) -> None:
-    """Write a model into a folder of its own, for another library or runtime.
+    """Write a model into a folder, for another library or runtime.
 
-    "transformers" and "timm" give a checkpoint that `AutoModel.from_pretrained(folder)` and
-    `timm.create_model("local-dir:folder", pretrained=True)` load. "onnx" gives `model.onnx`, "stablehlo"
-    `model.stablehlo` with the weights beside it as `model.safetensors`; both take `pixel_values` (B, C, H, W) float32,
-    B free, and both have our `config.json` and `preprocessor_config.json` beside them, and a text that says how to call
-    them.
+    Args:
+        model: the model.
+        save_directory: a folder without a checkpoint or program; it is created if necessary.
+        to: "transformers" writes a checkpoint for `AutoModel.from_pretrained(folder)`, "timm" one for
+            `timm.create_model("local-dir:folder", pretrained=True)`. "onnx" writes `model.onnx`; "stablehlo" writes
+            `model.stablehlo`, with the weights in `model.safetensors`.
+
+    The programs take `pixel_values` (B, C, H, W) float32, for any B. Next to them are `config.json`,
+    `preprocessor_config.json` and a text that explains how to call the program.
 
     Raises ConfigError, naming the field, for a config that the target cannot express, and CheckpointError for a folder
-    that holds a checkpoint or a program already.
+    that already has a checkpoint or a program.
     """
     folder = to_path(save_directory)
     if to not in (*TARGETS, *PROGRAMS):
         raise ConfigError("to", to, f"must be one of {', '.join((*TARGETS, *PROGRAMS))}")
-    lying = [name for name in (os.listdir(folder) if folder.is_dir() else []) if _is_written(name)]
-    if lying:
-        raise CheckpointError(f"{folder}: holds {sorted(lying)[0]}, which would be replaced; give another folder")
+    existing = [name for name in (os.listdir(folder) if folder.is_dir() else []) if _is_written(name)]
+    if existing:
+        raise CheckpointError(f"{folder}: holds {sorted(existing)[0]}, which would be replaced; give another folder")
     config, processor = config_to_save(model.config, model.module.config, type(model).__name__), None
     if config.num_channels in (1, 3):
         processor = model.image_processor
@@ -46,14 +50,14 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
     size = sum(tensor.nbytes for tensor in tensors.values())
     with replace_folder(folder, _is_written, size) as build:
         if to in TARGETS:
-            plain = {canonical(name): tensor for name, tensor in tensors.items()}
-            other = write_foreign(build, to, config, plain, processor)
-            for said in other:
-                logger.warning("%s: %s is not the same there: %s", folder, said, consequence(said, config))
+            canonical_tensors = {canonical(name): tensor for name, tensor in tensors.items()}
+            for difference in write_foreign(build, to, config, canonical_tensors, processor):
+                consequences = consequence(difference, config)
+                logger.warning("%s: %s is not the same there: %s", folder, difference, consequences)
             return
         processor = processor if processor is None else of_one_size(processor, config)
-        own = processor.output_hw if processor and model.interpolates(processor) else None
-        image_hw = own or config.image_hw
+        processor_hw = processor.output_hw if processor and model.interpolates(processor) else None
+        image_hw = processor_hw or config.image_hw
         if to == "onnx":
             write_onnx(build / PROGRAMS[to], model.module, model.params, config, image_hw)
         else:
@@ -66,5 +70,5 @@ def export_pretrained(model: FlaxPreTrainedModel, save_directory: str | os.PathL
 
 
 def _is_written(name: str) -> bool:
-    """Whether a file is one that an export writes, or a trainer's state, which would be of another model."""
+    """Whether an export may write a file of this name, or it is a trainer's state, which belongs to another model."""
     return is_checkpoint_file(name) or is_program_file(name) or is_training_file(name)

@@ -1,8 +1,8 @@
-"""A model as a program that runs without this package: ONNX with the weights inside, StableHLO beside the safetensors.
+"""Programs that run without this package: ONNX with the weights in it, StableHLO with the weights as safetensors.
 
-Both take `pixel_values` (B, C, H, W) float32 of one size, that of the image processor, B free, and give the same names:
-a classifier `logits` (B, K), a backbone `last_hidden_state` (B, T, D), `pooler_output` (B, F) and, where the config has
-a projection, `image_embeds` (B, E).
+Both take `pixel_values` (B, C, H, W) float32 of one image size, that of the image processor, for any B. Their outputs
+have the same names: `logits` (B, K) of a classifier; `last_hidden_state` (B, T, D) and `pooler_output` (B, F) of a
+backbone, and `image_embeds` (B, projection_size) if the config has a projection.
 """
 
 from collections.abc import Callable
@@ -23,16 +23,16 @@ from ..names import PROGRAMS
 from ..nn.layers import Linear
 from ..nn.vit import FlaxViTClsForImageClassificationModule
 
-# jax2onnx writes the same nodes for 18 to 23, so a later number would only shut runtimes out: onnxruntime 1.23 has no
-# CUDA kernels for the Shape and Transpose of 21 (its issue 26065), and 1.32 refuses the Swish of 25.
+# jax2onnx writes the same nodes for opsets 18 to 23, and fewer runtimes support later ones: onnxruntime 1.23 has no
+# CUDA kernels for Shape and Transpose of opset 21 (its issue 26065), and 1.32 refuses Swish of opset 25.
 _OPSET = 18
-_PROTOBUF_LIMIT = 2**31 - 2**24  # bytes of weights in one ONNX file: protobuf ends at 2 GiB, the graph takes some
+_PROTOBUF_LIMIT = 2**31 - 2**24  # bytes of weights in an ONNX file: protobuf's 2 GiB less 16 MiB for the graph
 
 
 def write_manual(
     file: Path, kind: str, module: nn.Module, config: ViTClsConfig, image_hw: tuple[int, int], has_processor: bool
 ) -> None:
-    """How the program beside this file is called, what goes in and what comes out, at the size it was traced at."""
+    """Write the text that explains how to call an exported program, with the shapes of its inputs and outputs."""
     height, width = image_hw
     tokens = config.num_prefix_tokens + (height // config.patch_size) * (width // config.patch_size)
     shapes = {
@@ -81,22 +81,22 @@ outputs = program.call(weights, pixel_values)""",
 def write_stablehlo(
     file: Path, module: nn.Module, params: Any, config: ViTClsConfig, image_hw: tuple[int, int] | None = None
 ) -> None:
-    """`{parameter: array}`, pixels (B, C, H, W) -> `{output: array}`, written for CPU, CUDA and TPU by jax.export.
+    """Write a StableHLO program for CPU, CUDA and TPU: parameters by name, pixels (B, C, H, W) -> outputs by name.
 
-    Parameters keep their names and types in model.safetensors, products the module's `dtype`. To serve it, in a process
-    that has jax, numpy and safetensors alone:
+    The parameters have the names and types of model.safetensors; matrix products use the module's `dtype`. To run it
+    with only jax, numpy and safetensors:
 
         program = jax.export.deserialize(bytearray(pathlib.Path("model.stablehlo").read_bytes()))
         outputs = program.call(safetensors.numpy.load_file("model.safetensors"), pixel_values)
 
-    The jax that serves it must be no older than the one that wrote it; StableHLO promises to read it for six months.
-    Raises CheckpointError where flatbuffers is missing.
+    The version of jax must not be older than the one that wrote the file. StableHLO guarantees that later versions read
+    it for six months. Raises CheckpointError if flatbuffers is missing.
     """
     try:
-        import flatbuffers  # noqa: F401  # jax.export needs it, and does not depend on it
+        import flatbuffers  # noqa: F401  # needed by jax.export, but no dependency of jax
     except ImportError as error:
-        needed = needs("flatbuffers", "to write StableHLO", "stablehlo")
-        raise CheckpointError(f"{file.name}: {needed} ({error})") from error
+        remedy = needs("flatbuffers", "to write StableHLO", "stablehlo")
+        raise CheckpointError(f"{file.name}: {remedy} ({error})") from error
     names = _outputs(module, config)
 
     def forward(tensors: dict[str, jax.Array], pixel_values: jax.Array) -> dict[str, jax.Array]:
@@ -111,18 +111,18 @@ def write_stablehlo(
 def write_onnx(
     file: Path, module: nn.Module, params: Any, config: ViTClsConfig, image_hw: tuple[int, int] | None = None
 ) -> None:
-    """Pixels (B, C, H, W) -> the outputs by name, in float32 whatever type the model stores or computes in.
+    """Write an ONNX program: pixels (B, C, H, W) -> outputs by name, all in float32.
 
-    Weights over 2 GiB, which one ONNX file cannot hold, go to `{file}.data` beside it, where runtimes look for them.
-    Trace nothing in another thread meanwhile: jax2onnx patches jax and flax while it works. Raises CheckpointError
-    where it is missing.
+    One ONNX file holds at most 2 GiB. Larger weights are written to `{file}.data` next to it, where runtimes look for
+    them. Do not trace functions in other threads meanwhile, because jax2onnx patches jax and flax. Raises
+    CheckpointError if jax2onnx is missing.
     """
     try:
         import onnx_ir
         from jax2onnx import to_onnx
     except ImportError as error:
-        needed = needs("jax2onnx", "to write ONNX", "onnx")
-        raise CheckpointError(f"{file.name}: {needed} ({error})") from error
+        remedy = needs("jax2onnx", "to write ONNX", "onnx")
+        raise CheckpointError(f"{file.name}: {remedy} ({error})") from error
 
     names = _outputs(module, config)
     module = module.clone(dtype=jnp.float32, gradient_checkpointing=False)
@@ -133,7 +133,7 @@ def write_onnx(
             outputs = _apply(module, weights, pixel_values)
         return [outputs[name] for name in names]
 
-    # jax2onnx 0.17.1 fails on an inner jit of jax 0.12, such as jax.nn.silu: let there be none (2026-11-23).
+    # jax2onnx 0.17.1 fails on an inner jit of jax 0.12, such as that of jax.nn.silu (2026-11-23).
     with jax.disable_jit():
         model: Any = to_onnx(
             forward,
@@ -151,14 +151,14 @@ def write_onnx(
 
 
 def _apply(module: nn.Module, params: Any, pixel_values: jax.Array) -> Any:
-    """The module's outputs, deterministic: pixels (B, C, H, W), as image processors emit them."""
-    module = module.clone(attn_implementation="xla")  # a fused kernel is of one platform
-    readout_only = isinstance(module, FlaxViTClsForImageClassificationModule)  # its logits are all that it gives
+    """The module's outputs for pixels (B, C, H, W), without dropout."""
+    module = module.clone(attn_implementation="xla")  # the fused kernel runs on one platform only
+    readout_only = isinstance(module, FlaxViTClsForImageClassificationModule)  # a classifier returns its logits only
     return module.apply({"params": params}, pixel_values.transpose(0, 2, 3, 1), readout_only=readout_only)
 
 
 def _outputs(module: nn.Module, config: ViTClsConfig) -> list[str]:
-    """Names of what the program gives, in order."""
+    """Names of the program's outputs, in order."""
     if isinstance(module, FlaxViTClsForImageClassificationModule):
         return ["logits"]
     embeds = [] if config.projection_size is None else ["image_embeds"]
@@ -166,36 +166,37 @@ def _outputs(module: nn.Module, config: ViTClsConfig) -> list[str]:
 
 
 def _flat(params: Any) -> dict[str, Any]:
-    """Parameters by the names that they have in model.safetensors."""
+    """Parameters by their names in model.safetensors."""
     return flatten_dict(unfreeze(params), sep=".")
 
 
 def _pixels(config: ViTClsConfig, image_hw: tuple[int, int] | None = None) -> jax.ShapeDtypeStruct:
-    """Shape and type of a batch whose size is free, of images of the config's size if no other is given."""
+    """Shape and type of a batch of any size; the image size is `image_hw`, by default that of the config."""
     (batch,) = jax.export.symbolic_shape("batch")
     return jax.ShapeDtypeStruct((batch, config.num_channels, *(image_hw or config.image_hw)), jnp.float32)
 
 
 def _as_one_node(call: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: Any) -> Any:
-    """A LayerNorm as ONNX's LayerNormalization, whose variance is defined in two passes as ours is; a Linear as Gemm.
+    """Interceptor that makes each LayerNorm one LayerNormalization node, and each Linear one Gemm node.
 
-    jax2onnx keeps these nodes for flax's own modules, for a norm if it asks for the fast variance, and gives others
-    some thirty.
+    jax2onnx does so for nn.Dense, and for nn.LayerNorm with the fast variance; other modules become about thirty nodes.
+    ONNX defines the variance of LayerNormalization in two passes, as this package does.
     """
     module = context.module
     if context.method_name != "__call__" or not isinstance(module, nn.LayerNorm | Linear):
         return call(*args, **kwargs)
     if isinstance(module, Linear):
-        known: nn.Module = nn.Dense(module.features, module.use_bias, parent=None)
+        equivalent: nn.Module = nn.Dense(module.features, module.use_bias, parent=None)
     else:
-        known = module.clone(parent=None, use_fast_variance=True)
-    return known.apply({"params": module.variables["params"]}, *args, **kwargs)
+        equivalent = module.clone(parent=None, use_fast_variance=True)
+    return equivalent.apply({"params": module.variables["params"]}, *args, **kwargs)
 
 
 def _simplify(model: Any) -> None:
-    """Rid an onnx_ir model of jax2onnx's arithmetic on shapes, over half of its nodes; what is computed stays.
+    """Remove jax2onnx's computation of shapes from an onnx_ir model, over half of its nodes; outputs are unchanged.
 
-    With the batch alone free, every new shape is a constant with one -1, and an expansion to the same shape is nothing.
+    Only the batch size is variable, so each new shape is a constant with one -1. Expansions to the same shape are
+    removed.
     """
     import onnx_ir
     from onnx_ir.passes import common

@@ -1,1 +1,1 @@
-"""The mathematics: images -> patches -> tokens -> readout -> logits, in flax.linen. Knows the config alone."""
+"""The network in flax.linen: images -> patches -> tokens -> readout -> logits. It depends on the config alone."""

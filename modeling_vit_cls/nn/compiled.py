@@ -1,7 +1,8 @@
-"""Compiled functions of a module: one for each config, shared by all models that have it.
+"""Compiled functions of linen modules: one for each config, shared by all models with an equal config.
 
-Models of equal configs, copies, unpickled models and `with_readout` there and back compile nothing new. A function
-holds a module and no parameters, so that a model can be freed; the least recently used functions go first.
+Copies, unpickled models and a return to an earlier readout by `with_readout` therefore compile nothing new. A cached
+function refers to a module and to no parameters, so that the memory of a model can be freed. The least recently used
+functions are dropped first.
 """
 
 import dataclasses
@@ -17,40 +18,44 @@ from flax.traverse_util import flatten_dict
 from ..config_rules import FIELD_NAMES
 from .layers import layer_norm
 
-_MOST_MODULES = 64  # whose functions are kept
+_MAX_MODULES = 64  # modules whose functions are cached
 
 
 @dataclasses.dataclass(frozen=True)
 class _Key:
-    """A module as a dictionary's key: equal where type, config and way to run are."""
+    """A module as a key of the cache; keys with equal `facts` (type, config, options) are equal."""
 
     module: nn.Module = dataclasses.field(compare=False)
     facts: tuple[Any, ...]
 
 
 def _by_config(compile_function: Callable[[Any], Callable]) -> Callable[[Any], Callable]:
-    """Cache what makes a compiled function of a module."""
-    cached = lru_cache(_MOST_MODULES)(lambda key: compile_function(key.module))
+    """Decorate a function (module -> compiled function): modules of equal type, config and options share a result."""
+    cached = lru_cache(_MAX_MODULES)(lambda key: compile_function(key.module))
 
     @wraps(compile_function)
-    def of(module: Any) -> Callable:
-        fields = vars(module.config)  # not by getattr, which transformers makes ten times slower
-        run = tuple(getattr(module, name) for name in _fields_of_running(type(module)))
+    def lookup(module: Any) -> Callable:
+        fields = vars(module.config)  # ten times faster than getattr on a config of transformers
+        options = tuple(getattr(module, name) for name in _option_names(type(module)))
         architecture = repr([fields[name] for name in FIELD_NAMES])
-        return cached(_Key(module, (type(module), len(fields["id2label"]), run, architecture)))
+        return cached(_Key(module, (type(module), len(fields["id2label"]), options, architecture)))
 
-    return of
+    return lookup
 
 
 @cache
-def _fields_of_running(module_class: type[Any]) -> list[str]:
+def _option_names(module_class: type[Any]) -> list[str]:
+    """The fields of a module besides its config: dtype, scan and so on."""
     fields = {field.name for field in dataclasses.fields(module_class)}
     return sorted(fields - {"config", "parent", "name"})
 
 
 @_by_config
 def forward(module: nn.Module) -> Callable[..., Any]:
-    """Parameters, pixels (B, C, H, W) and the key of dropout, or None -> the module's outputs."""
+    """Forward pass: parameters, pixels (B, C, H, W), random key or None -> the module's outputs.
+
+    With a key, dropout and stochastic depth are applied.
+    """
 
     def forward_pass(
         params: Any,
@@ -71,9 +76,11 @@ def forward(module: nn.Module) -> Callable[..., Any]:
 
 @_by_config
 def intermediates(module: Any) -> Callable[..., tuple]:
-    """Parameters, pixels (B, C, H, W) -> for each block the patches (B, N, D) or (B, h, w, D), or with the prefix.
+    """Outputs of some blocks: parameters, pixels (B, C, H, W) -> the patches (B, N, D) after each of `blocks`.
 
-    jax.jit drops whatever no result depends on: the blocks after the last one asked for, the readout and the heads.
+    With `reshape` the patches are (B, h, w, D). With `prefix` each item is a pair of the patches and the tokens before
+    them. With `norm` the final LayerNorm is applied. jax.jit removes later blocks, the readout and the heads, because
+    no result depends on them.
     """
     c = module.config
 
@@ -99,7 +106,7 @@ def intermediates(module: Any) -> Callable[..., tuple]:
 
 @_by_config
 def draw(module: nn.Module) -> Callable[..., dict[str, Any]]:
-    """A key -> initial values of the parameters of these dotted `names`; nothing else is drawn, no layer is run."""
+    """Initialisation: random key -> initial values of the parameters in `names` (dotted); no others are drawn."""
 
     def initial_values(key: jax.Array, *, image_shape: tuple[int, ...], names: frozenset[str]) -> dict[str, Any]:
         variables = module.lazy_init(key, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
@@ -109,5 +116,5 @@ def draw(module: nn.Module) -> Callable[..., dict[str, Any]]:
 
 
 def _nhwc(pixels: jax.Array) -> jax.Array:
-    """The only change of layout: modules know (B, H, W, C) alone."""
+    """Pixels (B, C, H, W), as transformers has them -> images (B, H, W, C), as the modules take them."""
     return pixels.transpose(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""flax.linen modules that make tokens of images: patches, positions, [CLS] and the like. Shapes as in vit.py."""
+"""From images to the encoder's input: patches, [CLS] and other tokens, positions. Notation for shapes: vit.py."""
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ from .resampling import Grid, resample_positions
 
 
 class PatchEmbedding(nn.Module):
-    """Images to patches by a convolution whose strides are its size: (B, H, W, C) -> (B, N, D), rows first."""
+    """Linear embedding of non-overlapping patches: (B, H, W, C) -> (B, N, D), in row-major order."""
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
@@ -25,7 +25,7 @@ class PatchEmbedding(nn.Module):
 
 
 class PatchProjection(nn.Module):
-    """The convolution itself: (B, H, W, C) -> (B, h, w, D)."""
+    """Convolution with kernel size and stride P: (B, H, W, C) -> (B, h, w, D)."""
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
@@ -43,9 +43,10 @@ class PatchProjection(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """Positions that are added to tokens: grid -> (prefix tokens covered + N, D).
+    """Position embeddings of a grid (h, w), to be added to the tokens: (prefix + N, D).
 
-    A learned table belongs to the configured grid and is resampled to any other.
+    The prefix are the tokens before the patches that have a position: learned, or zero for sine-cosine positions. A
+    learned table belongs to the grid of the config and is resampled to another one.
     """
 
     config: ViTClsConfig
@@ -53,18 +54,21 @@ class PositionEmbedding(nn.Module):
     @nn.compact
     def __call__(self, grid: Grid) -> jax.Array:
         c = self.config
-        covered = c.num_positioned_prefix_tokens if c.position_embedding_tokens == "all" else 0
-        if c.position_embedding == "sincos2d":  # Chen et al. 2021 (MoCo v3): [CLS] stands at zero
-            return jnp.pad(sincos2d_table(grid, c.hidden_size), ((covered, 0), (0, 0)))
+        prefix = c.num_positioned_prefix_tokens if c.position_embedding_tokens == "all" else 0
+        if c.position_embedding == "sincos2d":  # zero for [CLS]: Chen et al. 2021 (MoCo v3)
+            return jnp.pad(sincos2d_table(grid, c.hidden_size), ((prefix, 0), (0, 0)))
         rows, columns = c.grid
-        shape = (covered + rows * columns, c.hidden_size)
+        shape = (prefix + rows * columns, c.hidden_size)
         table = self.param("embedding", kernel_init(c.initializer_range), shape, jnp.float32)
-        patches = resample_positions(table[covered:], c.grid, grid, c.position_interpolation)
-        return jnp.concatenate([table[:covered], patches])
+        patches = resample_positions(table[prefix:], c.grid, grid, c.position_interpolation)
+        return jnp.concatenate([table[:prefix], patches])
 
 
 class Embeddings(nn.Module):
-    """Images to the sequence [CLS, distillation, registers, patches]: (B, H, W, C) -> (B, T, D)."""
+    """Images to the sequence [CLS, distillation token, registers, patches] with positions: (B, H, W, C) -> (B, T, D).
+
+    Dosovitskiy et al. 2021, equation 1.
+    """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
@@ -89,7 +93,7 @@ class Embeddings(nn.Module):
         if c.position_embedding in ("learned", "sincos2d"):
             positions = PositionEmbedding(c, name="position_embedding")(grid).astype(self.dtype)
             x = x + jnp.pad(positions, ((x.shape[1] - len(positions), 0), (0, 0)))[None]
-        if c.num_register_tokens:  # Darcet et al. 2024: registers have no position
+        if c.num_register_tokens:  # inserted after the positions are added: registers have none (Darcet et al. 2024)
             prefix, patches = jnp.split(x, [c.num_positioned_prefix_tokens], axis=1)
             x = jnp.concatenate([prefix, tokens("register_tokens", c.num_register_tokens), patches], axis=1)
         return nn.Dropout(c.hidden_dropout_prob)(x, deterministic)

@@ -1,12 +1,13 @@
-"""How much work a config is, by arithmetic alone."""
+"""Number of floating-point operations of a forward pass, computed from the config."""
 
 from ..configuration_vit_cls import ViTClsConfig
 
 
 def gflops_per_image(config: ViTClsConfig) -> float:
-    """Billions of floating-point operations of the matrix products of one forward pass, a multiply-add counting 2.
+    """Billions of floating-point operations of one forward pass per image; a multiply-add counts as 2.
 
-    Normalisation, softmax and activations are left out, as in the field's tables (below 2 % of the whole).
+    Only matrix products are counted, as in published tables. Normalisation, softmax and activation functions are less
+    than 2 % of the total.
     """
     width, tokens = config.hidden_size, config.num_tokens
     rows, columns = config.grid

@@ -1,4 +1,4 @@
-"""Attention by cuDNN's fused kernel, which never writes the scores to memory: where it runs, and the call."""
+"""Attention by cuDNN's fused kernel, which does not write the attention scores to memory."""
 
 from typing import Any, Literal, get_args
 
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from ..errors import ConfigError
 
 Implementation = Literal["auto", "xla", "cudnn"]
-_MULTIPLE = 8  # of lengths that the kernel takes in training
+_MULTIPLE = 8  # in training, the kernel needs sequence lengths that are multiples of 8
 
 
 def is_fused(implementation: str, dtype: Any, head_size: int) -> bool:
-    """Whether attention of heads of `head_size` features in `dtype` is computed by cuDNN's kernel.
+    """Whether attention with heads of `head_size` features in `dtype` uses cuDNN's kernel.
 
-    "auto" takes it in half precision on NVIDIA's Hopper and later, where it was measured to be faster; "xla" never;
-    "cudnn" always. Raises ConfigError for another name, and for "cudnn" where the kernel does not run.
+    "auto" uses it in half precision on NVIDIA Hopper and later, where it was measured to be faster. "xla" never uses
+    it, "cudnn" always does. Raises ConfigError for another name, and for "cudnn" where the kernel cannot run.
     """
     if implementation not in get_args(Implementation):
         rule = "must be one of " + ", ".join(map(repr, get_args(Implementation)))
@@ -23,23 +23,23 @@ def is_fused(implementation: str, dtype: Any, head_size: int) -> bool:
     if implementation == "xla":
         return False
     capability = _compute_capability()
-    half = jnp.dtype(dtype).itemsize == 2
-    runs = half and head_size % 8 == 0 and head_size <= 128 and capability >= 8
-    if implementation == "cudnn" and not runs:
+    is_half = jnp.dtype(dtype).itemsize == 2
+    can_run = is_half and head_size % 8 == 0 and head_size <= 128 and capability >= 8
+    if implementation == "cudnn" and not can_run:
         rule = "needs an NVIDIA GPU (Ampere or later), bfloat16 or float16, and heads of a multiple of 8 up to 128"
         raise ConfigError("attn_implementation", implementation, f"{rule}; these have {head_size} in {dtype}")
-    return runs and (implementation == "cudnn" or capability >= 9)
+    return can_run and (implementation == "cudnn" or capability >= 9)
 
 
 def padding(tokens: int) -> int:
-    """How many tokens to add to a sequence, so that its length is one that the kernel takes, and takes fast."""
+    """Number of padding tokens that bring a sequence of `tokens` to a length that the kernel supports."""
     return -tokens % _MULTIPLE
 
 
 def fused_attention(query: jax.Array, key: jax.Array, value: jax.Array, tokens: int) -> jax.Array:
-    """Attention of every token to the first `tokens`: three arrays (B, T, heads, d) -> (B, T, heads, d).
+    """Attention to the first `tokens` tokens: query, key and value (B, T, heads, d) -> (B, T, heads, d).
 
-    Softmax in float32. Rows after these are finite, and to be ignored.
+    The tokens after these are padding: their outputs are finite but have no meaning. The softmax is in float32.
     """
     lengths = {}
     if tokens < key.shape[1]:
@@ -48,10 +48,10 @@ def fused_attention(query: jax.Array, key: jax.Array, value: jax.Array, tokens: 
 
 
 def _compute_capability() -> float:
-    """NVIDIA's number of the default device's generation, 9.0 for Hopper; 0 where it is no such GPU."""
+    """NVIDIA's compute capability of the default device, 9.0 for Hopper; 0 without an NVIDIA GPU."""
     if jax.default_backend() != "gpu":
         return 0.0
     try:
         return float(getattr(jax.devices()[0], "compute_capability", 0))
-    except ValueError:  # AMD's devices have names there
+    except ValueError:  # AMD's devices have a name as their capability
         return 0.0

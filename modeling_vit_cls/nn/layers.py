@@ -1,4 +1,4 @@
-"""flax.linen layers of a Transformer: attention, MLP, the pre-norm block. Shapes as in vit.py."""
+"""Layers of a Transformer in flax.linen: linear, attention, MLP, pre-norm block. Notation for shapes: vit.py."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,13 +16,13 @@ from .matmul import product
 from .positions import rotate
 
 Dtype = Any
-Rope = tuple[np.ndarray, np.ndarray] | None
+Rope = tuple[np.ndarray, np.ndarray] | None  # cosines and sines (N, d), see positions.rope_table
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """GELU, x times the normal distribution function at x: Hendrycks & Gimpel 2016, section 2.
+    """GELU(x) = x Phi(x), with Phi the standard normal distribution function. Hendrycks & Gimpel 2016, section 2.
 
-    By erf, as PyTorch has it: jax.nn.gelu is made of erfc, which takes a CPU over twice as long.
+    Computed with erf, as in PyTorch. jax.nn.gelu uses erfc, which takes more than twice as long on a CPU.
     """
     return x * (0.5 * (1 + jax.lax.erf(x * np.float32(0.5**0.5))))
 
@@ -35,17 +35,20 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
 }
 
-# JAX's truncated normal keeps 0.8796 of the standard deviation it is given; torch's keeps all of it.
+# Standard deviation of the standard normal distribution truncated at -2 and 2.
 _TRUNCATED_STD = 0.87962566103423978
 
 
 def kernel_init(std: float) -> nn.initializers.Initializer:
-    """Truncated normal of standard deviation `std`, cut at two deviations of its parent."""
+    """Initialiser: a normal distribution truncated at two of its standard deviations, then of deviation `std`."""
     return nn.initializers.truncated_normal(std / _TRUNCATED_STD)
 
 
 class Linear(nn.Module):
-    """Linear layer: (..., D) -> (..., F) in `result`, by default the compute type `dtype`; accumulated in float32."""
+    """y = x W + b: (..., D) -> (..., features).
+
+    Computed in `dtype` and accumulated in float32. The result has type `result`, by default `dtype`.
+    """
 
     features: int
     std: float
@@ -56,8 +59,8 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", kernel_init(self.std), (x.shape[-1], self.features), jnp.float32)
-        rows = "abcde"[: x.ndim - 1]
-        y = product(f"{rows}y,yz->{rows}z", x.astype(self.dtype), kernel.astype(self.dtype), self.result)
+        axes = "abcde"[: x.ndim - 1]
+        y = product(f"{axes}y,yz->{axes}z", x.astype(self.dtype), kernel.astype(self.dtype), self.result)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
@@ -67,25 +70,28 @@ class Linear(nn.Module):
 def linear(
     config: ViTClsConfig, features: int, dtype: Dtype, name: str, use_bias: bool = True, result: Dtype = None
 ) -> Linear:
-    """A linear layer with the model's initialisation."""
+    """A linear layer (..., D) -> (..., features) with the initialisation of the config."""
     return Linear(features, config.initializer_range, dtype, use_bias, result, name=name)
 
 
 def layer_norm(config: ViTClsConfig, dtype: Dtype, name: str) -> nn.LayerNorm:
-    """LayerNorm over D, its variance in two passes as in torch: the fast one loses digits on large means."""
+    """LayerNorm over the last axis; the variance in two passes as in PyTorch, exact for large means too."""
     return nn.LayerNorm(config.layer_norm_eps, dtype, use_fast_variance=False, name=name)
 
 
-# What the backward pass of a loop keeps of a block; norms, softmax and activation are computed again, which takes less
-# time than to write them into the loop's arrays and to read them.
-KEPT = jax.checkpoint_policies.save_only_these_names("heads", "mixed", "middle", "hidden")
+# The activations that a scan stores of each block for the backward pass. Norms, softmax and activation functions are
+# recomputed, which is faster than to write and read them.
+SAVE_PRODUCTS = jax.checkpoint_policies.save_only_these_names("heads", "mixed", "middle", "hidden")
 
 
 class Attention(nn.Module):
-    """Multi-head attention of some tokens to all: (B, Q, D), (B, T, D) -> (B, Q, D), probabilities (B, heads, Q, T).
+    """Multi-head attention: queries (B, Q, D), context (B, T, D) -> (B, Q, D) and probabilities (B, heads, Q, T).
 
-    Vaswani et al. 2017, equation 1; softmax in float32. With `fused`, the number of tokens before the padding, a fused
-    kernel computes it, and there are no probabilities (None).
+    softmax(q k^T / sqrt(d)) v in each head: Vaswani et al. 2017, equation 1. The softmax is in float32.
+
+    Attributes:
+        fused: None computes plain products. A number uses the fused kernel on a sequence of this many tokens, with
+            padding after them; no probabilities are returned (None).
     """
 
     config: ViTClsConfig
@@ -96,6 +102,14 @@ class Attention(nn.Module):
     def __call__(
         self, x: jax.Array, context: jax.Array, rope: Rope = None, deterministic: bool = True
     ) -> tuple[jax.Array, jax.Array | None]:
+        """Attend from the tokens `x` (B, Q, D) to the tokens `context` (B, T, D).
+
+        Args:
+            x: the queries' tokens; with Q < T these are the first tokens of the context.
+            context: the tokens of keys and values.
+            rope: cosines and sines (N, d) of rotary positions for the last N tokens of the context, or None.
+            deterministic: False applies dropout to the probabilities.
+        """
         c = self.config
         key_bias = c.qkv_bias if c.key_bias is None else c.key_bias
 
@@ -108,9 +122,9 @@ class Attention(nn.Module):
         if rope is not None:
             prefix = context.shape[1] - len(rope[0])
             query, key = rotate(query, rope, prefix), rotate(key, rope, prefix)
-        if self.fused is not None:  # (B, T, heads, d), in which the products above write them
-            query, key, value = (tokens.swapaxes(1, 2) for tokens in (query, key, value))
-        query, key, value = (checkpoint_name(kept, "heads") for kept in (query, key, value))
+        if self.fused is not None:  # (B, T, heads, d), the order in memory of the products above
+            query, key, value = (array.swapaxes(1, 2) for array in (query, key, value))
+        query, key, value = (checkpoint_name(array, "heads") for array in (query, key, value))
         probabilities = None
         if self.fused is not None:
             mixed = fused_attention(query, key, value, self.fused)
@@ -124,7 +138,10 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers, or three with a gate (Shazeer 2020, equation 6): (B, T, D) -> (B, T, D)."""
+    """MLP of each token: (B, T, D) -> (B, T, D).
+
+    fc2(act(fc1 x)); with `gated`, fc2(act(gate x) * fc1 x), SwiGLU for act = SiLU (Shazeer 2020, equation 6).
+    """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
@@ -136,19 +153,18 @@ class Mlp(nn.Module):
         act = ACTIVATIONS[c.hidden_act]
 
         def features(name: str) -> jax.Array:
-            wide = linear(c, c.intermediate_size, self.dtype, name)(x)
-            return checkpoint_name(wide, "hidden").astype(jnp.float32)
+            projected = linear(c, c.intermediate_size, self.dtype, name)(x)
+            return checkpoint_name(projected, "hidden").astype(jnp.float32)
 
         hidden = act(features("gate")) * features("fc1") if self.gated else act(features("fc1"))
         return linear(c, c.hidden_size, self.dtype, "fc2")(hidden.astype(self.dtype))
 
 
 class EncoderBlock(nn.Module):
-    """Pre-norm block: (B, T, D) -> (B, T, D) and attention probabilities. Dosovitskiy et al. 2021, equations 2, 3.
+    """Pre-norm block: tokens (B, T, D) -> tokens (B, T, D) and attention probabilities (B, heads, T, T).
 
-    `drop_path_rate` may be traced: it differs from block to block where one program runs them all. `tokens` limits the
-    output to the first tokens, for which nothing but keys and values of the others is computed. `fused` as in
-    Attention.
+    y = x + attention(norm1(x)), then y + mlp(norm2(y)): Dosovitskiy et al. 2021, equations 2 and 3. `fused` as in
+    `Attention`.
     """
 
     config: ViTClsConfig
@@ -159,9 +175,19 @@ class EncoderBlock(nn.Module):
     def __call__(
         self, x: jax.Array, rope: Rope, deterministic: bool, drop_path_rate: Any = 0.0, tokens: int | None = None
     ) -> tuple[jax.Array, jax.Array | None]:
+        """Apply the block to tokens (B, T, D).
+
+        Args:
+            x: the tokens.
+            rope: cosines and sines (N, d) of rotary positions, or None.
+            deterministic: False applies dropout and stochastic depth.
+            drop_path_rate: probability that a branch is dropped, for each image. It may be traced, because a scan runs
+                one program with another rate in each block.
+            tokens: return only this number of first tokens; of the others only keys and values are computed.
+        """
         c = self.config
 
-        def drop_path(y: jax.Array) -> jax.Array:  # whole images: Huang et al. 2016, section 3
+        def drop_path(y: jax.Array) -> jax.Array:  # stochastic depth: Huang et al. 2016, section 3
             if deterministic or c.drop_path_rate == 0:
                 return y
             keep = 1 - jnp.asarray(drop_path_rate, jnp.float32)

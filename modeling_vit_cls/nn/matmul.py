@@ -1,8 +1,8 @@
-"""Matrix products in the compute type, accumulated in float32: the one place where the platforms differ.
+"""Matrix products in the compute type, accumulated in float32. Only this file differs between platforms.
 
-GPUs and TPUs accumulate half precision in float32 whatever the result's type. XLA on a CPU does too, but multiplies at
-the speed of float32, unless a float32 result is asked for: then at up to four times that where the processor has
-instructions for bfloat16, and at two thirds where it has none.
+GPUs and TPUs accumulate products of half precision in float32, for any type of the result. XLA on a CPU does too, but
+there the speed depends on the type of the result. With a half-precision result it is the speed of float32. With a
+float32 result it is up to four times that on a processor with bfloat16 instructions, and two thirds without them.
 """
 
 from functools import cache
@@ -14,19 +14,20 @@ import jax.numpy as jnp
 
 
 def product(spec: str, a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:
-    """Contraction of two arrays of one type, as `jnp.einsum`: -> `dtype`, or what the platform has it in soonest.
+    """`jnp.einsum(spec, a, b)` of two arrays of one type, accumulated in float32.
 
-    That is float32 or the arrays' type. Each index of `spec` stands in two of its three terms.
+    The result has type `dtype`; by default float32 or the arrays' type, whichever is faster on this platform. Each
+    index of `spec` must occur in exactly two of its three terms.
     """
     if dtype is None:
-        dtype = jnp.float32 if _widens(a.dtype) else a.dtype
+        dtype = jnp.float32 if _is_faster_in_float32(a.dtype) else a.dtype
     if a.dtype.itemsize == 2 and dtype == jnp.float32:
         return _accumulated(spec, a, b)
     return jnp.einsum(spec, a, b, preferred_element_type=dtype)
 
 
-def _widens(dtype: Any) -> bool:
-    """Whether products of a type are fastest with a float32 result."""
+def _is_faster_in_float32(dtype: Any) -> bool:
+    """Whether products of arrays of this type are faster with a float32 result."""
     if jax.default_backend() != "cpu":
         return False
     return dtype == jnp.float16 or (dtype == jnp.bfloat16 and _multiplies_bfloat16())
@@ -34,9 +35,9 @@ def _widens(dtype: Any) -> bool:
 
 @cache
 def _multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16, as Linux tells; elsewhere that is taken for granted."""
-    told = Path("/proc/cpuinfo")
-    return not told.exists() or "bf16" in told.read_text()
+    """Whether the processor has bfloat16 instructions, by Linux's list of them; True on other systems."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return not cpuinfo.exists() or "bf16" in cpuinfo.read_text()
 
 
 def _multiply(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -47,33 +48,33 @@ def _forward(spec: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[ja
     return _multiply(spec, a, b), (a, b)
 
 
-def _backward(spec: str, kept: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    a, b = kept
+def _backward(spec: str, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    a, b = residuals
     first, second, result = spec.replace("->", ",").split(",")
     cotangent = cotangent.astype(a.dtype)
-    left = _accumulated(f"{result},{second}->{first}", cotangent, b)
+    grad_a = _accumulated(f"{result},{second}->{first}", cotangent, b)
     if a.size <= cotangent.size:
-        right = _accumulated(f"{first},{result}->{second}", a, cotangent)
-    else:  # XLA copies the left one into another order, slowly: let it be the smaller, and let XLA not exchange them
-        turned = f"{second[:-2]}{second[-1]}{second[-2]}"
-        right = jax.lax.optimization_barrier(_accumulated(f"{result},{first}->{turned}", cotangent, a))
-        right = right.swapaxes(-1, -2)
-    return left.astype(a.dtype), right.astype(b.dtype)
+        grad_b = _accumulated(f"{first},{result}->{second}", a, cotangent)
+    else:  # XLA reorders the left operand by a slow copy: put the smaller one there, and keep XLA from swapping them
+        transposed = f"{second[:-2]}{second[-1]}{second[-2]}"
+        grad_b = jax.lax.optimization_barrier(_accumulated(f"{result},{first}->{transposed}", cotangent, a))
+        grad_b = grad_b.swapaxes(-1, -2)
+    return grad_a.astype(a.dtype), grad_b.astype(b.dtype)
 
 
-# Product of half precision -> float32, whose gradient's products are of half precision as well: JAX alone would
-# multiply float32 by half precision there, at the speed of float32. There is no forward mode.
+# Product of half precision with a float32 result, whose gradient is computed in half precision too. JAX's own gradient
+# would multiply float32 by half precision, at the speed of float32. Forward-mode differentiation is not supported.
 _accumulated = jax.custom_vjp(_multiply, nondiff_argnums=(0,))
 _accumulated.defvjp(_forward, _backward)
 
 
 def patch_product(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A convolution whose strides are its kernel's size: (B, H, W, C), (P, P, C, D) -> (B, h, w, D).
+    """Convolution with stride P: images (B, H, W, C), kernel (P, P, C, D) -> (B, h, w, D).
 
-    What fills no patch is left out.
+    Pixels at the right and bottom border that do not fill a patch are left out.
     """
     side = kernel.shape[0]
     rows, columns = images.shape[1] // side, images.shape[2] // side
-    whole = images[:, : rows * side, : columns * side]
-    patches = whole.reshape(images.shape[0], rows, side, columns, side, -1).swapaxes(2, 3)
+    cropped = images[:, : rows * side, : columns * side]
+    patches = cropped.reshape(images.shape[0], rows, side, columns, side, -1).swapaxes(2, 3)
     return product("bhwpqc,pqcd->bhwd", patches, kernel)

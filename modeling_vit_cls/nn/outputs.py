@@ -1,4 +1,4 @@
-"""What a model returns: transformers' ModelOutput (fields, keys, indices) that is a JAX pytree too."""
+"""Outputs of the models: each is a transformers ModelOutput (fields, keys, indices) and a JAX pytree."""
 
 from collections import OrderedDict
 from dataclasses import fields
@@ -9,10 +9,10 @@ from transformers.utils.generic import ModelOutput
 
 
 class _Output(ModelOutput):
-    """Fields that are None are absent from keys, indices and `to_tuple()`, as everywhere in transformers."""
+    """A ModelOutput. Fields that are None are absent from its keys, indices and `to_tuple()`, as in transformers."""
 
     def __post_init__(self) -> None:
-        # transformers 5 takes a lone jax array for a list of key-value pairs: fill the mapping ourselves.
+        # Not by transformers 5, which reads a single jax array as a list of key-value pairs.
         for field in fields(self):  # pyright: ignore[reportArgumentType]
             value = getattr(self, field.name)
             if value is not None:
@@ -21,10 +21,14 @@ class _Output(ModelOutput):
 
 @flax.struct.dataclass
 class FlaxBaseModelOutputWithPooling(_Output):
-    """Tokens (B, T, D), their readout (B, F), and on request every hidden state and attention map.
+    """Outputs of the backbone.
 
-    `hidden_states` holds L + 1 arrays (B, T, D), the encoder's input first; `attentions` L arrays (B, heads, T, T).
-    `image_embeds` (B, projection_size) is the projected readout of a model that has such a projection.
+    Attributes:
+        last_hidden_state: the tokens (B, T, D).
+        pooler_output: their readout (B, F).
+        hidden_states: on request, L + 1 arrays (B, T, D); the first one is the encoder's input.
+        attentions: on request, L attention maps (B, heads, T, T).
+        image_embeds: the projected readout (B, projection_size), for a config with a `projection_size`.
     """
 
     last_hidden_state: jax.Array
@@ -36,7 +40,15 @@ class FlaxBaseModelOutputWithPooling(_Output):
 
 @flax.struct.dataclass
 class FlaxViTClsClassifierOutput(_Output):
-    """Logits (B, K), hidden states and attention maps; with a distillation token also the two heads' own logits."""
+    """Outputs of the classifier.
+
+    Attributes:
+        logits: (B, K) float32. With a distillation head, the mean of the two heads' logits.
+        hidden_states: on request, as in `FlaxBaseModelOutputWithPooling`.
+        attentions: on request, as in `FlaxBaseModelOutputWithPooling`.
+        cls_logits: logits (B, K) of the [CLS] head, for a model with a distillation head.
+        distillation_logits: logits (B, K) of the distillation head.
+    """
 
     logits: jax.Array
     hidden_states: tuple[jax.Array, ...] | None = None

@@ -1,4 +1,4 @@
-"""Where a patch stands: sine-cosine and rotary tables."""
+"""Position embeddings by formula: fixed sine-cosine and rotary."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,11 @@ from .resampling import Grid
 
 
 def sincos2d_table(grid: Grid, width: int, temperature: float = 10_000.0) -> np.ndarray:
-    """Fixed sine-cosine positions: grid -> (N, D). Beyer et al. 2022, "Better plain ViT baselines", section 2."""
+    """Fixed sine-cosine position embeddings: grid (h, w) -> (N, D), D = `width`.
+
+    The quarters of D hold sin x, cos x, sin y, cos y of a patch's column x and row y, each at D / 4 frequencies.
+    Beyer et al. 2022, "Better plain ViT baselines", section 2.
+    """
     y, x = np.mgrid[: grid[0], : grid[1]].reshape(2, -1, 1).astype(np.float64)
     frequencies = temperature ** -(np.arange(width // 4) / (width // 4 - 1))
     waves = [wave(axis * frequencies) for axis in (x, y) for wave in (np.sin, np.cos)]
@@ -16,10 +20,10 @@ def sincos2d_table(grid: Grid, width: int, temperature: float = 10_000.0) -> np.
 
 
 def rope_table(grid: Grid, head_width: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines of the rotary angles: grid -> two arrays (N, head width).
+    """Cosines and sines of the rotary angles: grid (h, w) -> two arrays (N, d), d = `head_width`.
 
-    Patch centres are scaled to [-1, 1] on each axis; a head's first quarter turns with y, the second with x, and the
-    second half repeats the first. Simeoni et al. 2025 (DINOv3), section 3.
+    Patch centres are scaled to [-1, 1] on each axis. Of d, the first quarter holds the angles of y, the second those of
+    x, and the second half repeats the first. Simeoni et al. 2025 (DINOv3), section 3.
     """
     centres = [(np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1 for side in grid]
     frequencies = theta ** -np.arange(0, 1, 4 / head_width, dtype=np.float32)
@@ -29,12 +33,12 @@ def rope_table(grid: Grid, head_width: int, theta: float) -> tuple[np.ndarray, n
 
 
 def rotate(x: jax.Array, rope: tuple[np.ndarray, np.ndarray], prefix: int) -> jax.Array:
-    """Turn the patches of queries or keys, leaving `prefix` tokens: (B, heads, T, d) -> the same, in float32.
+    """Rotate the patches of queries or keys by their positions: (B, heads, T, d) -> (B, heads, T, d), in float32.
 
-    Where there are fewer tokens, they are the first ones.
+    The first `prefix` tokens are left as they are. With fewer patches than rows in the table, they are the first ones.
     """
     before, patches = x[:, :, :prefix], x[:, :, prefix:].astype(jnp.float32)
     cos, sin = (table[None, None, : patches.shape[2]] for table in rope)
     first, second = jnp.split(patches, 2, axis=-1)
-    turned = patches * cos + jnp.concatenate([-second, first], axis=-1) * sin
-    return jnp.concatenate([before, turned.astype(x.dtype)], axis=2)
+    rotated = patches * cos + jnp.concatenate([-second, first], axis=-1) * sin
+    return jnp.concatenate([before, rotated.astype(x.dtype)], axis=2)

@@ -1,4 +1,7 @@
-"""Learned positions on another grid, and a patch embedding for patches of another size, as their libraries do it."""
+"""Resampling of learned positions to another grid and of a patch embedding to another patch size.
+
+Each method gives the same numbers as the libraries named in `_METHODS`.
+"""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +13,12 @@ Grid = tuple[int, int]
 
 
 class _Resize(NamedTuple):
-    """How one axis is resized: `sharpness` is a of Keys' cubic kernel (None: linear), `alignment` which points meet."""
+    """How one axis is resized.
+
+    `sharpness` is the parameter a of Keys' cubic kernel; None is linear interpolation. `alignment` names the points of
+    the old and the new axis that coincide: the outer "edges", the centres of the outer samples ("corners"), or the
+    edges with Meta's "offset".
+    """
 
     sharpness: float | None
     antialias: bool = False
@@ -18,8 +26,8 @@ class _Resize(NamedTuple):
 
 
 _METHODS = {
-    "bicubic": _Resize(-0.75),  # torch's without antialias: transformers
-    "bicubic_antialias": _Resize(-0.5, antialias=True),  # torch's with it: timm, DINOv2 with registers
+    "bicubic": _Resize(-0.75),  # PyTorch without antialias: transformers
+    "bicubic_antialias": _Resize(-0.5, antialias=True),  # PyTorch with antialias: timm, DINOv2 with registers
     "bicubic_align_corners": _Resize(-0.75, alignment="corners"),  # torchvision
     "bicubic_offset": _Resize(-0.75, alignment="offset"),  # Meta's DINO and DINOv2
     "bilinear": _Resize(None),
@@ -30,18 +38,21 @@ _OFFSET = 0.1  # pixels that Meta adds to the new size when it computes the scal
 
 
 def resize_matrix(old: int, new: int, method: str) -> np.ndarray:
-    """The linear map that resizes an axis: (new, old) float64. Keys 1981, equation 4; outside, edges are repeated."""
+    """The matrix (new, old) float64 that resizes an axis of `old` samples to `new`.
+
+    Keys 1981, equation 4. Beyond its ends the axis is extended by its outer samples; with antialias by nothing.
+    """
     resize = _METHODS[method]
-    place = np.arange(new, dtype=np.float64)
+    index = np.arange(new, dtype=np.float64)
     if resize.alignment == "corners":
-        centres = place * (old - 1) / max(new - 1, 1)
+        centres = index * (old - 1) / max(new - 1, 1)
     else:
-        centres = (place + 0.5) * old / (new + (_OFFSET if resize.alignment == "offset" else 0)) - 0.5
-    widen = max(old / new, 1.0) if resize.antialias else 1.0
-    reach = int(np.ceil(2 * widen)) + 1
+        centres = (index + 0.5) * old / (new + (_OFFSET if resize.alignment == "offset" else 0)) - 0.5
+    scale = max(old / new, 1.0) if resize.antialias else 1.0
+    reach = int(np.ceil(2 * scale)) + 1
     taps = np.floor(centres)[:, None].astype(int) + np.arange(-reach, reach + 1)
-    weights = _kernel((taps - centres[:, None]) / widen, resize.sharpness)
-    if resize.antialias:  # torch leaves out what lies outside, instead of repeating the edge
+    weights = _kernel((taps - centres[:, None]) / scale, resize.sharpness)
+    if resize.antialias:  # PyTorch repeats the outer samples only without antialias
         weights = weights * ((taps >= 0) & (taps < old))
     matrix = np.zeros((new, old))
     np.add.at(matrix, (np.arange(new)[:, None], taps.clip(0, old - 1)), weights)
@@ -49,7 +60,7 @@ def resize_matrix(old: int, new: int, method: str) -> np.ndarray:
 
 
 def _kernel(x: np.ndarray, sharpness: float | None) -> np.ndarray:
-    """Weight of a sample at distance x: Keys' cubic convolution, or the linear tent."""
+    """Weights of samples at distances x: Keys' cubic kernel, or the linear one for a sharpness of None."""
     x = abs(x)
     if sharpness is None:
         return np.maximum(1 - x, 0)
@@ -60,7 +71,7 @@ def _kernel(x: np.ndarray, sharpness: float | None) -> np.ndarray:
 
 
 def resample_positions(table: jax.Array, old: Grid, new: Grid, method: str) -> jax.Array:
-    """Patch rows of a learned table to another grid: (old N, D) -> (new N, D), computed in float32."""
+    """Learned positions of patches on another grid: (old h w, D) -> (new h w, D), computed in float32."""
     if old == new:
         return table
     rows, columns = (resize_matrix(*sides, method).astype(np.float32) for sides in zip(old, new))
@@ -70,16 +81,16 @@ def resample_positions(table: jax.Array, old: Grid, new: Grid, method: str) -> j
 
 
 def resample_patch_kernel(kernel: Any, side: int) -> np.ndarray:
-    """PI-resize of a patch embedding: (P, P, C, D) -> (side, side, C, D), computed in float32.
+    """PI-resize of a patch embedding's kernel: (P, P, C, D) -> (side, side, C, D), computed in float32.
 
-    Where B x is the resized patch, the new kernel is pinv(B^T) w: to enlarged patches it gives exactly the embeddings
-    that w gave to the original ones, to reduced patches the nearest ones in the mean over white noise. Beyer et al.
-    2023 (FlexiViT), section 3.4; B is the bicubic resize with antialias, as in timm's `resample_patch_embed`.
+    If w is the kernel and B x the resized patch x, the new kernel is pinv(B^T) w. An enlarged patch then has the same
+    embedding as the original one; a reduced patch has the nearest one, on average over white noise. Beyer et al. 2023
+    (FlexiViT), section 3.4. B is the bicubic resize with antialias, as in timm's `resample_patch_embed`.
     """
     old = len(kernel)
     if old == side:
         return kernel
-    # B resizes rows, then columns, so that its pseudo-inverse is that of one axis applied to both
+    # B resizes both axes by one matrix, so its pseudo-inverse is that of this matrix, applied to both axes.
     inverse = np.linalg.pinv(resize_matrix(old, side, "bicubic_antialias").T).astype(np.float32)
     resampled = np.einsum("ph,qw,hwcd->pqcd", inverse, inverse, np.asarray(kernel, np.float32), optimize=True)
     return resampled.astype(kernel.dtype)

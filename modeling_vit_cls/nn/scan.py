@@ -1,7 +1,7 @@
-"""Two arrangements of the same parameters: block by block, or those of all blocks but the last in one array each.
+"""Stacked parameters for a scan over the blocks: `layer_00`, `layer_01`, ... <-> one `layers` of arrays (L - 1, ...).
 
-Files and models have the first; training has the second, by which one program runs, differentiates and updates all
-blocks. The last block stays alone, since it may compute less than the others.
+Files and models have separate parameters for each block. Training stacks those of all blocks but the last, so that one
+program runs, differentiates and updates them. The last block stays separate because it may compute fewer tokens.
 """
 
 import re
@@ -11,20 +11,23 @@ from typing import Any
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-STACK = "layers"  # beside the last block's `layer_NN`
+STACK = "layers"  # the other blocks, next to the last block's `layer_NN`
 _BLOCK, _STACKED = re.compile(r"(^|\.)layer_(\d+)\."), re.compile(rf"(^|\.){STACK}\.")
 
 
 def stack(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays by dotted name, `...layer_NN...` -> the same with `...layers...` (L - 1, ...); others as they are."""
-    numbers = {name: int(found[2]) for name in arrays if (found := _BLOCK.search(name))}
+    """Stack the arrays of all blocks but the last: `layer_NN.x` (...) of each -> `layers.x` (L - 1, ...).
+
+    `arrays` are by dotted name. The arrays of the last block, and those outside the blocks, are unchanged.
+    """
+    numbers = {name: int(match[2]) for name in arrays if (match := _BLOCK.search(name))}
     last = max(numbers.values(), default=0)
     stacks: dict[str, list[Any]] = {}
     for name in sorted(numbers, key=numbers.__getitem__):
         if numbers[name] < last:
             stacks.setdefault(_BLOCK.sub(rf"\1{STACK}.", name), []).append(arrays[name])
-    alone = {name: array for name, array in arrays.items() if numbers.get(name, last) == last}
-    return alone | {name: jnp.stack(blocks) for name, blocks in stacks.items()}
+    unchanged = {name: array for name, array in arrays.items() if numbers.get(name, last) == last}
+    return unchanged | {name: jnp.stack(blocks) for name, blocks in stacks.items()}
 
 
 def unstack(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def unstack(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_stacked(name: str) -> bool:
-    """Whether a dotted name is that of one array for all blocks but the last."""
+    """Whether a dotted name is that of a stacked array."""
     return _STACKED.search(name) is not None
 
 

@@ -1,7 +1,15 @@
-"""flax.linen modules: images -> patches -> tokens -> encoder -> readout -> logits.
+"""The Vision Transformer in flax.linen: images -> patches -> tokens -> encoder -> readout -> logits.
 
-Shapes: B batch, H W C image height, width (pixels) and channels, P patch side (pixels), N patches, T tokens,
-D hidden size, K classes. Parameters are float32; `dtype` is what products are computed in.
+Notation for shapes, here and in the rest of the package:
+
+    B  images in a batch        H, W, C  height, width (pixels) and channels of an image
+    P  patch side (pixels)      h, w     rows and columns of patches, H / P and W / P
+    N  patches, h w             T        tokens: [CLS], distillation token, registers (each if configured), patches
+    D  hidden size              F        features of the readout
+    L  encoder blocks           d        features of an attention head, D / heads
+    K  classes
+
+Parameters are float32. `dtype` is the type in which matrix products are computed.
 """
 
 from typing import Any
@@ -14,18 +22,22 @@ import numpy as np
 from ..configuration_vit_cls import ViTClsConfig
 from .embeddings import Embeddings
 from .fused_attention import is_fused, padding
-from .layers import KEPT, Attention, Dtype, EncoderBlock, Mlp, Rope, layer_norm, linear
+from .layers import SAVE_PRODUCTS, Attention, Dtype, EncoderBlock, Mlp, Rope, layer_norm, linear
 from .outputs import FlaxBaseModelOutputWithPooling, FlaxViTClsClassifierOutput
 from .positions import rope_table
 from .scan import STACK
 
 
 class Encoder(nn.Module):
-    """The stack of blocks: (B, T, D) -> (B, T, D), every block's input and output, every block's probabilities.
+    """L pre-norm blocks: tokens (B, T, D) -> tokens (B, T, D), L + 1 hidden states (B, T, D), L attention maps.
 
-    With `scan`, parameters are stacked (scan.py) and one program runs all blocks but the last: the time to compile it
-    does not grow with depth, and it keeps the last output alone. `tokens` limits the last block to the first tokens.
-    `fused` computes attention by a fused kernel, without probabilities, in all blocks that are not so limited.
+    The first hidden state is the encoder's input. An attention map is (B, heads, T, T).
+
+    Attributes:
+        gradient_checkpointing: recompute each block in the backward pass instead of storing its activations.
+        scan: run all blocks but the last as one `jax.lax.scan` over stacked parameters (scan.py). Compile time then
+            does not grow with L. No hidden states and no attention maps are returned.
+        fused: compute attention by the fused kernel (fused_attention.py); attention maps are then None.
     """
 
     config: ViTClsConfig
@@ -38,22 +50,30 @@ class Encoder(nn.Module):
     def __call__(
         self, x: jax.Array, rope: Rope, deterministic: bool, tokens: int | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[Any, ...]]:
+        """Encode tokens (B, T, D).
+
+        Args:
+            x: the tokens.
+            rope: cosines and sines (N, d) of rotary positions, or None.
+            deterministic: False applies dropout and stochastic depth.
+            tokens: compute only this number of first tokens in the last block, without the fused kernel.
+        """
         c = self.config
         rates = np.linspace(0, c.drop_path_rate, c.num_hidden_layers)
         block = nn.remat(EncoderBlock, static_argnums=(3, 5)) if self.gradient_checkpointing else EncoderBlock
         last, length = len(rates) - 1, x.shape[1]
-        fused, whole_rope = length if self.fused else None, rope
-        if self.fused:  # once, not in each block
-            added = (0, padding(length))
-            x = jnp.pad(x, ((0, 0), added, (0, 0)))
+        fused, unpadded_rope = length if self.fused else None, rope
+        if self.fused:  # pad the sequence once, not in each block
+            widths = (0, padding(length))
+            x = jnp.pad(x, ((0, 0), widths, (0, 0)))
             if rope is not None:
-                rope = np.pad(rope[0], (added, (0, 0))), np.pad(rope[1], (added, (0, 0)))
+                rope = np.pad(rope[0], (widths, (0, 0))), np.pad(rope[1], (widths, (0, 0)))
         if self.scan and last:
             x = self._scan(x, rope, deterministic, rates[:last], fused)
         hidden_states, attentions = [x[:, :length]], []
         for i in range(last if self.scan else 0, len(rates)):
-            if i == last and tokens is not None:  # few queries: plain products
-                x, rope, fused = x[:, :length], whole_rope, None
+            if i == last and tokens is not None:  # one or two queries: plain products without padding
+                x, rope, fused = x[:, :length], unpadded_rope, None
             layer = block(c, self.dtype, fused, name=f"layer_{i:02d}")
             x, probabilities = layer(x, rope, deterministic, float(rates[i]), tokens if i == last else None)
             hidden_states.append(x[:, :length])
@@ -62,6 +82,7 @@ class Encoder(nn.Module):
         return (x, (), ()) if self.scan else (x, tuple(hidden_states), tuple(attentions))
 
     def _scan(self, x: jax.Array, rope: Rope, deterministic: bool, rates: np.ndarray, fused: int | None) -> jax.Array:
+        """All blocks but the last: (B, T, D) -> (B, T, D). `rates` (L - 1,) are their drop-path rates."""
         keys = None if deterministic else jax.random.split(self.make_rng("dropout"), len(rates))
         block = EncoderBlock(self.config, self.dtype, fused, parent=None)
 
@@ -70,14 +91,17 @@ class Encoder(nn.Module):
             rngs = None if key is None else {"dropout": key}
             return block.apply({"params": params}, x, rope, deterministic, rate, rngs=rngs)[0], None  # pyright: ignore
 
-        kept = None if self.gradient_checkpointing else KEPT
-        step = jax.checkpoint(step, policy=kept, prevent_cse=False)
+        policy = None if self.gradient_checkpointing else SAVE_PRODUCTS
+        step = jax.checkpoint(step, policy=policy, prevent_cse=False)
         layers = (self.variables["params"][STACK], jnp.asarray(rates, jnp.float32), keys)
         return jax.lax.scan(step, x, layers)[0]
 
 
 class AttentionPooling(nn.Module):
-    """One learned query reads all tokens: (B, T, D) -> (B, D). Zhai et al. 2022, section 3.2 (MAP head)."""
+    """Attention of one learned query to all tokens, then an MLP: (B, T, D) -> (B, D).
+
+    Zhai et al. 2022, "Scaling Vision Transformers", section 3.2 (MAP head).
+    """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
@@ -93,7 +117,10 @@ class AttentionPooling(nn.Module):
 
 
 class Readout(nn.Module):
-    """Tokens to one vector an image: (B, T, D) -> (B, D), or (B, 2D) for "cls_mean"."""
+    """Tokens to one vector per image: (B, T, D) -> (B, D), or (B, 2D) for "cls_mean".
+
+    "cls" is the [CLS] token, "mean" the mean of the patches, "cls_mean" both, "map" attention pooling.
+    """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
@@ -106,7 +133,7 @@ class Readout(nn.Module):
         cls = tokens[:, 0]
         if c.readout == "cls":
             return cls
-        mean = tokens[:, c.num_prefix_tokens :].mean(axis=1)  # patches alone: never [CLS], never a register
+        mean = tokens[:, c.num_prefix_tokens :].mean(axis=1)  # patches only, without [CLS] and registers
         if c.readout == "mean":
             return mean
         if c.readout == "cls_mean":
@@ -115,13 +142,12 @@ class Readout(nn.Module):
 
 
 class FlaxViTClsModule(nn.Module):
-    """Images to tokens and their readout: (B, H, W, C) -> last_hidden_state (B, T, D), pooler_output (B, F).
+    """The backbone: images (B, H, W, C) -> last_hidden_state (B, T, D) and its readout, pooler_output (B, F).
 
-    `readout_only` leaves out what the readout, or the distillation head, does not depend on: of the last block, and of
-    `last_hidden_state`, the tokens after these two; all hidden states and attentions. Without `attention_maps` there
-    are none, and attention may run by a fused kernel (fused_attention.py), unless its probabilities are dropped out.
-    With `scan` the parameters are those of `scan.stack_params`, and there are no hidden states to return: raises
-    ValueError unless `readout_only`.
+    Attributes:
+        gradient_checkpointing: recompute each block in the backward pass: less memory, more work.
+        scan: run the blocks as a loop over the parameters that `scan.stack_params` returns. It needs `readout_only`.
+        attn_implementation: "auto", "xla" or "cudnn" (see `fused_attention.is_fused`).
     """
 
     config: ViTClsConfig
@@ -138,6 +164,18 @@ class FlaxViTClsModule(nn.Module):
         readout_only: bool = False,
         attention_maps: bool = True,
     ) -> FlaxBaseModelOutputWithPooling:
+        """Encode images (B, H, W, C), normalised floats.
+
+        Args:
+            images: of any height and width; pixels at the border that do not fill a patch are left out.
+            deterministic: False applies dropout and stochastic depth, which need a random key "dropout".
+            readout_only: compute only what the readout and the distillation head depend on. No hidden states and no
+                attention maps are returned; with readout "cls", `last_hidden_state` has only the tokens of the heads.
+            attention_maps: False returns no attention maps, so that attention may use the fused kernel. Dropout of
+                attention probabilities always takes plain products.
+
+        Raises ValueError with `scan` unless `readout_only`: a loop returns no hidden states.
+        """
         if self.scan and not readout_only:
             raise ValueError("scan=True keeps no hidden states: call the module with readout_only=True")
         c = self.config
@@ -152,8 +190,8 @@ class FlaxViTClsModule(nn.Module):
         fused = is_fused(self.attn_implementation, self.dtype, head_size) and (readout_only or not attention_maps)
         fused = fused and (deterministic or c.attention_probs_dropout_prob == 0)
         encoder = Encoder(c, self.dtype, self.gradient_checkpointing, self.scan, fused, name="encoder")
-        read = 1 + c.has_distillation_head if readout_only and c.readout == "cls" else None
-        x, hidden_states, attentions = encoder(x, rope, deterministic, read)
+        tokens = 1 + c.has_distillation_head if readout_only and c.readout == "cls" else None
+        x, hidden_states, attentions = encoder(x, rope, deterministic, tokens)
         if readout_only:
             hidden_states = ()
         if readout_only or not attention_maps:
@@ -174,9 +212,10 @@ class FlaxViTClsModule(nn.Module):
 
 
 class FlaxViTClsForImageClassificationModule(nn.Module):
-    """Images to logits: (B, H, W, C) -> (B, K), in float32 whatever `dtype` is.
+    """The backbone and a linear classifier on its readout: images (B, H, W, C) -> logits (B, K), always float32.
 
-    `readout_only` computes the same logits, and no more than they depend on.
+    A model with a distillation head has a second classifier, on the distillation token. Attributes as in
+    `FlaxViTClsModule`.
     """
 
     config: ViTClsConfig
@@ -193,6 +232,7 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
         readout_only: bool = False,
         attention_maps: bool = True,
     ) -> FlaxViTClsClassifierOutput:
+        """Classify images (B, H, W, C). Arguments as in `FlaxViTClsModule`; `readout_only` gives the same logits."""
         c = self.config
         backbone = FlaxViTClsModule(
             c, self.dtype, self.gradient_checkpointing, self.scan, self.attn_implementation, name="vit_cls"

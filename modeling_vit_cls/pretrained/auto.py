@@ -1,6 +1,6 @@
-"""FlaxAutoModel and FlaxAutoModelForImageClassification, alike on transformers 4.57, over its own, and on 5.
+"""FlaxAutoModel and FlaxAutoModelForImageClassification, on transformers 4.57 (as subclasses of its own) and on 5.
 
-Code that lies in a repository is never run, and never asked about.
+Code in a repository is never run: `trust_remote_code` is always False.
 """
 
 import os
@@ -29,29 +29,29 @@ class _FlaxAuto:
 
     @classmethod
     def register(cls, config_class: type[PretrainedConfig], model_class: type, exist_ok: bool = False) -> None:
-        """Serve `config_class` with `model_class`. Raises ValueError if another class serves it already."""
+        """Use `model_class` for configs of `config_class`. Raises ValueError if another class is registered for it."""
         if cls._models.get(config_class, model_class) is not model_class and not exist_ok:
             raise ValueError(f"{config_class.__name__} is registered already: pass exist_ok=True to replace it")
         cls._models[config_class] = model_class
-        for upstream in cls.__mro__[1:]:  # on 4.57 transformers' own class serves it too
+        for upstream in cls.__mro__[1:]:  # on 4.57 also with transformers' class
             if upstream.__name__ == cls.__name__:
                 upstream.register(config_class, model_class, exist_ok=exist_ok)
 
     @classmethod
     def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Any:
-        """A new model of a config, its parameters drawn at random."""
+        """A new model for a config, with random parameters."""
         if type(config) in cls._models or not _has_upstream(cls):
             return cls._class_for(config)._from_config(config, **kwargs)
         return super().from_config(config, **{**kwargs, "trust_remote_code": False})  # pyright: ignore
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """The model of a folder or Hub repository; arguments as its class's own `from_pretrained`."""
+        """Load a model from a folder or Hub repository. Arguments as in `from_pretrained` of the model class."""
         config = kwargs.get("config")
         if not isinstance(config, PretrainedConfig):
             names = ("subfolder", "revision", "variant", "cache_dir", "force_download", "local_files_only", "token")
             hub = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-            if "token" not in hub and kwargs.get("use_auth_token"):  # the old name of it
+            if "token" not in hub and kwargs.get("use_auth_token"):  # the old name of `token`
                 hub["token"] = kwargs["use_auth_token"]
             path = checkpoint_path(config or pretrained_model_name_or_path, **hub)
             if is_foreign(path):  # another library's checkpoint, which our class reads
@@ -59,13 +59,13 @@ class _FlaxAuto:
                 return ours.from_pretrained(pretrained_model_name_or_path, *args, **without_habits(kwargs))
             kind = read_json(config_file(path)).get("model_type")
             if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-                remedy = "code that a repository brings along is never run"
-                raise CheckpointError(f"{config_file(path)}: model_type={shorten(kind)} is not known here; {remedy}")
+                reason = "code in a repository is never run"
+                raise CheckpointError(f"{config_file(path)}: model_type={shorten(kind)} is not known here; {reason}")
             config = AutoConfig.from_pretrained(config_file(path).parent, trust_remote_code=False)
         if type(config) in cls._models or not _has_upstream(cls):
             kwargs = without_habits(kwargs)
             return cls._class_for(config).from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        kwargs = {**kwargs, "trust_remote_code": False}  # all else is transformers' to understand
+        kwargs = {**kwargs, "trust_remote_code": False}  # transformers checks the other keywords
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # pyright: ignore
 
     @classmethod
@@ -77,7 +77,7 @@ class _FlaxAuto:
 
 
 def _has_upstream(cls: type) -> bool:
-    """Whether transformers has a class of this name, which serves what is not ours: BERT and the like on 4.57."""
+    """Whether transformers has a class of this name, as 4.57 does. It loads other models, such as BERT."""
     return hasattr(transformers, cls.__name__)
 
 

@@ -1,7 +1,7 @@
-"""FlaxPreTrainedModel on transformers 4.57 and 5: parameters beside a linen module, loaded and saved by name.
+"""FlaxPreTrainedModel on transformers 4.57 and 5: a linen module with its parameters, loaded and saved by name.
 
-On 4.57 it is also a `transformers.FlaxPreTrainedModel`; transformers 5 has no such class, and it stands alone. Nothing
-is inherited in either case but the type: what transformers' class did on load and save loses checkpoints.
+On 4.57 it is a subclass of `transformers.FlaxPreTrainedModel`, so that `isinstance` works; transformers 5 has no such
+class. No method of that class is used, because its loading and saving can lose checkpoints.
 """
 
 import copy
@@ -48,21 +48,22 @@ class FlaxPreTrainedModel(_Upstream):
     """A config, a linen module and its parameters, with the methods of transformers' FlaxPreTrainedModel.
 
     Args:
-        input_shape: of one batch of images, (B, H, W, C); only its size matters, and only to `init_weights`.
-        seed: of the initial parameters.
-        dtype: what products are computed in. Parameters are float32 whatever it is; see `to_bf16`.
+        input_shape: shape of a batch of images, (B, H, W, C). Only `init_weights` uses it.
+        seed: seed of the initial parameters.
+        dtype: type in which matrix products are computed. Parameters are float32 for any `dtype`; see `to_bf16`.
         attn_implementation: "cudnn" for cuDNN's fused attention, "xla" for plain products, "auto" for the faster of the
-            two (`fused_attention.is_fused`). Not saved. Attention maps and dropout of them always take plain products.
-        _do_init: False leaves the model without parameters: pass them to every call.
-        params: the parameters, instead of drawing them.
-        image_processor: default: that of the config.
+            two (`fused_attention.is_fused`). Not saved. Attention maps, and dropout of attention probabilities, always
+            use plain products.
+        _do_init: False creates the model without parameters: pass them to every call.
+        params: the parameters. By default they are initialised at random.
+        image_processor: the image processor; default: that of the config.
     """
 
     config_class: ClassVar[type[ViTClsConfig]] = ViTClsConfig
     base_model_prefix: ClassVar[str] = "vit_cls"
     main_input_name: ClassVar[str] = "pixel_values"
     module_class: ClassVar[type[nn.Module]]
-    returns_readout_only: ClassVar[bool] = False  # a call returns no tokens, unless hidden states are asked for
+    returns_readout_only: ClassVar[bool] = False  # True: without hidden states, a call computes the readout only
 
     def __init__(
         self,
@@ -79,9 +80,10 @@ class FlaxPreTrainedModel(_Upstream):
             raise ConfigError("config", config, "must be a ViTClsConfig")
         config.check()
         self._config, self.dtype, self.key = config, compute_dtype(dtype), jax.random.PRNGKey(seed)
-        is_fused(attn_implementation, self.dtype, config.hidden_size // config.num_attention_heads)  # or a ConfigError
-        run: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": attn_implementation}
-        self._module = self.module_class(copy.deepcopy(config), **run)
+        # raises ConfigError now, not in the first call
+        is_fused(attn_implementation, self.dtype, config.hidden_size // config.num_attention_heads)
+        options: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": attn_implementation}
+        self._module = self.module_class(copy.deepcopy(config), **options)
         self.input_shape = input_shape or (1, *config.image_hw, config.num_channels)
         self._image_processor = image_processor
         self._shapes = parameter_shapes(self.module_class, config)
@@ -92,7 +94,7 @@ class FlaxPreTrainedModel(_Upstream):
             self.params = params
 
     def init_weights(self, rng: jax.Array, input_shape: tuple[int, ...], params: Params | None = None) -> Params:
-        """Initial parameters drawn from `rng`; where `params` has a leaf, that one is kept and none is drawn."""
+        """Initial parameters, drawn at random from `rng`. Leaves that `params` has are kept and not drawn."""
         kept = flatten_dict(unfreeze(params or {}), sep=".")
         names = set(self._shapes) - set(kept) if kept else None
         return unflatten_dict({**draw(self.module, rng, tuple(input_shape[1:]), names), **kept}, sep=".")
@@ -108,24 +110,25 @@ class FlaxPreTrainedModel(_Upstream):
         return_dict: bool | None = None,
         interpolate_pos_encoding: bool = False,
     ) -> Any:
-        """Pixels (B, C, H, W), as image processors emit them -> tokens and readout, or logits (B, K).
+        """Pixels (B, C, H, W) -> tokens (B, T, D) and readout (B, F), or logits (B, K). Notation for shapes: nn/vit.py.
 
         Args:
-            pixel_values: floats; float64 and half precision are taken too.
-            params: instead of the model's own.
-            dropout_rng: key of dropout and stochastic depth; needed with `train` where the config has either.
+            pixel_values: floats of any precision, as image processors return them.
+            params: parameters to use instead of the model's.
+            dropout_rng: key of dropout and stochastic depth; needed with `train` if the config has either.
+            train: apply dropout and stochastic depth.
             output_attentions: also return L attention maps (B, heads, T, T).
             output_hidden_states: also return L + 1 hidden states (B, T, D), the encoder's input first.
-            return_dict: False for a tuple.
-            interpolate_pos_encoding: take any image size that is a multiple of `patch_size`, as a model with
-                `dynamic_image_size` does unasked.
+            return_dict: False returns a tuple.
+            interpolate_pos_encoding: accept any image size that is a multiple of `patch_size`. Always on in a model
+                with `dynamic_image_size`.
 
-        Raises BadImageError, saying what was expected and what came, for pixels of a wrong rank, layout, size or type.
+        Raises BadImageError, with the expected and the actual shape, for pixels of a wrong rank, layout, size or type.
         """
         c = self.config
         check_pixels(pixel_values, c, interpolate_pos_encoding)
-        random = (c.hidden_dropout_prob, c.attention_probs_dropout_prob, c.drop_path_rate)
-        if train and dropout_rng is None and any(random):
+        rates = (c.hidden_dropout_prob, c.attention_probs_dropout_prob, c.drop_path_rate)
+        if train and dropout_rng is None and any(rates):
             raise ConfigError("dropout_rng", None, "train=True with dropout or stochastic depth needs a jax.random key")
         attentions = bool(c.output_attentions if output_attentions is None else output_attentions)
         hidden_states = bool(c.output_hidden_states if output_hidden_states is None else output_hidden_states)
@@ -151,20 +154,21 @@ class FlaxPreTrainedModel(_Upstream):
         norm: bool = False,
         interpolate_pos_encoding: bool = False,
     ) -> tuple:
-        """Pixels (B, C, H, W) -> the outputs of some blocks, each as a map (B, h, w, D) of the patches' features.
+        """Features of the patches after some blocks: pixels (B, C, H, W) -> for each block a map (B, h, w, D).
 
-        Block i's output is `hidden_states[i + 1]`. Nothing is dropped out, and blocks after the last one asked for are
-        not computed. Named after timm's method, whose numbers it gives, in the order of `indices`.
+        The output of block i is `hidden_states[i + 1]`. Dropout is off, and blocks after the last chosen one are not
+        computed. Same name and same numbers as in timm, in the order of `indices`.
 
         Args:
-            indices: a number of last blocks, a sequence of blocks (from 0; -1 is the last), or None for all.
-            params: instead of the model's own.
-            reshape: False for the patches in one row, (B, N, D).
-            return_prefix_tokens: for each block a pair of the patches and the tokens before them (B, P, D): [CLS], the
-                distillation token and the registers, in this order, as far as the config has them.
-            norm: apply the final LayerNorm, as the last block's output passes through it. A model with
-                `norm_position="after_readout"` has none for tokens.
-            interpolate_pos_encoding: take any image size that is a multiple of `patch_size`.
+            pixel_values: as in a call of the model.
+            indices: the blocks: n for the last n blocks, a sequence of numbers (from 0; -1 is the last), None for all.
+            params: parameters to use instead of the model's.
+            reshape: False returns the patches as a sequence, (B, N, D).
+            return_prefix_tokens: return for each block a pair: the patches, and the tokens before them (B, T - N, D).
+                These are [CLS], the distillation token and the registers, in this order, if the config has them.
+            norm: apply the final LayerNorm to each output. Not possible with `norm_position="after_readout"`, where it
+                acts on the readout.
+            interpolate_pos_encoding: accept any image size that is a multiple of `patch_size`.
 
         Raises ConfigError for blocks or a norm that the model does not have, BadImageError for wrong pixels.
         """
@@ -179,10 +183,10 @@ class FlaxPreTrainedModel(_Upstream):
         return compiled.intermediates(self.module)(params, pixels, **chosen)
 
     def with_readout(self, readout: str, seed: int = 0) -> Any:
-        """The same parameters read out in another way.
+        """A model with the same parameters and another readout: "cls", "mean", "cls_mean" or "map".
 
-        A new classifier is drawn from `seed` where the readout's width changes ("cls_mean" has two), and the attention
-        pooling for "map". All other parameters are the arrays of this model; nothing is copied.
+        Both models share their arrays; nothing is copied. Parameters that do not fit the new readout are drawn from
+        `seed`: a classifier of another width (between "cls" or "mean" and "cls_mean"), the attention pooling of "map".
         """
         config = copy.deepcopy(self.config)
         config.readout = readout  # pyright: ignore[reportAttributeAccessIssue]
@@ -204,9 +208,9 @@ class FlaxPreTrainedModel(_Upstream):
 
     @property
     def config(self) -> ViTClsConfig:
-        """The config. It may be given other labels; a change of the architecture needs a new model.
+        """The config. Its labels may be changed; another architecture needs a new model.
 
-        Setting it raises ConfigError, naming the field, for a config of another architecture.
+        Setting it to a config of another architecture raises ConfigError, naming the field.
         """
         return self._config
 
@@ -217,17 +221,17 @@ class FlaxPreTrainedModel(_Upstream):
 
     @property
     def image_processor(self) -> ViTClsImageProcessor:
-        """The processor that came with the checkpoint, or the config's default; it is saved with the model.
+        """The image processor of the checkpoint, or the default one of the config. It is saved with the model.
 
-        Raises CheckpointError, naming file and field, where the checkpoint's asks for what is not done; ConfigError
-        where it gives other channels than the model takes, and for models of other than 1 or 3 channels.
+        Raises CheckpointError, naming file and field, if that of the checkpoint has a step that is not supported, and
+        ConfigError if its number of channels differs from the model's, or the model has neither 1 nor 3 channels.
         """
         if isinstance(self._image_processor, UnreadProcessor):
-            remedy = "set model.image_processor to one of your own"
+            remedy = "set model.image_processor to another one"
             raise CheckpointError(f"{self._image_processor.problem}; {remedy}")
         processor = self._image_processor or ViTClsImageProcessor.for_config(self.config)
         if len(processor.image_mean) != self.config.num_channels:
-            rule = f"is of another number of channels than num_channels={self.config.num_channels}: set image_processor"
+            rule = f"does not have num_channels={self.config.num_channels} values: set model.image_processor"
             raise ConfigError("image_mean", processor.image_mean, rule)
         return processor
 
@@ -236,10 +240,10 @@ class FlaxPreTrainedModel(_Upstream):
         self._image_processor = image_processor
 
     def interpolates(self, processor: ViTClsImageProcessor) -> bool:
-        """Whether the pixels of a processor need `interpolate_pos_encoding=True` in a call, and are to be taken.
+        """Whether a call on this processor's pixels needs `interpolate_pos_encoding=True`.
 
-        True where its size is not the config's, for the model's own processor and with `dynamic_image_size`. Raises
-        ConfigError for a size that cannot be cut into patches.
+        True if their size is not that of the config, and it is the size of the model's own processor or the model has
+        `dynamic_image_size`. Raises ConfigError for a size that cannot be divided into patches.
         """
         return interpolates(self.config, self._image_processor, processor)
 
@@ -255,17 +259,17 @@ class FlaxPreTrainedModel(_Upstream):
 
     @property
     def params_shape_tree(self) -> Params:
-        """Shape and dtype of every parameter."""
+        """Shape and dtype of each parameter, as a nested dict."""
         return unflatten_dict(dict(self._shapes), sep=".")
 
     @property
     def required_params(self) -> set[tuple[str, ...]]:
-        """Path of every parameter."""
+        """The path of each parameter in the nested dict of parameters."""
         return {tuple(name.split(".")) for name in self._shapes}
 
     @property
     def params(self) -> Params:
-        """The parameters. Raises ValueError on a model made with `_do_init=False`, which has none."""
+        """The parameters, a nested dict. Raises ValueError on a model made with `_do_init=False`, which has none."""
         if not self._is_initialized:
             raise ValueError("this model was made with _do_init=False: keep its parameters yourself, pass params=...")
         return self._params
@@ -292,24 +296,24 @@ class FlaxPreTrainedModel(_Upstream):
         return sum(leaf.size for leaf in self._shapes.values())
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute each block in the backward pass instead of keeping it: less memory, a third more work."""
+        """Recompute each block in the backward pass instead of storing its activations: less memory, 1/3 more work."""
         self._module = self.module.clone(gradient_checkpointing=True)
 
     def to_bf16(self, params: Params, mask: Any = None) -> Params:
-        """A copy of `params` in bfloat16; `mask` is a tree like it, False where a leaf keeps its type."""
+        """A copy of `params` in bfloat16. `mask` is a tree of the same structure, False for leaves to leave as is."""
         return cast_floating(params, jnp.bfloat16, mask)
 
     def to_fp16(self, params: Params, mask: Any = None) -> Params:
-        """A copy of `params` in float16; `mask` is a tree like it, False where a leaf keeps its type."""
+        """A copy of `params` in float16. `mask` is a tree of the same structure, False for leaves to leave as is."""
         return cast_floating(params, jnp.float16, mask)
 
     def to_fp32(self, params: Params, mask: Any = None) -> Params:
-        """A copy of `params` in float32; `mask` is a tree like it, False where a leaf keeps its type."""
+        """A copy of `params` in float32. `mask` is a tree of the same structure, False for leaves to leave as is."""
         return cast_floating(params, jnp.float32, mask)
 
     @classmethod
     def can_generate(cls) -> bool:
-        """False: images in, no text out."""
+        """False: these models generate no text."""
         return False
 
     @classmethod
@@ -335,25 +339,29 @@ class FlaxPreTrainedModel(_Upstream):
         _do_init: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """Model of a folder or Hub repository, every parameter from its files.
+        """Load a model from a folder or a Hub repository. Every parameter comes from its files, except a new head.
 
         Args:
-            dtype: what products are computed in, "auto" for the type of the file; parameters keep the type that they
-                have in the file.
-            config: instead of the checkpoint's own, one that differs from it in sizes or head.
-            variant: weights `model.VARIANT.safetensors`, as "fp16".
-            ignore_mismatched_sizes: draw a new head where the checkpoint's is of another width. The same happens
-                when `num_labels`, `readout` or `representation_size` are overridden. The backbone is never drawn.
+            pretrained_model_name_or_path: a folder, a weight file, or a Hub id.
+            dtype: type in which matrix products are computed; "auto" for the type of the file. Parameters keep the
+                type that they have in the file.
+            config: a config to use instead of the checkpoint's; it may differ in sizes and head.
+            ignore_mismatched_sizes: draw a new head if that of the checkpoint has another width. This also happens if
+                `num_labels`, `readout` or `representation_size` is overridden. The backbone is never drawn.
             output_loading_info: return (model, LoadReport).
-            _do_init: False returns (model, params), or (model, params, LoadReport), on the model's default device;
-                missing parameters are then left out, with a warning, instead of being an error.
+            subfolder: folder of the checkpoint inside the repository.
+            revision: branch, tag or commit.
+            variant: "fp16" loads `model.fp16.safetensors`.
+            cache_dir, force_download, local_files_only, token: as in huggingface_hub.
+            _do_init: False returns (model, params), or (model, params, LoadReport). Missing parameters are then left
+                out with a warning, instead of an error.
             kwargs: `seed` of a new head; `attn_implementation` as in the class; `torch_dtype`, the old name of `dtype`;
-                `add_pooling_layer=False` leaves out a pooler; what transformers' users pass by habit (`device_map`,
-                `low_cpu_mem_usage`, ...) changes nothing, or is refused with what to do instead; any other is a field
-                of the config to override.
+                `add_pooling_layer=False` leaves out a pooler. Other keywords of transformers (`device_map`,
+                `low_cpu_mem_usage`, ...) are ignored, or refused with a remedy. Any other keyword overrides a field of
+                the config.
 
-        Raises CheckpointError, naming file and tensor, for weights that are not those that config.json asks for, and
-        ConfigError for a config that contradicts itself.
+        Raises CheckpointError, naming file and tensor, for weights that do not match config.json, and ConfigError for a
+        config that contradicts itself.
         """
         kwargs = without_habits({"token": token, **kwargs})
         hub = {"cache_dir": cache_dir, "force_download": force_download, "local_files_only": local_files_only}
@@ -398,15 +406,23 @@ class FlaxPreTrainedModel(_Upstream):
         allow_nonfinite: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Write `config.json`, `model.safetensors` (or shards and index) and `preprocessor_config.json`.
+        """Write `config.json`, `model.safetensors` (or shards and an index) and `preprocessor_config.json`.
 
-        The folder is replaced in one step by the new checkpoint and whatever else lay in it, but for files that an
-        earlier save of ours left: programs of the model that was there (`model.onnx`, `model.stablehlo`), the state of
-        its training and, where the weights are others, what was measured of them. The image processor is
-        the model's; if it never got one, one that lies in the folder already and fits the model stays. `kwargs` with
-        `push_to_hub`: `repo_id` (default: the folder's name) and those of `push_to_hub`. Raises CheckpointError where
-        the folder cannot be written or a parameter is NaN or infinite (unless `allow_nonfinite`), ValueError for
-        parameters that are not this model's.
+        The folder is replaced in one step: a reader sees the old checkpoint or the new one. Other files in it are kept,
+        except outdated ones of this package: exported programs (`model.onnx`, `model.stablehlo`), the state of a
+        training and, if the weights are new, the results measured for the old weights.
+
+        Args:
+            save_directory: the folder; it is created if necessary.
+            params: parameters to save instead of the model's.
+            push_to_hub: also push the folder to the Hub.
+            max_shard_size: largest size of a weight file, in bytes or as text such as "5GB".
+            safe_serialization: must be True; only safetensors are written.
+            allow_nonfinite: save parameters that are NaN or infinite.
+            kwargs: with `push_to_hub`, `repo_id` (default: the folder's name) and the keywords of `push_to_hub`.
+
+        A model without an image processor of its own keeps the one in the folder if it fits. Raises CheckpointError if
+        the folder cannot be written or a parameter is NaN or infinite, ValueError for parameters of another model.
         """
         if not safe_serialization:
             raise ValueError("safe_serialization=False: only safetensors are written")
@@ -425,9 +441,9 @@ class FlaxPreTrainedModel(_Upstream):
         max_shard_size: int | str = "5GB",
         **kwargs: Any,
     ) -> str:
-        """Save to the Hub in one commit and return its URL.
+        """Save the model to the Hub in one commit. Returns the URL of the commit.
 
-        `kwargs`: `private`, `token`, `revision`, `create_pr`, `commit_message`, `commit_description`.
+        `kwargs` are `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description`.
         """
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "checkpoint"
@@ -442,22 +458,22 @@ class FlaxPreTrainedModel(_Upstream):
         allow_nonfinite: bool = False,
         also: Callable[[Path], None] = lambda _: None,
     ) -> None:
-        """`save_pretrained`, and in the same step what `also` writes into the new folder."""
+        """Save as `save_pretrained` does. `also` may write more files into the new folder, in the same step."""
         tensors = flatten_dict(unfreeze(self.params if params is None else params), sep=".")
         check_tensors(tensors, self._shapes, whole=self._is_initialized)
         config = config_to_save(self.config, self.module.config, type(self).__name__)
         write_checkpoint(folder, config, tensors, self._image_processor, max_shard_size, allow_nonfinite, also)
 
     def to_nnx(self, params: Params | None = None) -> "ToNNX":
-        """The model as an `nnx.Module`: flax's `nnx.bridge.ToNNX` around the linen module, the parameters in it.
+        """The model as an `nnx.Module`: flax's `nnx.bridge.ToNNX` around the linen module, with the parameters.
 
-        It is called as the linen module is, not as this model: with images (B, H, W, C), and a second argument False
-        where dropout and stochastic depth are to act. These need `rngs=nnx.Rngs(dropout=seed)` in the call, which NNX
-        wants as an argument of each function that it transforms. `train()` and `eval()` of NNX change nothing.
+        Call it as the linen module: with images (B, H, W, C), and with False as second argument to apply dropout and
+        stochastic depth. These need `rngs=nnx.Rngs(dropout=seed)` in the call; inside functions that NNX transforms,
+        pass the `Rngs` as an argument. `train()` and `eval()` of NNX change nothing.
 
-        Its parameters are `nnx.Param`s of the same names. The way back, after training, is
-        `model.params = nnx.to_pure_dict(nnx.state(module, nnx.Param))`; until then this model stays as it was.
+        Its parameters are `nnx.Param`s with the same names. Training it does not change this model. To take over the
+        trained parameters, set `model.params = nnx.to_pure_dict(nnx.state(module, nnx.Param))`.
         """
-        from .nnx import bridged  # half a second that who does not call it need not wait
+        from .nnx import bridged  # imported here because it takes half a second
 
         return bridged(self.module, self.params if params is None else params)

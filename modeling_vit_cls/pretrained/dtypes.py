@@ -1,4 +1,4 @@
-"""Types of computing and of storing: float32, bfloat16, float16."""
+"""Types for computing and for storing parameters: float32, bfloat16, float16."""
 
 import math
 from collections import Counter
@@ -17,22 +17,25 @@ _RULE = "must be float32, bfloat16 or float16"
 
 
 def compute_dtype(dtype: Any) -> jnp.dtype:
-    """float32, bfloat16 or float16 from a type or its name, PyTorch's too. Raises ConfigError for any other."""
-    named = dtype
+    """float32, bfloat16 or float16 for a type of NumPy, JAX or PyTorch, or its name; float32 for None.
+
+    Raises ConfigError for any other type.
+    """
+    name = dtype
     if isinstance(dtype, str) or type(dtype).__module__ == "torch":  # "torch.float16", or the type itself
         text = str(dtype).removeprefix("torch.").removeprefix("jnp.")
-        named = _SHORT.get(text, text)
+        name = _SHORT.get(text, text)
     try:
-        found = jnp.dtype(jnp.float32 if named is None else named)
+        result = jnp.dtype(jnp.float32 if name is None else name)
     except TypeError as error:
         raise ConfigError("dtype", dtype, f'{_RULE}; from_pretrained also takes "auto"') from error
-    if found not in (jnp.float32, jnp.bfloat16, jnp.float16):
+    if result not in (jnp.float32, jnp.bfloat16, jnp.float16):
         raise ConfigError("dtype", dtype, _RULE)
-    return found
+    return result
 
 
 def dtype_of_file(tensors: Iterable[Tensor]) -> jnp.dtype:
-    """What dtype="auto" means: the half precision that most numbers of a checkpoint are stored in, else float32."""
+    """The type for dtype="auto": bfloat16 or float16 if most numbers of a checkpoint have this type, else float32."""
     sizes: Counter[str] = Counter()
     for tensor in tensors:
         sizes[tensor.dtype] += math.prod(tensor.shape)
@@ -41,7 +44,7 @@ def dtype_of_file(tensors: Iterable[Tensor]) -> jnp.dtype:
 
 
 def cast_floating(params: Any, dtype: Any, mask: Any) -> Any:
-    """A copy of a tree with its floating-point leaves in `dtype`, save where a mask like it is False."""
+    """A copy of a tree with its floating-point leaves in `dtype`, except those for which `mask` is False."""
 
     def cast(leaf: Any, chosen: bool = True) -> Any:
         return leaf.astype(dtype) if chosen and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

@@ -1,4 +1,4 @@
-"""From a checkpoint's tensors to a model's parameters: other sizes are interpolated, other heads drawn anew."""
+"""Fit the tensors of a checkpoint to a model: interpolate to other image and patch sizes, draw new heads."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -21,11 +21,11 @@ from .report import LoadReport
 
 _PATCHES = "embeddings.patch_embedding.projection.kernel"
 POSITIONS = "embeddings.position_embedding.embedding"
-# What a new head may replace, each group whole. Everything else is the backbone, which is loaded or refused.
+# Groups of parameters that may be replaced by new ones. All others belong to the backbone and must be loaded.
 _HEADS = ("classifier.", "distillation_classifier.", "readout.attention_pooling.", "representation.")
 
 
-# Fields that change what a backbone computes without changing the shape of any weight.
+# Fields that change the backbone's outputs but no shape of a parameter.
 _SAME_WEIGHTS = (
     "num_attention_heads",
     "hidden_act",
@@ -44,31 +44,31 @@ def fit(
     report: LoadReport,
     ignore_mismatched_sizes: bool = False,
 ) -> Any:
-    """Parameters for `module` from those of a model of config `source`, as arrays or unread tensors of a file.
+    """Parameters for `module` from `params`, those of a model with config `source`.
 
-    Only a new head is drawn, from `key`. What is done to each parameter is noted in `report`. Raises CheckpointError
-    where the backbones differ.
+    The leaves of `params` are arrays, or tensors of a file that are read here. Only the parameters of a new head are
+    drawn, from `key`. Every change is recorded in `report`. Raises CheckpointError if the backbones differ.
     """
     target: ViTClsConfig = module.config
     shapes = parameter_shapes(type(module), target)
     names = {canonical(name): name for name in shapes}
-    given = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(dict(params)), sep=".").items()}
-    own_shapes = {name: shapes[names[name]] for name in names}
-    taken = _adapt(given, own_shapes, source, target, ignore_mismatched_sizes, report)
-    flat = to_device({names[name]: leaf for name, leaf in taken.items()}, report.note_nonfinite)
-    report.cast_keys += [name for name in taken if str(taken[name].dtype) != str(flat[names[name]].dtype)]
+    tensors = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(dict(params)), sep=".").items()}
+    canonical_shapes = {name: shapes[names[name]] for name in names}
+    fitted = _adapt(tensors, canonical_shapes, source, target, ignore_mismatched_sizes, report)
+    loaded = to_device({names[name]: leaf for name, leaf in fitted.items()}, report.note_nonfinite)
+    report.cast_keys += [name for name in fitted if str(fitted[name].dtype) != str(loaded[names[name]].dtype)]
     new = draw(module, key, (*target.image_hw, target.num_channels), [names[name] for name in report.new_keys])
-    return unflatten_dict({**flat, **new}, sep=".")
+    return unflatten_dict({**loaded, **new}, sep=".")
 
 
 def draw(
     module: nn.Module, key: jax.Array, image_shape: tuple[int, ...], names: Collection[str] | None = None
 ) -> dict[str, Any]:
-    """Initial values of the parameters of these dotted names, None for all, for images of this shape (H, W, C)."""
+    """Initial values of the parameters in `names` (dotted; None for all), for images of shape (H, W, C)."""
     if names is not None:
         return compiled.draw(module)(key, image_shape=image_shape, names=frozenset(names)) if names else {}
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = module.lazy_init(key, images)  # one draw after the other: compiling all of them at once takes longer
+    variables = module.lazy_init(key, images)  # not compiled as one function, which would take longer
     return flatten_dict(variables["params"], sep=".")
 
 
@@ -80,11 +80,11 @@ def _adapt(
     ignore_mismatched_sizes: bool,
     report: LoadReport,
 ) -> dict[str, Any]:
-    """The tensors that `target` takes over from a checkpoint of config `source`; names are canonical.
+    """The tensors of a checkpoint with config `source` that a model with config `target` uses; names are canonical.
 
-    Position embeddings of another grid and a patch embedding of another patch size are interpolated. A head may be new,
-    dropped, or of another width; what is new stays out of the result and is listed in `report.new_keys`. Raises
-    CheckpointError where the backbones differ.
+    Position embeddings and the patch embedding are interpolated to another grid and patch size. A head may be new,
+    dropped, or of another width. Parameters of a new head are not in the result; `report.new_keys` lists them. Raises
+    CheckpointError if the backbones differ.
     """
     tensors = dict(tensors)
     report.changed_fields += [name for name in _SAME_WEIGHTS if getattr(source, name) != getattr(target, name)]
@@ -96,7 +96,7 @@ def _adapt(
         tensors[POSITIONS] = _interpolate(table, source, target)
         report.interpolated_keys.append(POSITIONS)
     mismatched = {
-        name: f"has shape {tensors[name].shape}, the model asks for {shapes[name].shape}"
+        name: f"has shape {tensors[name].shape}, the model expects {shapes[name].shape}"
         for name in tensors
         if name in shapes and tensors[name].shape != shapes[name].shape
     }
@@ -105,11 +105,11 @@ def _adapt(
         name, difference = next(iter(mismatched.items()))
         raise CheckpointError(f"tensor {name!r} {difference}; pass ignore_mismatched_sizes=True for a new head")
     report.mismatched_keys += mismatched
-    taken = {name: array for name, array in tensors.items() if name in shapes and not name.startswith(replaced)}
-    report.dropped_keys += [name for name in tensors if name not in shapes and _head_of(name, "has no place")]
-    absent = sorted(set(shapes) - set(taken) - set(report.missing_keys))
+    kept = {name: array for name, array in tensors.items() if name in shapes and not name.startswith(replaced)}
+    report.dropped_keys += [name for name in tensors if name not in shapes and _head_of(name, "is not in the model")]
+    absent = sorted(set(shapes) - set(kept) - set(report.missing_keys))
     report.new_keys += [name for name in absent if _head_of(name, "is not in the checkpoint")]
-    return taken
+    return kept
 
 
 def _head_changes(source: ViTClsConfig, target: ViTClsConfig, ignore_mismatched_sizes: bool) -> bool:
@@ -118,12 +118,12 @@ def _head_changes(source: ViTClsConfig, target: ViTClsConfig, ignore_mismatched_
 
 
 def _head_of(name: str, problem: str) -> str:
-    """The group of a head's parameter. Raises CheckpointError for one of the backbone."""
+    """The group in `_HEADS` that a parameter belongs to. Raises CheckpointError for a parameter of the backbone."""
     for head in _HEADS:
         if name.startswith(head):
             return head
     raise CheckpointError(
-        f"tensor {name!r} {problem}: the config asked for differs in the backbone, and only a head may be drawn anew"
+        f"tensor {name!r} {problem}: the new config differs in the backbone, but only a head may be drawn anew"
     )
 
 
@@ -137,7 +137,7 @@ def _read(name: str, tensor: Any, report: LoadReport) -> Any:
 
 
 def _interpolate(table: Any, source: ViTClsConfig, target: ViTClsConfig) -> jax.Array:
-    """Learned positions (prefix + N, D) to the target's grid; the prefix rows stay."""
+    """Learned positions (prefix + N, D) on the target's grid; the rows of the prefix are unchanged."""
     rows, columns = source.grid
     prefix, patches = jnp.split(jnp.asarray(table), [table.shape[0] - rows * columns])
     patches = resample_positions(patches, source.grid, target.grid, target.position_interpolation)

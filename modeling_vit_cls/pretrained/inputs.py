@@ -1,4 +1,4 @@
-"""What a call is given, checked before anything runs: a batch of pixels, the blocks of `forward_intermediates`."""
+"""Checks of a call's arguments: a batch of pixels, and the blocks of `forward_intermediates`."""
 
 import operator
 from collections.abc import Iterable
@@ -11,7 +11,10 @@ from ..errors import BadImageError, ConfigError, shorten
 
 
 def check_pixels(pixel_values: Any, config: ViTClsConfig, any_size: bool = False) -> None:
-    """Raise BadImageError unless `pixel_values` is a batch (B, C, H, W) of floats that `config` takes."""
+    """Raise BadImageError unless `pixel_values` are floats (B, C, H, W) that fit the config.
+
+    `any_size` accepts every size that can be divided into patches.
+    """
     height, width = config.image_hw
     expected = f"pixel_values of shape (batch, {config.num_channels}, {height}, {width}), floating-point"
     shape, dtype = getattr(pixel_values, "shape", None), getattr(pixel_values, "dtype", None)
@@ -40,21 +43,21 @@ def check_pixels(pixel_values: Any, config: ViTClsConfig, any_size: bool = False
 
 
 def chosen_blocks(indices: Any, depth: int) -> tuple[int, ...]:
-    """Blocks by number from 0: all for None, the last n for an integer, those of a sequence in its order (-1: last).
+    """Numbers of blocks from 0: all for None, the last n for an integer n, those of a sequence in its order.
 
-    Raises ConfigError, saying what is allowed, for anything else.
+    In a sequence, -1 is the last block. Raises ConfigError, with the allowed values, for anything else.
     """
     if indices is None:
         return tuple(range(depth))
     try:
-        given = [*indices] if isinstance(indices, Iterable) else range(-operator.index(indices), 0)
-        # a flag would pass for one block, a mask of booleans for blocks 0 and 1
-        right = not isinstance(indices, bool) and all(
-            not isinstance(block, bool) and -depth <= operator.index(block) < depth for block in given
+        blocks = [*indices] if isinstance(indices, Iterable) else range(-operator.index(indices), 0)
+        # bool is an int in Python: True would be one block, and a mask of booleans blocks 0 and 1
+        are_valid = not isinstance(indices, bool) and all(
+            not isinstance(block, bool) and -depth <= operator.index(block) < depth for block in blocks
         )
     except TypeError:
-        given, right = [], False
-    if not given or not right:
+        blocks, are_valid = [], False
+    if not blocks or not are_valid:
         allowed = f"a number of last blocks from 1 to {depth}, or a sequence of blocks from {-depth} to {depth - 1}"
         raise ConfigError("indices", indices, f"must be {allowed}, or None for all")
-    return tuple(operator.index(block) % depth for block in given)
+    return tuple(operator.index(block) % depth for block in blocks)

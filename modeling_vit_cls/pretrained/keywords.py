@@ -1,4 +1,4 @@
-"""Keywords that users of transformers pass to from_pretrained by habit: ignored, renamed or refused."""
+"""Keywords of transformers' `from_pretrained` that mean nothing here: ignored, renamed or refused."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,9 +7,9 @@ import jax
 
 from ..errors import ConfigError
 
-# No code is taken from a repository, files say themselves what they are, memory and placing are JAX's: nothing of this
-# changes what is loaded.
-_MEAN_NOTHING = {
+# These cannot change what is loaded: repository code is never run, the format of a file is read from the file, and JAX
+# manages memory and devices.
+_IGNORED = {
     *("trust_remote_code", "code_revision", "from_pt", "from_flax", "use_safetensors", "weights_only", "mirror"),
     *("resume_download", "local_dir_use_symlinks", "low_cpu_mem_usage", "max_memory", "offload_folder"),
     *(
@@ -22,48 +22,43 @@ _MEAN_NOTHING = {
     ),
     *("adapter_kwargs", "_fast_init", "_from_auto", "_from_pipeline", "_commit_hash", "_configuration_file"),
 }
-# transformers' implementations of attention: all compute the same.
+# transformers' implementations of attention. All compute the same function.
 _ATTENTION = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention"}
-_SPREAD = {"auto", "balanced", "balanced_low_0", "sequential"}  # of device_map: wherever it fits
+_AUTOMATIC_MAPS = {"auto", "balanced", "balanced_low_0", "sequential"}  # values of device_map that name no device
 _PLATFORMS = {"cpu": {"cpu"}, "gpu": {"gpu", "cuda"}, "tpu": {"tpu", "xla"}}
 
-_PLACES = "JAX places arrays itself: use `with jax.default_device(jax.devices()[i]):`, or jax.device_put(params, ...)"
+_DEVICES = "JAX places arrays itself: use `with jax.default_device(jax.devices()[i]):`, or jax.device_put(params, ...)"
 _HALF = "weights are not quantised here: dtype='bfloat16' computes in half precision, model.to_bf16(params) stores it"
-_PARTS = "give parameters to `model.params = ...` or to each call, `model(pixels, params=...)`"
-# Would change something: refused unless it has one of these values, with what to do instead.
+_PARAMS = "set `model.params = ...`, or pass parameters to each call, `model(pixels, params=...)`"
+_SHARDING = "tensors are not split by a plan here: use jax.device_put(params, sharding)"
+# Refused with a remedy, unless the first item accepts the value: one that changes nothing.
 _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "device": (lambda value: _is_default_device(value), _PLACES),
-    "device_map": (lambda value: value in (None, *_SPREAD) or _is_default_device(value), _PLACES),
-    "tp_plan": (
-        lambda value: value is None,
-        "a model is not split into tensors' parts by a plan: jax.device_put(params, sharding)",
-    ),
-    "tp_size": (
-        lambda value: value is None,
-        "a model is not split into tensors' parts by a plan: jax.device_put(params, sharding)",
-    ),
-    "device_mesh": (lambda value: value is None, _PLACES),
-    "distributed_config": (lambda value: value is None, _PLACES),
+    "device": (lambda value: _is_default_device(value), _DEVICES),
+    "device_map": (lambda value: value in (None, *_AUTOMATIC_MAPS) or _is_default_device(value), _DEVICES),
+    "tp_plan": (lambda value: value is None, _SHARDING),
+    "tp_size": (lambda value: value is None, _SHARDING),
+    "device_mesh": (lambda value: value is None, _DEVICES),
+    "distributed_config": (lambda value: value is None, _DEVICES),
     "load_in_8bit": (lambda value: not value, _HALF),
     "load_in_4bit": (lambda value: not value, _HALF),
     "quantization_config": (lambda value: value is None, _HALF),
-    "state_dict": (lambda value: value is None, _PARTS),
+    "state_dict": (lambda value: value is None, _PARAMS),
     "key_mapping": (
         lambda value: not value,
-        "tensors are known by the names that their library gives them: rename them in the file",
+        "tensors must have the names of their library: rename them in the file",
     ),
-    "gguf_file": (lambda value: value is None, "GGUF is not read: give safetensors"),
-    "from_tf": (lambda value: not value, "TensorFlow's files are not read: give safetensors"),
+    "gguf_file": (lambda value: value is None, "GGUF files cannot be read: use safetensors"),
+    "from_tf": (lambda value: not value, "TensorFlow files cannot be read: use safetensors"),
     "proxies": (lambda value: not value, "set the environment variable HTTPS_PROXY"),
     "adapter_name": (
         lambda value: value in (None, "default"),
-        "adapters of PEFT are not read: merge_and_unload() first",
+        "PEFT adapters cannot be read: call merge_and_unload() first",
     ),
 }
 
 
 def _is_default_device(value: Any) -> bool:
-    """Whether a device, or a map of all to one, is what JAX takes anyway."""
+    """Whether a value of `device` or `device_map` is JAX's default device."""
     if isinstance(value, Mapping):
         return set(value) == {""} and _is_default_device(value[""])
     names = _PLATFORMS.get(jax.default_backend(), {jax.default_backend()})
@@ -71,19 +66,19 @@ def _is_default_device(value: Any) -> bool:
 
 
 def without_habits(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords of from_pretrained without those of transformers that mean nothing here; `use_auth_token` is `token`.
+    """Keywords of `from_pretrained` without those that mean nothing here; `use_auth_token` becomes `token`.
 
-    Raises ConfigError, saying what to do instead, for one that would change something and cannot.
+    Raises ConfigError, with a remedy, for a keyword of transformers that has no equivalent here.
     """
-    left = {name: value for name, value in keywords.items() if name not in _MEAN_NOTHING}
-    for name, (means_nothing, remedy) in _REFUSED.items():
-        if name in left:
-            value = left.pop(name)
-            if not means_nothing(value):
+    result = {name: value for name, value in keywords.items() if name not in _IGNORED}
+    for name, (changes_nothing, remedy) in _REFUSED.items():
+        if name in result:
+            value = result.pop(name)
+            if not changes_nothing(value):
                 raise ConfigError(name, value, remedy)
-    if str(left.get("attn_implementation")).removeprefix("paged|") in _ATTENTION | {"None"}:
-        left.pop("attn_implementation", None)
-    asked = left.pop("use_auth_token", None)
-    if left.get("token") is None and asked not in (None, False):
-        left["token"] = asked
-    return left
+    if str(result.get("attn_implementation")).removeprefix("paged|") in _ATTENTION | {"None"}:
+        result.pop("attn_implementation", None)
+    token = result.pop("use_auth_token", None)
+    if result.get("token") is None and token not in (None, False):
+        result["token"] = token
+    return result

@@ -1,4 +1,4 @@
-"""What `from_pretrained` does between a checkpoint's files and a model: the config asked for, its parameters."""
+"""Steps of `from_pretrained`: from a checkpoint's files to the config and the parameters of the model."""
 
 import os
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from .report import LoadReport
 
 
 def target_config(source: Source, module_class: type, config: Any, overrides: Mapping[str, Any]) -> ViTClsConfig:
-    """The config of a checkpoint, or the one given instead of it, with some fields overridden.
+    """The config of the model: that of the checkpoint, or `config` instead, with the fields in `overrides` replaced.
 
-    Raises CheckpointError for a config that is not there, ConfigError for one that contradicts itself.
+    Raises CheckpointError if there is no config, ConfigError for one that contradicts itself.
     """
     if config is None:
         fields = source.config.to_dict()
@@ -31,22 +31,22 @@ def target_config(source: Source, module_class: type, config: Any, overrides: Ma
         try:
             fields = ViTClsConfig.get_config_dict(path)[0]
         except OSError as error:
-            raise CheckpointError(f"config={shorten(path)}: no config.json found there") from error
+            raise CheckpointError(f"config={shorten(path)}: it has no config.json") from error
     else:
         raise ConfigError("config", config, "must be a ViTClsConfig, a folder or a Hub id")
     changes = {name: value for name, value in overrides.items() if name != "add_pooling_layer"}
     if config is None and _leaves_out_pooler(source, module_class, overrides):
         changes = {"representation_size": None, **changes}
     target = ViTClsConfig.from_dict(fields, **changes)
-    target.dtype = None  # a type of jax's, left there by transformers 4.57, could not be saved
+    target.dtype = None  # transformers 4.57 stores a type of jax here, which cannot be saved
     return target
 
 
 def _leaves_out_pooler(source: Source, module_class: type, overrides: Mapping[str, Any]) -> bool:
-    """Whether the tanh layer of a backbone's file is left out, as the source library does.
+    """Whether to leave out the pooler of a checkpoint, a tanh layer, as its library does.
 
-    transformers' ViTForImageClassification classifies the token itself: the tanh layer of a ViTModel's file is the
-    backbone's alone. `add_pooling_layer=False` leaves it out of the backbone too.
+    transformers' ViTForImageClassification classifies the [CLS] token and ignores the pooler in a ViTModel's file.
+    `add_pooling_layer=False` leaves it out of a backbone too.
     """
     classifies = issubclass(module_class, FlaxViTClsForImageClassificationModule)
     return source.family.tanh_of_backbone and (classifies or overrides.get("add_pooling_layer") is False)
@@ -55,14 +55,14 @@ def _leaves_out_pooler(source: Source, module_class: type, overrides: Mapping[st
 def load_params(
     source: Source, module: Any, key: jax.Array, ignore_mismatched_sizes: bool, allow_missing: bool
 ) -> tuple[Any, LoadReport]:
-    """The parameters of `module` from an opened checkpoint, and a report of what was done; new heads from `key`.
+    """Load the parameters of `module` from a checkpoint. Returns them and a report; new heads are drawn from `key`.
 
-    Raises CheckpointError, naming file and tensor, for weights that are not those that config.json asks for.
+    Raises CheckpointError, naming file and tensor, for weights that do not match config.json.
     """
     tensors, missing = checked_tensors(source, allow_missing)
-    wanted = set(map(canonical, parameter_shapes(type(module), module.config)))
+    names = set(map(canonical, parameter_shapes(type(module), module.config)))
     report = LoadReport(
-        missing_keys=[name for name in missing if name in wanted],
+        missing_keys=[name for name in missing if name in names],
         verified_keys=[name for name, tensor in tensors.items() if tensor.digest is not None],
         converted_keys=[] if source.family is NATIVE else list(tensors),
         unexpected_keys=list(source.spare),
@@ -75,5 +75,5 @@ def load_params(
 
 
 def label_notes(source: Source, config: Any, overrides: Mapping[str, Any]) -> list[str]:
-    """What config.json's label maps contradict, unless other labels were given."""
+    """Contradictions between the label maps of config.json; none if the user passed a config or labels."""
     return list(source.notes) if config is None and not set(LABEL_FIELDS) & set(overrides) else []

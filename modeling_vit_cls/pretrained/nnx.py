@@ -1,4 +1,4 @@
-"""A linen module as one of flax's NNX, by flax's own bridge."""
+"""From a linen module to a module of flax NNX, by flax's own bridge."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from flax.nnx import bridge
 
 
 def bridged(module: nn.Module, params: Any) -> bridge.ToNNX:
-    """A linen module with these parameters in it: each is an `nnx.Param`, at the path that it has in `params`."""
+    """An NNX module that runs a linen module. Each parameter is an `nnx.Param` at its path in `params`."""
     result = bridge.ToNNX(module)
     for name, branch in unfreeze(params).items():
-        setattr(result, name, jax.tree.map(nnx.Param, branch))  # the bridge makes a dict of them data of the module
+        setattr(result, name, jax.tree.map(nnx.Param, branch))  # the bridge registers a nested dict of Params as state
     return result

@@ -1,4 +1,4 @@
-"""The image processor of a checkpoint: its file, what the file means, and one that asks for what is not done."""
+"""The image processor of a checkpoint: read its file, and keep a file that cannot be followed as it is."""
 
 import json
 import logging
@@ -18,21 +18,21 @@ from ..names import NESTED_PROCESSOR, PROCESSOR
 from .fit import POSITIONS
 from .processor_fit import interpolates
 
-_UNREAD = "unread"  # stands where a class would, and is none: what is saved with it means no processor
+_UNREAD = "unread"  # no class has this name, so that nobody loads the saved file as another processor
 logger = logging.getLogger(__name__)
 
 
 class UnreadProcessor(NamedTuple):
-    """An image processor that cannot be followed: the reason, with file and field, and the fields as they are.
+    """An image processor that is not supported: the reason, with file and field, and the unchanged fields.
 
-    It goes where the model goes: saved with it, so that the new folder means no other processor than the old one.
+    It is saved with the model, so that the new folder has the same processor as the old one.
     """
 
     problem: str
     fields: dict[str, Any]
 
     def to_json_file(self, file: str | Path) -> None:
-        """Write the fields, unread."""
+        """Write the unchanged fields."""
         Path(file).write_text(json.dumps(self.fields, indent=2) + "\n")
 
 
@@ -40,10 +40,11 @@ AnyProcessor = ViTClsImageProcessor | UnreadProcessor | None
 
 
 def read_processor(source: Source, target: ViTClsConfig) -> AnyProcessor:
-    """The checkpoint's image processor, at the new image size if one is asked for; its family's where it has none.
+    """The image processor of a checkpoint, resized if `target` has another image size.
 
-    None where nothing is said of one, and for models of other than 1 or 3 channels. No file of a processor stops a
-    model from loading: one that cannot be followed is an UnreadProcessor, and a warning says why.
+    Without a file it is the default of the checkpoint's family; None if there is none, and for models with neither 1
+    nor 3 channels. A file that is not supported does not stop the model from loading: the result is an UnreadProcessor,
+    and a warning tells why.
     """
     if source.config.num_channels not in (1, 3):
         return None
@@ -57,27 +58,27 @@ def read_processor(source: Source, target: ViTClsConfig) -> AnyProcessor:
     except (CheckpointError, ConfigError) as error:
         logger.warning("%s; the model is loaded, its image_processor cannot be used", error)
         if not (fields.get("image_processor_type") or fields.get("feature_extractor_type")):
-            meant = source.family.processor_class if fields else None  # of a file that is not JSON nothing is known
-            fields = {**fields, "image_processor_type": meant or _UNREAD}
+            implied = source.family.processor_class if fields else None  # without fields the file is not JSON
+            fields = {**fields, "image_processor_type": implied or _UNREAD}
         return UnreadProcessor(str(error), fields)
 
 
 def processor_fields(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The file that says a checkpoint's image processor, and its fields; none where there is no such file.
+    """The file of a checkpoint's image processor, and its fields; no fields if there is no such file.
 
-    `processor_config.json` may hold it as "image_processor"; where both files do, the one that the installed
-    transformers prefers is taken. Raises CheckpointError for files that are not JSON objects.
+    It is `preprocessor_config.json`, or "image_processor" in `processor_config.json`. If both exist, the one that the
+    installed transformers prefers is read. Raises CheckpointError for files that are not JSON objects.
     """
-    file, nested = (config_file(path).with_name(name) for name in (PROCESSOR, NESTED_PROCESSOR))
-    in_processor, own = nested_processor(nested), read_json(file)
+    file, nested_file = (config_file(path).with_name(name) for name in (PROCESSOR, NESTED_PROCESSOR))
+    nested_fields, fields = nested_processor(nested_file), read_json(file)
     prefers_nested = not transformers.__version__.startswith("4.")
-    if in_processor and (prefers_nested or not own):
-        return nested, in_processor
-    return file, own
+    if nested_fields and (prefers_nested or not fields):
+        return nested_file, nested_fields
+    return file, fields
 
 
 def nested_processor(file: Path) -> dict[str, Any]:
-    """The image processor's fields in a `processor_config.json`, which may hold a tokenizer's alone."""
+    """The fields of the image processor in a `processor_config.json`; none if it has only a tokenizer, say."""
     fields = read_json(file).get("image_processor") or {}
     if not isinstance(fields, dict):
         raise CheckpointError(f"{file}: image_processor={shorten(fields)} must be an object of fields")
@@ -85,7 +86,7 @@ def nested_processor(file: Path) -> dict[str, Any]:
 
 
 def processor_of(fields: Mapping[str, Any], file: Path, unnamed: str = OURS) -> ViTClsImageProcessor:
-    """The image processor of a file's fields. Raises CheckpointError, naming the file, for fields that cannot be."""
+    """The image processor with the fields of a file. Raises CheckpointError, naming the file, for invalid fields."""
     try:
         return ViTClsImageProcessor.from_fields(fields, unnamed)
     except ConfigError as error:
@@ -93,12 +94,12 @@ def processor_of(fields: Mapping[str, Any], file: Path, unnamed: str = OURS) -> 
 
 
 def _processor(source: Source, file: Path, fields: dict[str, Any]) -> ViTClsImageProcessor:
-    """By the class that the file names, or that its family means; else its fields laid over what the family says."""
+    """The processor of the class that the file or the family names, else the family's with the fields of the file."""
     try:
-        is_whole = source.family.processor_class is not None or class_of(fields) is not None
+        has_class = source.family.processor_class is not None or class_of(fields) is not None
     except ConfigError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    if fields and is_whole:
+    if fields and has_class:
         return processor_of(fields, file, source.family.processor_class or OURS)
     if isinstance(source.processor, CheckpointError):
         raise source.processor
@@ -108,7 +109,7 @@ def _processor(source: Source, file: Path, fields: dict[str, Any]) -> ViTClsImag
 
 
 def interpolated_in_calls(processor: AnyProcessor, config: ViTClsConfig) -> list[str]:
-    """Names of the parameters that are resampled for what the model's own processor gives; logs why."""
+    """Names of the parameters that each call resamples, because the model's processor has another image size."""
     if not isinstance(processor, ViTClsImageProcessor) or config.position_embedding != "learned":
         return []
     try:

@@ -1,4 +1,4 @@
-"""Whether a model takes what an image processor gives: one rule for calls, training, pictures and exports."""
+"""Whether a model accepts the pixels of an image processor: one rule for calls, training, pictures and exports."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from ..images.processor import ViTClsImageProcessor
 
 
 def takes(config: ViTClsConfig, image_hw: tuple[int, int]) -> bool:
-    """Whether a config's model can compute an image of this height and width, positions resampled if need be."""
+    """Whether a model with this config can process images of this height and width, with resampled positions."""
     patch = config.patch_size
     return min(image_hw) >= patch and (config.ignore_border or not any(side % patch for side in image_hw))
 
 
 def interpolates(config: ViTClsConfig, own: Any, processor: ViTClsImageProcessor) -> bool:
-    """Whether positions are resampled for what a processor gives: it has another size, and the model is to take it.
+    """Whether positions are resampled for the pixels of a processor.
 
-    That is the size of the model's `own` processor, whatever the config's is, and any size of a model with
-    `dynamic_image_size`; a size that depends on the image counts as another. Of other processors' sizes False comes
-    back, and the call refuses their pixels. Raises ConfigError for a size that cannot be cut into patches.
+    They are if its image size differs from the config's, or depends on the image, and the model accepts it: the size of
+    the model's `own` processor, or any size with `dynamic_image_size`. For other sizes the result is False, and a call
+    refuses the pixels. Raises ConfigError for a size that cannot be divided into patches.
     """
     size = processor.output_hw
     is_own = isinstance(own, ViTClsImageProcessor) and own.output_hw == size
@@ -32,9 +32,9 @@ def interpolates(config: ViTClsConfig, own: Any, processor: ViTClsImageProcessor
 
 
 def check_processor(model: Any, processor: ViTClsImageProcessor, field: str) -> None:
-    """Raise ConfigError, naming the argument in `field`, for a processor whose pixels the model does not take.
+    """Raise ConfigError, naming the argument `field`, for a processor whose pixels the model does not accept.
 
-    It asks for no image: what a wrong processor gives is wrong with every image, and no image is broken by it.
+    Checked without an image, so that a wrong processor is not reported as a broken image.
     """
     config = model.config
     channels, size = len(processor.image_mean), processor.output_hw
@@ -45,5 +45,5 @@ def check_processor(model: Any, processor: ViTClsImageProcessor, field: str) -> 
 
 
 def of_one_size(processor: ViTClsImageProcessor, config: ViTClsConfig) -> ViTClsImageProcessor:
-    """A processor whose images have one size: where that depends on the image, the config's, out of proportion."""
+    """A processor with one image size. If its size depends on the image, images are resized to the config's size."""
     return processor if processor.output_hw is not None else processor.at_size(config.image_hw)

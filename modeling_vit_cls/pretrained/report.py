@@ -1,4 +1,4 @@
-"""What happened to each tensor of a checkpoint while it was loaded."""
+"""LoadReport: what `from_pretrained` did to each tensor of a checkpoint."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -10,18 +10,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class LoadReport(Mapping[str, list[str]]):
-    """Tensors by what happened to them; also readable as the dict that transformers returns, `report["missing_keys"]`.
+    """Names of parameters, as paths joined by dots, by what was done to them. Also a mapping: `report["missing_keys"]`.
 
-    Names are parameter paths joined by dots. `missing_keys` were not in the files and are absent (only with
-    `_do_init=False`), `unexpected_keys` are of no part of the model (a decoder, a loss), by their names in another
-    library's file, and were left out as that library does, `new_keys` belong to a new head and were drawn at random,
-    `dropped_keys` were in the files and are not used by this class or readout, `converted_keys` are named or laid out
-    in another library's way in the files, `cast_keys` are of another type there (float64, held as float32),
-    `interpolated_keys` were resampled to another size, or are in each call, where the image processor's size is not the
-    config's. `changed_fields` are those of the config that change what the backbone computes with the same weights.
-    `verified_keys` were compared with the digests of the file; a file of another library has none. `nonfinite_keys`
-    hold NaN or infinity, in `nonfinite_files`, and no digest says that they were saved so. `config_notes` say where the
-    label maps of config.json contradict each other, and what was taken.
+    Attributes:
+        missing_keys: not in the files, and left out of the parameters (only with `_do_init=False`).
+        unexpected_keys: in another library's file but no part of the model (a decoder, a loss), by their names there.
+        mismatched_keys: of another shape in the files; replaced by a new head.
+        new_keys: of a new head, drawn at random.
+        dropped_keys: in the files, but not used by this class or readout.
+        converted_keys: with another library's name or layout in the files.
+        cast_keys: of another type in the files (float64, converted to float32).
+        interpolated_keys: resampled to another size, here or, for an image processor of another size, in each call.
+        changed_fields: fields of the config that change the backbone's outputs for the same weights.
+        verified_keys: compared with the digests of the file. A file of another library has none.
+        nonfinite_keys: with NaN or infinity, unless a digest shows that they were saved with it.
+        nonfinite_files: the files of these.
+        config_notes: contradictions between the label maps of config.json, and which one was used.
     """
 
     missing_keys: list[str] = field(default_factory=list)
@@ -50,14 +54,14 @@ class LoadReport(Mapping[str, list[str]]):
         return getattr(self, name)
 
     def note_nonfinite(self, name: str, file: Path) -> None:
-        """Note a tensor that holds NaN or infinity, by its dotted name or that of the parameter, and its file."""
+        """Record a tensor with NaN or infinity, by its dotted name or that of the parameter, and its file."""
         self.nonfinite_keys.append(name.removeprefix("vit_cls."))
         if str(file) not in self.nonfinite_files:
             self.nonfinite_files.append(str(file))
 
     def log(self, folder: Path) -> None:
-        """Warn of what is not simply the file's: missing, newly drawn, interpolated, rounded."""
-        said = {
+        """Log a warning for each kind of difference between the parameters and the file."""
+        warnings = {
             "missing, left out of the parameters": self.missing_keys,
             "newly drawn, to be trained": self.new_keys,
             "interpolated to another image or patch size": self.interpolated_keys,
@@ -66,8 +70,8 @@ class LoadReport(Mapping[str, list[str]]):
             "in the file and no part of the model, left out": self.unexpected_keys,
             f"NaN or infinite in {', '.join(self.nonfinite_files)}, so the outputs may be": self.nonfinite_keys,
         }
-        for what, names in said.items():
+        for text, names in warnings.items():
             if names:
-                logger.warning("%s: %s: %s", folder, what, ", ".join(names))
+                logger.warning("%s: %s: %s", folder, text, ", ".join(names))
         for note in self.config_notes:
             logger.warning("%s: config.json: %s", folder, note)

@@ -29,9 +29,10 @@ def write_checkpoint(
     allow_nonfinite: bool,
     also: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Replace a folder's checkpoint by another, and by what `also` writes into the new folder.
+    """Replace the checkpoint in a folder in one step; `also` may write more files into the new folder.
 
-    `Outdated` says which files of an earlier save go. Without an image processor, one that lies there stays if it fits.
+    Files of an earlier save that are `Outdated` are removed. Without an image processor, the one in the folder is kept
+    if it fits the model.
     """
     if image_processor is None and folder.is_dir():
         image_processor = _fitting_processor(folder, config)
@@ -50,7 +51,7 @@ def write_checkpoint(
 
 
 def _fitting_processor(folder: Path, config: ViTClsConfig) -> AnyProcessor:
-    """The image processor that a folder holds, where a model of this config can use it."""
+    """The image processor in a folder, if it fits a model with this config; else None."""
     try:
         file, fields = processor_fields(folder)
         processor = processor_of(fields, file) if fields else None
@@ -61,9 +62,9 @@ def _fitting_processor(folder: Path, config: ViTClsConfig) -> AnyProcessor:
 
 
 def _hides_processor(file: Path) -> bool:
-    """Whether a processor_config.json would be read instead of the image processor that is saved beside it.
+    """Whether transformers would read this processor_config.json instead of the image processor that is saved.
 
-    One of something else, a tokenizer say, would not. One that cannot be read would stop every reader.
+    One without an image processor (only a tokenizer, say) is not read. One that is not JSON stops transformers.
     """
     try:
         return bool(nested_processor(file))
@@ -73,31 +74,31 @@ def _hides_processor(file: Path) -> bool:
 
 
 def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:
-    """Raise ValueError unless `tensors` are those of a model of these shapes, all of them if `whole`."""
+    """Raise ValueError unless `tensors` have names and shapes in `shapes`; `whole` needs all of them."""
     for name, tensor in tensors.items():
         if name not in shapes:
             raise ValueError(f"params: {name!r} is not a parameter of this model")
         if tensor.shape != shapes[name].shape:
             raise ValueError(f"params: {name!r} has shape {tensor.shape}, expected {shapes[name].shape}")
     missing = sorted(set(shapes) - set(tensors))
-    if missing and whole:  # of a model without parameters of its own, some may be saved, as in transformers
+    if missing and whole:  # a model made with _do_init=False may save a part of them, as in transformers
         raise ValueError(f"params: {missing[0]!r} is missing, {len(missing)} in all")
 
 
 def config_to_save(config: ViTClsConfig, built: ViTClsConfig, class_name: str) -> ViTClsConfig:
-    """The config to write beside a model's weights; `built` is the one that its modules compute with.
+    """The config to save with a model's weights. `built` is the config of its modules.
 
-    Raises ConfigError if the two differ: the file would describe another model than the weights.
+    Raises ConfigError if the architectures of the two differ: the file would not describe the weights.
     """
     check_same_architecture(config, built)
     config = copy.deepcopy(config)
     config.architectures = [class_name.removeprefix("Flax")]
-    config.dtype = None  # parameters have types of their own; this is a word for PyTorch
+    config.dtype = None  # a field for PyTorch; the types of the parameters are in the weight file
     return config
 
 
 def check_same_architecture(config: ViTClsConfig, built: ViTClsConfig) -> None:
-    """Raise ConfigError at the first field in which a config differs from the one that a model was built with."""
+    """Raise ConfigError, naming the first field, if a config differs from the one that the model was built with."""
     for name in (*FIELD_NAMES, "num_labels"):
         before, now = getattr(built, name), getattr(config, name)
         if before != now:

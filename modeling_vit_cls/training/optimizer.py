@@ -1,4 +1,4 @@
-"""From arguments to an optax optimiser: schedule, decay of kernels alone, layer-wise rates, frozen backbone."""
+"""The optax optimiser for training arguments: schedule, weight decay of kernels, layer-wise rates, frozen backbone."""
 
 import math
 import re
@@ -15,29 +15,29 @@ from .arguments import TrainingArguments
 
 
 def make_schedule(arguments: TrainingArguments, total_steps: int) -> optax.Schedule:
-    """Learning rate by number of updates: linear warm-up, then the decay to zero at the last."""
+    """The learning rate as a function of the number of updates: linear warm-up, then constant or decay to zero."""
     warmup = arguments.warmup_steps
-    warmup = math.ceil(total_steps * warmup) if warmup < 1 else int(warmup)  # as transformers
-    rate, left = arguments.learning_rate, max(total_steps - warmup, 1)
-    after = {
+    warmup = math.ceil(total_steps * warmup) if warmup < 1 else int(warmup)  # as in transformers
+    rate, decay_steps = arguments.learning_rate, max(total_steps - warmup, 1)
+    decay = {
         "constant": optax.constant_schedule(rate),
-        "linear": optax.linear_schedule(rate, 0.0, left),
-        "cosine": optax.cosine_decay_schedule(rate, left),
+        "linear": optax.linear_schedule(rate, 0.0, decay_steps),
+        "cosine": optax.cosine_decay_schedule(rate, decay_steps),
     }[arguments.lr_scheduler_type]
-    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), after], [warmup]) if warmup else after
+    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), decay], [warmup]) if warmup else decay
 
 
 def make_optimizer(arguments: TrainingArguments, params: Any, total_steps: int) -> optax.GradientTransformation:
-    """The optimiser for a tree of parameters; gradients are clipped in the step, where their norm is measured."""
+    """The optimiser for a tree of parameters. It does not clip gradients: the training step does."""
     schedule = make_schedule(arguments, total_steps)
     decay = arguments.weight_decay
-    first, second, epsilon = arguments.adam_beta1, arguments.adam_beta2, arguments.adam_epsilon
+    beta1, beta2, epsilon = arguments.adam_beta1, arguments.adam_beta2, arguments.adam_epsilon
     if arguments.optim == "adamw":
-        optimizer = optax.adamw(schedule, first, second, epsilon, weight_decay=decay, mask=kernels)
+        optimizer = optax.adamw(schedule, beta1, beta2, epsilon, weight_decay=decay, mask=kernels)
     elif arguments.optim == "sgd":
-        sgd = optax.sgd(schedule, momentum=first or None, nesterov=first > 0)
+        sgd = optax.sgd(schedule, momentum=beta1 or None, nesterov=beta1 > 0)
         optimizer = optax.chain(optax.add_decayed_weights(decay, kernels), sgd)
-    else:  # set after the arguments were checked
+    else:  # possible if it was set after the arguments were checked
         raise ConfigError("optim", arguments.optim, "must be 'adamw' or 'sgd'")
     if arguments.layer_decay < 1:
         rates = layer_rates(params, arguments.layer_decay)
@@ -49,22 +49,23 @@ def make_optimizer(arguments: TrainingArguments, params: Any, total_steps: int) 
 
 
 def kernels(params: Any) -> Any:
-    """True for kernels: what weight decay acts on; not norms, biases, tokens, positions (Dosovitskiy et al. 2021)."""
+    """The mask of weight decay: True for kernels, False for norms, biases, tokens and positions."""
     return _by_name(params, lambda name: name.endswith("kernel"))
 
 
 def trained(params: Any) -> Any:
-    """What a linear probe trains, "train" for the classifiers, and "freeze" for all else."""
+    """Labels for a linear probe: "train" for the classifiers, "freeze" for all other parameters."""
     return _by_name(params, lambda name: "train" if re.match(r"(distillation_)?classifier\.", name) else "freeze")
 
 
 def layer_rates(params: Any, decay: float) -> Any:
-    """Factor of each parameter's learning rate (Bao et al. 2022, BEiT, appendix): 1 for what follows the blocks.
+    """Factors of the learning rate for layer-wise decay, a tree like `params`. Bao et al. 2022 (BEiT), appendix.
 
-    A block's factor is `decay` times that of the one above it, the embeddings' is `decay` times the first block's.
+    The factor is decay^(L - i) for block i of L, counted from 0; decay^(L + 1) for the embeddings; 1 for the layers
+    after the blocks.
     """
     leaves: dict[str, Any] = flatten_dict(params, sep=".")
-    depth = 1 + max((int(found[1]) for name in leaves if (found := re.search(r"layer_(\d+)", name))), default=-1)
+    depth = 1 + max((int(match[1]) for name in leaves if (match := re.search(r"layer_(\d+)", name))), default=-1)
 
     def rate(name: str) -> Any:
         if is_stacked(name):

@@ -1,4 +1,4 @@
-"""A recipe: a YAML file and what the command line changes of it, as four dataclasses of checked fields."""
+"""Recipes: a YAML file with changes from the command line, read into four dataclasses of checked fields."""
 
 import dataclasses
 import json
@@ -22,12 +22,12 @@ from .packaged import HEAD, find_recipe
 
 @dataclass
 class ModelArguments:
-    """Which model: an architecture from random parameters, or a checkpoint to fine-tune."""
+    """The model: an architecture with random parameters, or a checkpoint to fine-tune."""
 
-    variant: str | None = argument("Architecture of `vit-cls variants`; without, config_overrides says all.", None)
+    variant: str | None = argument("Architecture of `vit-cls variants`; else config_overrides gives all fields.", None)
     model_name_or_path: str | None = argument("Checkpoint to fine-tune: a folder or a Hub id, of any family.", None)
     model_revision: str | None = argument("Revision of the checkpoint.", None)
-    readout: Readout | None = argument("What is classified; default: the model's.", None)
+    readout: Readout | None = argument("Readout of the classifier; default: the model's.", None)
     config_overrides: str = argument("More fields of ViTClsConfig, as a YAML mapping: '{patch_size: 8}'.", "{}")
 
     def __post_init__(self) -> None:
@@ -37,7 +37,7 @@ class ModelArguments:
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """Fields of the config that are not the architecture's or the checkpoint's."""
+        """Fields of the config that replace those of the architecture or the checkpoint."""
         try:
             fields = parse_yaml(self.config_overrides)
         except ValueError as error:
@@ -49,7 +49,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Which images."""
+    """The images: dataset, columns, splits and numbers of samples."""
 
     dataset_name: str = argument("A dataset's id on the Hub, a folder of images, or 'digits'.")
     dataset_config_name: str | None = argument("Configuration of a dataset of the Hub.", None)
@@ -58,9 +58,9 @@ class DataArguments:
     label_column_name: str | None = argument("Column of classes; default: the only one.", None)
     train_split: str = argument("Split to train on.", "train")
     eval_split: str | None = argument("Split to evaluate on; default: a share of the training split.", None)
-    train_val_split: float = argument("That share, of each class, drawn by the seed.", 0.15)
-    max_train_samples: int | None = argument("Train on this many only, of all classes, drawn by the seed.", None)
-    max_eval_samples: int | None = argument("Evaluate and benchmark on this many only, drawn in the same way.", None)
+    train_val_split: float = argument("Share of each class that is held out if there is no eval_split.", 0.15)
+    max_train_samples: int | None = argument("Train on a random sample of this size, from all classes.", None)
+    max_eval_samples: int | None = argument("Evaluate and benchmark on a random sample of this size.", None)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -73,10 +73,10 @@ class DataArguments:
 
 @dataclass
 class EvaluationArguments:
-    """What is measured when training has ended."""
+    """The benchmark after training, and the licence on the card."""
 
-    test_split: str | None = argument("Split to benchmark on; default: what training evaluated on.", None)
-    metrics: list[str] = argument("Metrics beside accuracy and its like: names or paths of evaluate.", factory=list)
+    test_split: str | None = argument("Split to benchmark on; default: that of evaluation in training.", None)
+    metrics: list[str] = argument("More metrics than the default ones: names or paths for evaluate.", factory=list)
     license: str | None = argument("Licence of the model, for its card.", None)
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class EvaluationArguments:
 
 
 class Recipe(NamedTuple):
-    """All that determines a trained model."""
+    """All choices that determine a trained model."""
 
     model: ModelArguments
     data: DataArguments
@@ -98,27 +98,27 @@ class Recipe(NamedTuple):
             for field in dataclasses.fields(part):
                 default = field.default_factory() if callable(field.default_factory) else field.default
                 value = getattr(part, field.name)
-                if value != default and field.name not in _OF_ONE_CALL:
+                if value != default and field.name not in _NOT_RECORDED:
                     fields[field.name] = value
         return fields
 
 
 _PARTS: Any = (ModelArguments, DataArguments, TrainingArguments, EvaluationArguments)
-_OF_ONE_CALL = {"resume_from_checkpoint"}  # says nothing of the model
+_NOT_RECORDED = {"resume_from_checkpoint"}  # the trained model does not depend on it
 _NEEDED = ("output_dir", "dataset_name")
-# What an option of the command line unsets in the recipe.
+# Fields of the recipe that an option of the command line unsets.
 _UNSETS = {"variant": {"model_name_or_path", "model_revision"}, "model_name_or_path": {"variant", "model_revision"}}
 
 
 def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe, some of its values replaced by those of a command line (`--learning_rate 1e-3`).
-
-    `null` unsets a value of the recipe; `--variant` unsets its model_name_or_path, and the other way round.
+    """Read a recipe, with some values replaced by those of a command line.
 
     Args:
         file: a YAML file, or the name of a recipe in the package ("fine_tune").
+        overrides: words of a command line (`--learning_rate 1e-3`). The value `null` unsets a field of the recipe;
+            `--variant` unsets its model_name_or_path, and vice versa.
 
-    Raises ConfigError, naming the file and the key, for a key that is not known and a value of the wrong kind.
+    Raises ConfigError, naming the file and the field, for an unknown field and a value of the wrong type.
     """
     path = find_recipe(file)
     options = _options(overrides)
@@ -139,7 +139,7 @@ def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _read_fields(path: Path) -> dict[str, Any]:
-    """The fields of a recipe that have a value, as the parser has them."""
+    """The fields of a recipe that have a value, in the types of the dataclasses."""
     try:
         fields = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -156,7 +156,7 @@ def _read_fields(path: Path) -> dict[str, Any]:
 
 
 def _options(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """A command line's options by field, each as its words; what stands before the first is under ""."""
+    """The options of a command line: {field: its words}. Words before the first option are under ""."""
     options: dict[str, list[str]] = {}
     name = ""
     for word in overrides:
@@ -170,7 +170,7 @@ def _options(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _unknown(words: Sequence[str], known: set[str]) -> ConfigError:
-    """The error for words of a command line that are no field's."""
+    """The error for words of a command line that belong to no field."""
     option = words[0].partition("=")[0]
     name = option.lstrip("-").replace("-", "_")
     if name in RENAMED or name in IDLE or name in INSTEAD:
@@ -180,7 +180,7 @@ def _unknown(words: Sequence[str], known: set[str]) -> ConfigError:
 
 
 class _Parser(HfArgumentParser):
-    """HfArgumentParser whose defaults are a recipe's, and whose errors are the project's."""
+    """An HfArgumentParser with the fields of a recipe as defaults, which raises ConfigError."""
 
     def __init__(self, recipe: str, fields: dict[str, Any], needed: Sequence[str]):
         usage = f"vit-cls train {recipe} [--FIELD VALUE ...]".replace("%", "%%")
@@ -194,7 +194,7 @@ class _Parser(HfArgumentParser):
                 action.default, action.help = SUPPRESS, f"{action.help} Needed: the recipe has none."
 
     def value_of(self, name: str, value: Any) -> Any:
-        """A value of a YAML file in the type of its field. Raises ConfigError for one of another kind."""
+        """A value of a YAML file, converted to the type of its field. Raises ConfigError for another type."""
         action: Any = next(action for action in self._actions if action.dest == name)
         if isinstance(value, list):
             if action.nargs != "+":
@@ -208,12 +208,12 @@ class _Parser(HfArgumentParser):
         return getattr(self.parse_known_args([f"--{name}={text}"])[0], name)
 
     def error(self, message: str) -> Any:
-        """Raise ConfigError, naming the field where the message names one."""
-        found = re.fullmatch(r"argument --([\w-]+)\S*: (.*)", message, re.DOTALL)
-        if found is None:
+        """Raise ConfigError for an error of argparse, naming the field if the message does."""
+        match = re.fullmatch(r"argument --([\w-]+)\S*: (.*)", message, re.DOTALL)
+        if match is None:
             raise ConfigError("recipe", self.usage, shorten(message, 300)[1:-1])
-        quoted = re.fullmatch(r"(.*?): '(.*?)'(?: \(choose from (.*)\))?", found[2], re.DOTALL)
-        value, rule = (quoted[2], quoted[1]) if quoted else (None, found[2])
+        quoted = re.fullmatch(r"(.*?): '(.*?)'(?: \(choose from (.*)\))?", match[2], re.DOTALL)
+        value, rule = (quoted[2], quoted[1]) if quoted else (None, match[2])
         if quoted and quoted[3]:
             rule = f"must be one of {quoted[3]}{did_you_mean(quoted[2], quoted[3].replace(chr(39), '').split(', '))}"
-        raise ConfigError(found[1].replace("-", "_"), value, rule)
+        raise ConfigError(match[1].replace("-", "_"), value, rule)

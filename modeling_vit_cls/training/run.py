@@ -44,20 +44,20 @@ def run_recipe(recipe: Recipe, go_on: str | None = None) -> Results:
 
 
 def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results:
-    data, arguments, measured = recipe.data, recipe.training, recipe.evaluation
+    data, arguments, benchmarked = recipe.data, recipe.training, recipe.evaluation
     _check_splits(recipe)
     train, evaluation = load_splits(data, arguments.seed)
     if len(class_names(train)) < 2:
         rule = f"has only one class, {class_names(train)[0]!r}: a classifier needs at least two"
         raise ConfigError("dataset_name", data.dataset_name, rule)
-    test, test_split, seen = evaluation, data.eval_split or f"{data.train_val_split:.0%} of {data.train_split}", [train]
-    if measured.test_split is not None:
-        test, test_split = load(data, measured.test_split), measured.test_split
-        test, seen = _sample(test, data.max_eval_samples, arguments.seed), [train, evaluation]
+    test, test_split, used = evaluation, data.eval_split or f"{data.train_val_split:.0%} of {data.train_split}", [train]
+    if benchmarked.test_split is not None:
+        test, test_split = load(data, benchmarked.test_split), benchmarked.test_split
+        test, used = _sample(test, data.max_eval_samples, arguments.seed), [train, evaluation]
     model = build_model(recipe.model, class_names(train), arguments.seed)
     id2label: Any = model.config.id2label
     match_classes(class_names(test), id2label)  # an error now is better than after the training
-    duplicates = count_duplicates(test, seen)
+    duplicates = count_duplicates(test, used)
     if duplicates:
         _log.warning(
             "%d of the %d images of %s are in the training data too, byte for byte: its results are too optimistic",
@@ -70,18 +70,18 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     trainer.train()
     with StopSignals():  # a signal waits until the trained model is saved
         trainer.save_model()
-    found = benchmark(
+    measurements = benchmark(
         model,
         test,
-        metrics=[*DEFAULT_METRICS, *measured.metrics],
+        metrics=[*DEFAULT_METRICS, *benchmarked.metrics],
         batch_size=arguments.per_device_eval_batch_size,
         on_bad_image=arguments.on_bad_image,
-        disable_tqdm=arguments.disable_tqdm or None,  # None: not where there is no terminal
+        disable_tqdm=arguments.disable_tqdm or None,  # None: a progress bar in a terminal only
     )
     folder = Path(arguments.output_dir)
     name, revision = data.dataset_name, data.dataset_revision
-    whole = results(
-        {**found, "duplicates": duplicates},
+    record_of_run = results(
+        {**measurements, "duplicates": duplicates},
         model,
         model_name=str(folder),
         dataset_name=name,
@@ -90,15 +90,15 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
         recipe=recipe.to_dict(),
         training=_training_record(recipe, len(train), len(trainer.bad_training_images)),
     )
-    whole.write(folder / RESULTS)
-    replace_file(folder / RECIPE, yaml.safe_dump(whole.recipe, sort_keys=False).encode())
-    shown, names = readable_images(test, _CARD_IMAGES, arguments.seed), class_names(test)
-    write_card(folder, [image for image, _ in shown], labels=[names[label] for _, label in shown], model=model)
-    return whole
+    record_of_run.write(folder / RESULTS)
+    replace_file(folder / RECIPE, yaml.safe_dump(record_of_run.recipe, sort_keys=False).encode())
+    examples, names = readable_images(test, _CARD_IMAGES, arguments.seed), class_names(test)
+    write_card(folder, [image for image, _ in examples], labels=[names[label] for _, label in examples], model=model)
+    return record_of_run
 
 
 def _training_record(recipe: Recipe, examples: int, left_out: int) -> Training:
-    """What the card says of the training: of what, from what, and without which images."""
+    """The record of the training: dataset, number of unreadable images, and the model that was fine-tuned."""
     data, base = recipe.data, recipe.model.model_name_or_path
     origin: Any = dataset_record(data.dataset_name, data.dataset_revision)
     return Training(

@@ -1,4 +1,4 @@
-"""The folder of a run: one process trains into it at a time, and it can be written."""
+"""The folder of a run, locked while one process trains into it, and its checkpoints."""
 
 import logging
 import os
@@ -15,30 +15,29 @@ _log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """A run's folder, held while `with` lasts; within it, it may be entered again.
+    """The folder of a run, as a context manager that locks it. The block may enter it again.
 
-    It is made if it is not there, and removed again if it stays empty. What a killed process left in it of checkpoints
-    that it wrote or removed goes. Raises ConfigError, at once, where another run holds it and where it cannot be
-    written.
+    The folder is created if necessary, and removed again if it stays empty. Incomplete checkpoints of a killed process
+    are deleted. Raises ConfigError at once if another run has the lock or the folder cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self._depth, self._descriptor = 0, -1
-        self._made: list[Path] = []
+        self._created: list[Path] = []
 
     def __enter__(self) -> "RunFolder":
         if self._depth == 0:
             try:
-                self._made = [place for place in (self.path, *self.path.parents) if not place.exists()]
+                self._created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
                 self.path.mkdir(parents=True, exist_ok=True)
                 self._descriptor = self._locked()
             except OSError as error:
-                self._remove_made()
+                self._remove_created()
                 rule = f"cannot be written ({error.strerror}): give another folder"
                 raise ConfigError("output_dir", str(self.path), rule) from error
-            for left in self.path.glob(".checkpoint-*.tmp-*"):
-                remove_if_left(left)
+            for incomplete in self.path.glob(".checkpoint-*.tmp-*"):
+                remove_if_left(incomplete)
         self._depth += 1
         return self
 
@@ -46,12 +45,12 @@ class RunFolder:
         self._depth -= 1
         if self._depth == 0:
             with suppress(OSError):
-                (self.path / RUN_LOCK).unlink()  # while it is held: whoever waits to open it makes a new one
+                (self.path / RUN_LOCK).unlink()  # before unlocking: the next run then creates a new file
             os.close(self._descriptor)
-            self._remove_made()
+            self._remove_created()
 
     def _locked(self) -> int:
-        """The lock's file, open and locked."""
+        """Open and lock the lock file. Returns its descriptor."""
         file = self.path / RUN_LOCK
         while True:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
@@ -65,65 +64,67 @@ class RunFolder:
             with suppress(OSError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(file)):
                     return descriptor
-            os.close(descriptor)  # the run that held it has just ended, and its file is gone
+            os.close(descriptor)  # this file was deleted by a run that has just ended: try again
 
-    def _remove_made(self) -> None:
-        for place in self._made:  # the innermost first; what holds something stays
+    def _remove_created(self) -> None:
+        """Remove the folders that were created, if they are empty."""
+        for folder in self._created:  # the innermost first
             with suppress(OSError):
-                place.rmdir()
+                folder.rmdir()
 
 
 def checkpoints_of(output_dir: Path) -> list[Path]:
     """The checkpoint-N folders of a run, oldest first."""
-    found = [entry for entry in output_dir.glob("checkpoint-*") if CHECKPOINT.fullmatch(entry.name)]
-    return sorted(found, key=step_of)
+    checkpoints = [entry for entry in output_dir.glob("checkpoint-*") if CHECKPOINT.fullmatch(entry.name)]
+    return sorted(checkpoints, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The N of a folder checkpoint-N."""
+    """The step N of a folder checkpoint-N."""
     return int(checkpoint.name.partition("-")[2])
 
 
 def checkpoint_to_resume(output_dir: Path, wanted: bool | str | os.PathLike[str]) -> Path | None:
-    """The checkpoint that a run goes on from: a folder, or for True the last one; None where it begins.
+    """The checkpoint to resume from: the folder `wanted`, or for True the last checkpoint; None for a new run.
 
-    Raises ConfigError where a new run would mix with an older one's, and for a run's folder in place of a checkpoint.
+    Raises ConfigError if a new run would be mixed with an earlier one, and for a run's folder instead of a checkpoint.
     """
-    found = checkpoints_of(output_dir)
+    checkpoints = checkpoints_of(output_dir)
     if not isinstance(wanted, bool) and (inside := checkpoints_of(Path(wanted))):
         raise ConfigError("resume_from_checkpoint", str(wanted), f"is a run's folder: give {inside[-1]}")
-    chosen = Path(wanted) if not isinstance(wanted, bool) else found[-1] if wanted and found else None
-    if found and (chosen is None or chosen.resolve().parent != output_dir.resolve()):
-        rule = f"holds {found[-1].name} of an earlier run: go on with it by resume_from_checkpoint=True "
+    chosen = Path(wanted) if not isinstance(wanted, bool) else checkpoints[-1] if wanted and checkpoints else None
+    if checkpoints and (chosen is None or chosen.resolve().parent != output_dir.resolve()):
+        rule = f"holds {checkpoints[-1].name} of an earlier run: go on with it by resume_from_checkpoint=True "
         rule += "(--resume_from_checkpoint true), or give another folder"
         raise ConfigError("output_dir", str(output_dir), rule)
     if chosen is not None:
-        _note_later(chosen)
+        _log_later(chosen)
     return chosen
 
 
-def _note_later(checkpoint: Path) -> None:
-    """Log which checkpoints of a run are later than the one that it goes on from."""
+def _log_later(checkpoint: Path) -> None:
+    """Log the checkpoints of a run that are later than the one it resumes from."""
     later = [other.name for other in checkpoints_of(checkpoint.parent) if CHECKPOINT.fullmatch(checkpoint.name)]
     later = [name for name in later if step_of(Path(name)) > step_of(checkpoint)]
     if later:
-        _log.warning("%s: %s stay until the run gets there again, and replaces them", checkpoint, ", ".join(later))
+        names = ", ".join(later)
+        _log.warning("%s: %s stay until the run reaches these steps again, and replaces them", checkpoint, names)
 
 
 def remove_outdated(output_dir: Path, keep: int | None, step: int, best: str | None) -> None:
-    """Of the checkpoints up to this step, remove the oldest until `keep` are left; the newest and the best stay."""
+    """Remove the oldest checkpoints up to `step` until `keep` are left. The newest and the best one are kept."""
     if keep is None:
         return
-    made = [checkpoint for checkpoint in checkpoints_of(output_dir) if step_of(checkpoint) <= step]
-    removable = [checkpoint for checkpoint in made[:-1] if best is None or checkpoint.name != Path(best).name]
-    for outdated in removable[: max(0, len(made) - keep)]:
+    checkpoints = [checkpoint for checkpoint in checkpoints_of(output_dir) if step_of(checkpoint) <= step]
+    removable = [checkpoint for checkpoint in checkpoints[:-1] if best is None or checkpoint.name != Path(best).name]
+    for outdated in removable[: max(0, len(checkpoints) - keep)]:
         hidden = outdated.with_name(f".{outdated.name}.tmp-removed")
-        outdated.rename(hidden)  # at once no checkpoint any more, however long its removal takes
+        outdated.rename(hidden)  # one step; a half-deleted folder must not look like a checkpoint
         shutil.rmtree(hidden)
 
 
 def copy_checkpoint(checkpoint: Path, output_dir: Path) -> Path:
-    """A checkpoint of this run in its folder: copied there from where the run began, whole or not at all."""
+    """Copy a checkpoint into a run's folder, in one step, unless it is there already. Returns its path there."""
     target = output_dir / checkpoint.name
     if target.resolve() != checkpoint.resolve():
         hidden = output_dir / f".{checkpoint.name}.tmp-copied"

@@ -1,4 +1,4 @@
-"""One update as a jitted function; images arrive as uint8."""
+"""One training step as a jitted function: from uint8 images to updated parameters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,10 +19,14 @@ from .arguments import TrainingArguments
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes in training: updates made, float32 parameters, the optimiser's state, their moving average.
+    """All arrays that change in training.
 
-    Parameters may be stacked, and then the rest is. `loss_sum` is the sum of losses since the last log. `ema` is None
-    where there is no average.
+    Attributes:
+        step: number of updates made.
+        params: float32 parameters, stacked (nn/scan.py) if the blocks run as a scan.
+        opt_state: state of the optimiser.
+        ema: exponential moving average of the parameters, or None.
+        loss_sum: sum of the losses since the last log.
     """
 
     step: jax.Array
@@ -33,12 +37,12 @@ class TrainState:
 
     @property
     def eval_params(self) -> Any:
-        """The parameters to evaluate and save, block by block."""
+        """The parameters to evaluate and save, unstacked: the moving average if there is one."""
         return unstack_params(self.params if self.ema is None else self.ema)
 
 
 def initial_state(params: Any, optimizer: optax.GradientTransformation, with_ema: bool) -> TrainState:
-    """The state before the first update; the arrays are copies, since a step consumes its state."""
+    """The state before the first update. Its arrays are copies, because a step donates the arrays of its state."""
     params = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
     ema = jax.tree.map(jnp.array, params) if with_ema else None
     return TrainState(jnp.int32(0), params, optimizer.init(params), ema, jnp.float32(0))
@@ -50,11 +54,11 @@ def make_train_step(
     processor: ViTClsImageProcessor,
     arguments: TrainingArguments,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
-    """State and a batch of `train_batch_size` images -> the next state and, by name, what is measured of the step.
+    """The jitted training step: state and a batch of `train_batch_size` images -> next state and measurements.
 
-    That is "loss", the mean over the valid examples of the whole batch, in however many parts it is computed;
-    "grad_norm", before clipping; "finite", whether both are; and "finite_by_name", for each parameter whether its
-    gradient is. Randomness is a function of seed and step alone.
+    Measurements are "loss", the mean over the valid examples of the batch, for any number of gradient accumulation
+    steps; "grad_norm", the norm of the gradient before clipping; "finite", whether both are finite; "finite_by_name",
+    whether the gradient of each parameter is finite. Random numbers depend only on seed and step.
     """
     parts = arguments.gradient_accumulation_steps
 
@@ -90,7 +94,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
-        if ema is not None:  # the average begins short, so that the initial parameters are forgotten
+        if ema is not None:  # a smaller decay in the first steps, to forget the initial parameters
             decay = jnp.minimum(arguments.ema_decay, (1 + state.step) / (10 + state.step))
             ema = optax.incremental_update(params, ema, 1 - decay)
         state = TrainState(state.step + 1, params, opt_state, ema, state.loss_sum + loss)
@@ -101,7 +105,7 @@ def make_train_step(
 
 
 def _finite_by_name(gradient: Any) -> dict[str, jax.Array]:
-    """Whether a gradient is finite, by dotted name; (L - 1,) where blocks are stacked."""
+    """Whether the gradient of each parameter is finite, by dotted name; (L - 1,) for stacked parameters."""
     leaves: dict[str, Any] = flatten_dict(gradient, sep=".")
     return {
         name: jnp.isfinite(leaf).all(axis=tuple(range(is_stacked(name), leaf.ndim))) for name, leaf in leaves.items()
@@ -109,8 +113,8 @@ def _finite_by_name(gradient: Any) -> dict[str, jax.Array]:
 
 
 def check_finite(step: int, metrics: dict[str, Any]) -> None:
-    """Raise FloatingPointError, naming the step and a parameter, where a loss or a gradient is not finite."""
-    if metrics["finite"]:  # the one value that every step fetches
+    """Raise FloatingPointError, naming the step and a parameter, if the loss or a gradient is not finite."""
+    if metrics["finite"]:  # the only value that is fetched from the device in every step
         return
     names = [name for name, finite in unstack(jax.device_get(metrics["finite_by_name"])).items() if not finite]
     at = f", and the gradient of {names[0]} and {len(names) - 1} others" if names else ""

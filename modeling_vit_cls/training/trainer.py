@@ -1,4 +1,4 @@
-"""A trainer for those who know transformers' Trainer: its names, its callbacks, its checkpoint-N folders."""
+"""FlaxTrainer: a trainer with the names, callbacks and checkpoint-N folders of transformers' Trainer."""
 
 import copy
 import logging
@@ -47,20 +47,22 @@ class FlaxTrainer(TrainerReports):
     """Train, evaluate and predict with an image classifier, as transformers' Trainer does for PyTorch.
 
     Args:
-        args: default: `TrainingArguments("tmp_trainer")`.
-        train_dataset, eval_dataset: each a `datasets.Dataset` with a column of images and one of classes, which are
-            matched with the model's by name; numbers without names are the model's. A model whose classes were never
-            named has the names of `train_dataset` from then on.
-        processing_class: the image processor; default the model's. It is saved with the model.
-        compute_metrics: EvalPrediction (logits, labels) -> more metrics than the loss and the accuracy.
-        callbacks: more `TrainerCallback`s; `on_step_end` is also given `rows`, the examples of the step.
+        model: the classifier.
+        args: the training arguments; default: `TrainingArguments("tmp_trainer")`.
+        train_dataset, eval_dataset: a `datasets.Dataset` with a column of images and one of classes. Classes are
+            matched with the model's by name; class numbers without names are the model's. A model with default names
+            ("LABEL_0") takes the names of `train_dataset`.
+        processing_class: the image processor; default: the model's. It is saved with the model.
+        compute_metrics: function from EvalPrediction (logits, labels) to more metrics, besides loss and accuracy.
+        callbacks: more `TrainerCallback`s. Their `on_step_end` also gets `rows`, the rows of the step's examples.
 
-    A run that was killed goes on from its last checkpoint with the same bits: order, augmentation and dropout are
-    functions of seed and step. Where `ema_decay` is set, the average is what is evaluated and saved. Evaluation reads
-    images in threads, whatever `dataloader_num_workers` is.
+    A killed run that is resumed from its last checkpoint ends with the same bits, because order, augmentation and
+    dropout are functions of seed and step. With `ema_decay`, the moving average of the parameters is evaluated and
+    saved. Evaluation reads images in threads for any `dataloader_num_workers`.
 
-    `folder` is `args.output_dir`, which one process trains into at a time. `go_on` is what a run that is stopped says
-    to do to go on.
+    Attributes:
+        folder: the run's folder, `args.output_dir`. Only one process at a time can train into it.
+        go_on: the command that resumes the run, which is shown when it is stopped.
     """
 
     def __init__(
@@ -96,12 +98,12 @@ class FlaxTrainer(TrainerReports):
 
     @property
     def bad_images(self) -> list[str]:
-        """Paths of the images that could not be read, or the numbers of their rows, in the order of their finding."""
+        """The images that could not be read, in order: their paths, or row numbers for images without a path."""
         return self._bad_images.names
 
     @property
     def bad_training_images(self) -> list[str]:
-        """Those of `bad_images` that are of the training data; of a run that went on, all since its first step."""
+        """The `bad_images` of the training data; in a resumed run, all since its first step."""
         return self._bad_images.of("train")
 
     def add_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
@@ -109,20 +111,22 @@ class FlaxTrainer(TrainerReports):
         self.callback_handler.add_callback(callback)
 
     def remove_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
-        """Remove a callback, by itself or by its class."""
+        """Remove a callback; it may be given by its class."""
         self.callback_handler.remove_callback(callback)
 
     def train(self, resume_from_checkpoint: bool | str | os.PathLike[str] | None = None) -> TrainOutput:
-        """Train, and leave the trained parameters in the model.
+        """Train. The model then has the trained parameters.
 
         Args:
-            resume_from_checkpoint: a checkpoint-N folder; or True for the last one in `output_dir`, if there is one.
+            resume_from_checkpoint: a checkpoint-N folder, or True for the last one in `output_dir`, if there is one.
 
-        Raises FloatingPointError, naming the step and a parameter, when the loss or a gradient is not finite,
-        ConfigError where a checkpoint is of another run, another run is training into `output_dir` or it cannot be
-        written, BadImageError at broken images. At Ctrl-C or SIGTERM the step is finished and a checkpoint written;
-        then KeyboardInterrupt or SystemExit(143) is raised. A second one ends at once. One that comes after the last
-        step stops nothing: train() returns, and the model can be saved.
+        After Ctrl-C or SIGTERM the current step is finished and a checkpoint is written; then KeyboardInterrupt or
+        SystemExit(143) is raised. A second signal ends the run at once. A signal after the last step is ignored, so
+        that the model can be saved.
+
+        Raises FloatingPointError, naming the step and a parameter, if the loss or a gradient is not finite; ConfigError
+        if a checkpoint belongs to another run, another run is training into `output_dir`, or the folder cannot be
+        written; BadImageError for broken images.
         """
         with self.folder, self._stop:
             return self._train(resume_from_checkpoint)
@@ -131,8 +135,8 @@ class FlaxTrainer(TrainerReports):
         args, started = self.args, time.time()
         check_run(self)
         assert self.train_dataset is not None
-        wanted = (args.resume_from_checkpoint or False) if resume_from_checkpoint is None else resume_from_checkpoint
-        checkpoint = checkpoint_to_resume(Path(args.output_dir), wanted)
+        resume = (args.resume_from_checkpoint or False) if resume_from_checkpoint is None else resume_from_checkpoint
+        checkpoint = checkpoint_to_resume(Path(args.output_dir), resume)
         steps_per_epoch = batches_per_epoch(len(self.train_dataset), args.train_batch_size)
         total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
         params = stack_params(self.model.params) if args.scans_layers else self.model.params
@@ -145,16 +149,16 @@ class FlaxTrainer(TrainerReports):
             state, self.state = read_training_state(checkpoint, state, self._run_facts())
             restore_callbacks(self.callback_handler, self.state)
             self._bad_images.restore(self.train_dataset, self.state)
-            self._take_best_along()
+            self._check_best()
         self.state.max_steps, self.state.num_train_epochs = total, math.ceil(total / steps_per_epoch)
         self.state.train_batch_size = args.train_batch_size
         self.state.compute_steps(args, total)
-        begun = self.state.global_step
+        first_step = self.state.global_step
         step = make_train_step(self._training_module(), optimizer, self.processing_class, args)
 
         self._call("on_train_begin")
         state = self._run(state, step, steps_per_epoch)
-        steps = self.state.global_step - begun
+        steps = self.state.global_step - first_step
         images = steps * len(self.train_dataset) / steps_per_epoch
         metrics = speed_metrics("train", started, num_samples=round(images), num_steps=steps)
         metrics["train_loss"] = mean_loss(self.state, float(state.loss_sum))
@@ -168,7 +172,7 @@ class FlaxTrainer(TrainerReports):
         return TrainOutput(self.state.global_step, metrics["train_loss"], metrics)
 
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Loss, accuracy and the metrics of `compute_metrics` over a dataset (default: `eval_dataset`)."""
+        """Loss, accuracy and the metrics of `compute_metrics` on a dataset; default: `eval_dataset`."""
         dataset = self.eval_dataset if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
         if dataset is None:
             raise ConfigError("eval_dataset", None, "is needed to evaluate")
@@ -177,24 +181,24 @@ class FlaxTrainer(TrainerReports):
         return metrics
 
     def predict(self, test_dataset: Any, metric_key_prefix: str = "test") -> PredictionOutput:
-        """Logits (N, K), labels (N,) and metrics of a dataset."""
+        """Logits (N, K), labels (N,) and metrics for a dataset of N images."""
         output = self._evaluate(self._fitting(test_dataset, "test_dataset"), self.model.params, metric_key_prefix)
         self._call("on_predict", metrics=output.metrics)
         return output
 
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
-        """Save model, config, image processor and the state of the trainer, in one step."""
+        """Save model, config, image processor and trainer state in one step; default: into `args.output_dir`."""
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
         self.model.write_checkpoint(folder, None, also=lambda build: write_trainer_state(build, self.state))
 
     def log(self, logs: dict[str, float]) -> None:
-        """Add to the log and tell the callbacks."""
+        """Add an entry to the log and call the callbacks."""
         logs = {**logs, "epoch": round(float(self.state.epoch or 0), 4)}
         self.state.log_history.append({**logs, "step": self.state.global_step})
         self._call("on_log", logs=logs)
 
     def _run(self, state: TrainState, step: Callable, steps_per_epoch: int) -> TrainState:
-        """All steps from the state's on, with the events that callbacks wait for."""
+        """Run the remaining steps, with the events for callbacks."""
         last = None
         for batch in self._training_batches():
             if self.state.global_step % steps_per_epoch == 0:
@@ -203,7 +207,7 @@ class FlaxTrainer(TrainerReports):
             state, metrics = step(state, batch)
             self._bad_images.note(self.train_dataset, batch.broken_rows, "train")
             if last is not None:
-                check_finite(*last)  # of the step before: this one is being computed meanwhile
+                check_finite(*last)  # the previous step, while the device computes this one
             self.state.global_step += 1
             self.state.epoch = self.state.global_step / steps_per_epoch
             last = (self.state.global_step, metrics)
@@ -221,15 +225,15 @@ class FlaxTrainer(TrainerReports):
         return state
 
     def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, Any]]) -> TrainState:
-        """What the callbacks asked for: in this order, as in transformers."""
+        """Log, evaluate and save, as far as the callbacks decided; in this order, as in transformers."""
         control = self.control
         if control.should_log or control.should_evaluate or control.should_save:
             check_finite(*last)
         if control.should_log:
             control.should_log = False
-            since = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
-            if since < self.state.global_step:
-                loss = float(state.loss_sum) / (self.state.global_step - since)
+            last_log = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
+            if last_log < self.state.global_step:
+                loss = float(state.loss_sum) / (self.state.global_step - last_log)
                 rate = float(np.asarray(self._schedule(self.state.global_step - 1)))
                 self.log({"loss": loss, "grad_norm": float(last[1]["grad_norm"]), "learning_rate": rate})
                 state = state.replace(loss_sum=jnp.float32(0))  # pyright: ignore[reportAttributeAccessIssue]
@@ -258,7 +262,7 @@ class FlaxTrainer(TrainerReports):
         return folder
 
     def _run_facts(self) -> Run:
-        """What binds this run; the datasets are read for it, once, when it is first asked for."""
+        """The facts that a checkpoint must share with this run. Computed once, because the datasets are read for it."""
         if self._facts is None:
             data = self.train_dataset, self.eval_dataset if self.args.eval_strategy != "no" else None
             self._facts = run_of(self.args, self.model, self.processing_class, self.state.max_steps, *data)
@@ -268,13 +272,13 @@ class FlaxTrainer(TrainerReports):
         if is_best(self.state, self.args, metrics) and self.args.load_best_model_at_end:
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             self.state.best_model_checkpoint = str(folder)
-            self.control.should_save = True  # also between two of save_steps: it is loaded at the end
+            self.control.should_save = True  # at any step: the best checkpoint is loaded at the end
 
     def _evaluate(self, dataset: Any, params: Any, prefix: str) -> PredictionOutput:
         args, started = self.args, time.perf_counter()
         size = args.per_device_eval_batch_size
         steps = range(batches_per_epoch(len(dataset), size))
-        vars(self.callback_handler)["eval_dataloader"] = steps  # the progress bar asks for its length
+        vars(self.callback_handler)["eval_dataloader"] = steps  # the progress bar needs its length
 
         def leave_out(row: int, error: BadImageError) -> None:
             if args.on_bad_image == "raise":
@@ -300,7 +304,7 @@ class FlaxTrainer(TrainerReports):
         return PredictionOutput(predictions, label_ids, {f"{prefix}_{name}": value for name, value in metrics.items()})
 
     def _training_batches(self) -> Iterator[Batch]:
-        """What is left of the run: nothing, where its last step is made."""
+        """The batches of the remaining steps; none after the last step."""
         args = self.args
         batches = training_batches(
             self.train_dataset,
@@ -315,16 +319,16 @@ class FlaxTrainer(TrainerReports):
         return islice(batches, self.state.max_steps - self.state.global_step)
 
     def _fitting(self, dataset: Any, field: str) -> Any:
-        """A dataset's images and labels, in the model's numbering. Raises ConfigError where it has other classes.
+        """Images and labels of a dataset, with the model's class numbers. Raises ConfigError for other classes.
 
-        Classes that were never named have the names of the first dataset, by which every later one is matched.
+        A model with default names takes the class names of its first dataset; later datasets are matched with these.
         """
         rows = labelled(dataset, id2label=self._id2label, field=field)
         self._id2label = named_after(self._id2label, class_names(rows))
         return renumbered(rows, self._id2label)
 
     def _name_classes(self) -> None:
-        """Give the model the names of its training data; the config that it was built from may be another's too."""
+        """Give the model the class names of its training data, in a copy of its config, which others may share."""
         config = copy.deepcopy(self.model.config)
         config.id2label = dict(self._id2label)
         config.label2id = {name: number for number, name in config.id2label.items()}
@@ -333,26 +337,26 @@ class FlaxTrainer(TrainerReports):
         _log.info("the model's classes had no names: they are those of train_dataset now: %s", names)
 
     def _training_module(self) -> Any:
-        """The model's module as it is trained: its type of computing, recomputed and scanned as the arguments say."""
+        """The linen module for training: with dtype, gradient checkpointing and scan as in the arguments."""
         module: Any = self.model.module
         recompute = self.args.gradient_checkpointing or module.gradient_checkpointing
         scan = self.args.scans_layers
         return module.clone(dtype=self._evaluated.dtype, gradient_checkpointing=recompute, scan=scan)
 
-    def _take_best_along(self) -> None:
-        """See that the best checkpoint so far is whole, of this run, and in its folder, before any step is made."""
+    def _check_best(self) -> None:
+        """Check before the first step that the best checkpoint belongs to this run, and copy it into its folder."""
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             best = Path(self.state.best_model_checkpoint)
             check_own_checkpoint(best, self._run_facts())
             self.state.best_model_checkpoint = str(copy_checkpoint(best, Path(self.args.output_dir)))
 
     def _load(self, checkpoint: Path) -> None:
-        """Take over the parameters of a checkpoint of this run."""
+        """Load the parameters of a checkpoint of this run into the model."""
         check_own_checkpoint(checkpoint, self._run_facts())
         self.model.params = type(self.model).from_pretrained(checkpoint).params
 
     def _call(self, event: str, **kwargs: Any) -> None:
-        """Tell the callbacks, and take what they decide."""
+        """Call the callbacks for an event, and keep the control that they return."""
         control = self.control
         if event == "on_train_begin":
             control.should_training_stop = False
