@@ -1,9 +1,9 @@
-"""What this package is measured by; each module is a program."""
+"""Benchmarks of the package against its peers; most modules are programs."""
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-# As if it were not installed: its operators do not load beside a PyTorch without CUDA. timm gets it all the same.
+# Hide torchvision, whose operators do not load with a PyTorch for CPUs. For timm, torch_peers.py imports it itself.
 try:
     _hidden = version("torch").endswith("+cpu")
 except PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""What becomes of damaged files and killed saves, in this package and in transformers' FlaxViT, on the same faults.
+"""Results of loading damaged files and of killed saves, for this package and transformers' FlaxViT: `make faults`.
 
-`make faults`, where transformers 4.57 is installed. The faults are those of
-`tests/test_fault_corruptions.py`; kills come at random instants of a save over a good checkpoint.
+Needs transformers 4.57. The faults are those of `tests/test_fault_corruptions.py`. Saves over a good checkpoint are
+killed at random instants.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SIZES |= {"image_size": 32, "patch_size": 8, "num_labels": 10}
 
 
 class Package(NamedTuple):
-    """A package, as a model of its own: how it saves, what it loads, and where its weights then lie."""
+    """A package to test: its model, the functions that save and load it, and the name of its weight file."""
 
     name: str
     file: str
@@ -42,7 +42,7 @@ class Package(NamedTuple):
 
 
 def packages() -> list[Package]:
-    """This package, and FlaxViT with each of its two formats."""
+    """This package, and FlaxViT in each of its two file formats."""
     ours, theirs = (
         FlaxViTClsForImageClassification(ViTClsConfig(**SIZES)),
         FlaxViTForImageClassification(ViTConfig(**SIZES)),
@@ -71,68 +71,69 @@ def packages() -> list[Package]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two trees hold the same numbers."""
+    """Whether two trees have the same structure and numbers."""
     return jax.tree.structure(a) == jax.tree.structure(b) and all(
         map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b))
     )
 
 
 def corruptions(package: Package, folder: Path, cases: int) -> Counter[str]:
-    """What came of loads after one fault each."""
-    params, found, chance = package.model.params, Counter(), random.Random(0)
+    """Load a file with one fault in each case, and count the outcomes."""
+    params, outcomes, generator = package.model.params, Counter(), random.Random(0)
     package.save(folder, params)
     file = folder / package.file
-    whole = file.read_bytes()
+    content = file.read_bytes()
     for case in range(cases):
-        file.write_bytes(corrupted(whole, FAULTS[case % len(FAULTS)], chance))
+        file.write_bytes(corrupted(content, FAULTS[case % len(FAULTS)], generator))
         try:
             loaded = package.load(folder)
         except Exception as error:
-            found["error that names the file" if str(folder) in str(error) else "error without the file"] += 1
+            outcomes["error that names the file" if str(folder) in str(error) else "error without the file"] += 1
         else:
-            found["the same weights" if same(loaded, params) else "other weights, no error"] += 1
-    return found
+            outcomes["the same weights" if same(loaded, params) else "other weights, no error"] += 1
+    return outcomes
 
 
 def kills(package: Package, folder: Path, cases: int) -> Counter[str]:
-    """What lay in the folder after saves, killed at random instants, over a good checkpoint."""
+    """Kill a save over a good checkpoint at a random instant in each case, and count what is then in the folder."""
     old = jax.tree.map(np.asarray, package.model.params)
-    new, found, chance = jax.tree.map(lambda leaf: leaf + 1, old), Counter(), random.Random(0)
+    new, outcomes, generator = jax.tree.map(lambda leaf: leaf + 1, old), Counter(), random.Random(0)
     package.save(folder, old)
     start = time.perf_counter()
     package.save(folder, old)
     window = time.perf_counter() - start
-    while found.total() < cases:
+    while outcomes.total() < cases:
         package.save(folder, old)
         if (child := os.fork()) == 0:
-            signal.setitimer(signal.ITIMER_REAL, max(window * chance.random(), 1e-5))  # SIGALRM kills: no handler
+            signal.setitimer(signal.ITIMER_REAL, max(window * generator.random(), 1e-5))  # SIGALRM kills
             package.save(folder, new)
             os._exit(0)
         if os.waitpid(child, 0)[1] == 0:
-            continue  # it had ended before
+            continue  # the save ended before the signal
         try:
             loaded = package.load(folder)
         except Exception:
-            found["no checkpoint left"] += 1
+            outcomes["no checkpoint left"] += 1
         else:
-            found["the old or the new one" if same(loaded, old) or same(loaded, new) else "a mixture, no error"] += 1
-    return found
+            is_complete = same(loaded, old) or same(loaded, new)
+            outcomes["the old or the new one" if is_complete else "a mixture, no error"] += 1
+    return outcomes
 
 
 def main() -> None:
-    """Print one table for the corruptions and one for the kills."""
+    """Print the outcomes of the corruptions and of the kills, one line per package."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corruptions", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=200)
     arguments = parser.parse_args()
     logging.set_verbosity(logging.CRITICAL)
     print(", ".join(f"{package} {version(package)}" for package in ("transformers", "flax", "jax", "safetensors")))
-    for what, cases in ((corruptions, arguments.corruptions), (kills, arguments.kills)):
+    for experiment, cases in ((corruptions, arguments.corruptions), (kills, arguments.kills)):
         for package in packages():
             with tempfile.TemporaryDirectory() as name:
-                found = what(package, Path(name) / "checkpoint", cases)
-            said = ", ".join(f"{count:,} {outcome}" for outcome, count in found.most_common())
-            print(f"{cases:,} {what.__name__}, {package.name}: {said}", flush=True)
+                outcomes = experiment(package, Path(name) / "checkpoint", cases)
+            counts = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
+            print(f"{cases:,} {experiment.__name__}, {package.name}: {counts}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Images per second on one GPU: `make bench-gpu`, or `python -m benchmarks.gpu [PEER ...]`.
+"""Throughput on one GPU: `make bench-gpu`, or `python -m benchmarks.gpu [PEER ...]`.
 
-Each peer runs in its own process, one after the other; steps are started without waiting for each other, so that the
-device never waits. Needs JAX and PyTorch for the GPU, timm and transformers; the rows that read JPEG files also grain
-and datasets. Ends within `--minutes`. Without PEER, writes results/gpu.md, and the numbers behind it as JSON.
+Each peer runs in its own process, one after the other. Steps are started without waiting for the previous one, so that
+the device is never idle. Needs JAX and PyTorch for the GPU, timm and transformers; the rows that read JPEG files also
+need grain and datasets. Ends within `--minutes`. Without PEER, writes results/gpu.md and results/gpu.json.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 from .report import NO_CARD, RESULTS, card, machine, write
 from .work import Work
 
-# Of a dense product in bfloat16, by NVIDIA's data sheets; the share of it that a model's products use is its MFU.
+# FLOP/s of dense bfloat16 products, from NVIDIA's data sheets. A model's share of it is its MFU.
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 WORKS = {
     f"{kind} {size}/16, B={batch}": Work(kind, size, "bfloat16", batch, 12 if size == "B" else 24, "cuda")
@@ -27,7 +27,7 @@ WORKS = {
     for kind in ("inference", "training")
 }
 ALL, SMALLER = [*WORKS], [name for name in WORKS if name.endswith("=128")]
-PEERS = {  # what builds a step, and the works that it is asked for
+PEERS = {  # the function that builds a step, and the works to measure
     "ours": ("jax_peers.ours", ALL),
     "timm compiled": ("torch_peers.timm_compiled", ALL),
     "ours, JPEGs by processes": ("jax_peers.ours_read_by_processes", ["training B/16, B=128"]),
@@ -42,7 +42,7 @@ SECONDS, REPEATS = 0.7, 4
 
 
 def measure_here(peer: str, names: list[str]) -> None:
-    """Print a line of JSON for each work of one peer, in this process."""
+    """Measure one peer in this process, and print a line of JSON for each work."""
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     module, function = PEERS[peer][0].split(".")
     build = getattr(importlib.import_module(f"benchmarks.{module}"), function)
@@ -62,14 +62,14 @@ def measure_here(peer: str, names: list[str]) -> None:
                 step(times)
                 seconds.append((time.perf_counter() - start) / times)
             speeds = {"best": work.batch / min(seconds), "median": work.batch / statistics.median(seconds)}
-            found: dict[str, Any] = {**speeds, "first": first, "memory": device_memory(peer)}
-        except Exception as error:  # no package, no memory: the table says which
-            found = {"not measured": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
-        print(json.dumps({"work": name, "found": found}), flush=True)
+            item: dict[str, Any] = {**speeds, "first": first, "memory": device_memory(peer)}
+        except Exception as error:  # a missing package or too little memory: the table shows the reason
+            item = {"not measured": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+        print(json.dumps({"work": name, "item": item}), flush=True)
 
 
 def device_memory(peer: str) -> int:
-    """Bytes of the GPU's memory that this process's framework has held at most, over all works so far."""
+    """Peak of the GPU memory that the framework of this process allocated, in bytes, over all works so far."""
     if PEERS[peer][0].startswith("jax"):
         import jax
 
@@ -80,34 +80,34 @@ def device_memory(peer: str) -> int:
 
 
 def measure(peer: str, names: list[str], until: float) -> dict[str, Any]:
-    """What a process of its own finds of one peer, by work; what it has not found `until` then is said not to be."""
-    late = {"not measured": "no time was left"}
+    """Measure one peer in a new process: {work: results}. Works not done by the time `until` are "not measured"."""
+    missing = {"not measured": "no time was left"}
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", "--here", peer, *names]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        out, said = process.communicate(timeout=max(until - time.time(), 1))
+        output, errors = process.communicate(timeout=max(until - time.time(), 1))
     except subprocess.TimeoutExpired:
         process.kill()
-        out, said = process.communicate()
+        output, errors = process.communicate()
     else:
-        late = {"not measured": (said.strip().splitlines() or ["ended early"])[-1]}
-    lines = [json.loads(line) for line in out.splitlines() if line.startswith('{"work"')]
-    return dict.fromkeys(names, late) | {line["work"]: line["found"] for line in lines}
+        missing = {"not measured": (errors.strip().splitlines() or ["ended early"])[-1]}
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith('{"work"')]
+    return dict.fromkeys(names, missing) | {line["work"]: line["item"] for line in lines}
 
 
-def rows(name: str, found: dict[str, dict[str, Any]], peak: float) -> list[str]:
-    """Lines of one work's table. Training counts as three forward passes, whatever is computed again."""
+def rows(name: str, results: dict[str, dict[str, Any]], peak: float) -> list[str]:
+    """Lines of the table for one work. Training counts as three forward passes, without recomputation."""
     from modeling_vit_cls import ViTClsConfig
     from modeling_vit_cls.nn.flops import gflops_per_image
 
     work, lines = WORKS[name], []
     flops = 1e9 * gflops_per_image(ViTClsConfig(**work.sizes)) * (3 if work.kind == "training" else 1)
-    for peer, item in found.items():
+    for peer, item in results.items():
         if "best" not in item:
             lines.append(f"| {name} | {peer} | not measured: {item['not measured']} | | | | | |")
             continue
-        own = found.get("ours", {})
-        ratio = " / ".join(f"{own[key] / item[key]:.2f}" for key in ("best", "median") if key in own)
+        ours = results.get("ours", {})
+        ratio = " / ".join(f"{ours[key] / item[key]:.2f}" for key in ("best", "median") if key in ours)
         lines.append(
             f"| {name} | {peer} | {item['best']:,.0f} | {item['median']:,.0f} | {ratio} "
             f"| {item['median'] * flops / peak:.1%} | {item['first']:.1f} | {item['memory'] / 1e9:.1f} |"
@@ -129,9 +129,9 @@ def main() -> None:
 
 
 def measure_all(chosen: list[str], until: float) -> None:
-    """Measure the chosen peers, or all; print, and write where all were asked for."""
+    """Measure the chosen peers and print the table; without any, measure all and write it."""
     peers = chosen or [*PEERS]
-    found: dict[str, dict[str, Any]] = {name: {} for name in WORKS}
+    results: dict[str, dict[str, Any]] = {name: {} for name in WORKS}
     for batch in (128, 256):
         for peer in peers:
             names = [name for name in PEERS[peer][1] if WORKS[name].batch == batch]
@@ -139,15 +139,15 @@ def measure_all(chosen: list[str], until: float) -> None:
                 continue
             missing = {name: {"not measured": NO_CARD} for name in names}
             for name, item in (missing if card() == NO_CARD else measure(peer, names, until)).items():
-                found[name][peer] = item
+                results[name][peer] = item
                 print(name, peer, item, flush=True)
     peak = next((flops for name, flops in PEAK.items() if name in card()), float("nan"))
-    lines = [*HEAD.splitlines(), *(line for name in found for line in rows(name, found[name], peak))]
+    lines = [*HEAD.splitlines(), *(line for name in results for line in rows(name, results[name], peak))]
     if chosen:
         print("\n".join(lines))
     else:
         write("gpu", lines)
-        (RESULTS / "gpu.json").write_text(json.dumps({"machine": machine(), "works": found}, indent=1))
+        (RESULTS / "gpu.json").write_text(json.dumps({"machine": machine(), "works": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""This package, FlaxViT and jimm: each a function from the work to a step of it."""
+"""Peers in JAX: this package, FlaxViT and jimm. Each is a function from a Work to a Step."""
 
 import itertools
 import os
@@ -14,40 +14,41 @@ from .work import Step, Work, repeated
 
 
 def random_like(shapes: Any, dtype: str = "float32") -> Any:
-    """Parameters of given shapes, without the time that drawing them takes on a device."""
+    """Random parameters of these shapes, drawn by NumPy, which is faster than on a device."""
     generator = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: jax.numpy.asarray(generator.normal(0, 0.02, leaf.shape), dtype), shapes)
 
 
 def ours(work: Work, attention: str = "auto") -> Step:
-    """This package: the call of the model, or the trainer's step on a batch of uint8 that lies on the device."""
+    """This package: a call of the model, or a step of the trainer on a uint8 batch on the device."""
     if work.kind == "training":
         return training_step(work, attention)
     from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
 
-    config, run = ViTClsConfig(**work.sizes, num_labels=1000), {"dtype": work.dtype, "attn_implementation": attention}
-    model = FlaxViTClsForImageClassification(config, _do_init=False, **run)
+    config = ViTClsConfig(**work.sizes, num_labels=1000)
+    options: dict[str, Any] = {"dtype": work.dtype, "attn_implementation": attention}
+    model = FlaxViTClsForImageClassification(config, _do_init=False, **options)
     params, pixels = random_like(model.params_shape_tree, work.dtype), jax.numpy.asarray(work.pixels)
     return repeated(lambda: model(pixels, params=params).logits, jax.block_until_ready)
 
 
 def ours_plain(work: Work) -> Step:
-    """The same without cuDNN's attention."""
+    """This package without cuDNN's attention."""
     return ours(work, "xla")
 
 
 def ours_read(work: Work) -> Step:
-    """The training step on batches that the trainer's input pipeline reads from JPEG files meanwhile, by threads."""
+    """The training step, while threads of the trainer's input pipeline read JPEG files for it."""
     return training_step(work, readers=0)
 
 
 def ours_read_by_processes(work: Work) -> Step:
-    """The same, read by as many processes as there are cores but two."""
+    """The training step, while processes read JPEG files for it, two less than there are cores."""
     return training_step(work, readers=max(1, len(os.sched_getaffinity(0)) - 2))
 
 
 def training_step(work: Work, attention: str = "auto", readers: int | None = None) -> Step:
-    """A step as `FlaxTrainer` makes it by default; `readers` processes, or threads for 0, read JPEG files for it."""
+    """A step of `FlaxTrainer` with default arguments. `readers` processes read JPEG files for it; 0 uses threads."""
     from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig, ViTClsImageProcessor
     from modeling_vit_cls.images.batch import Batch
     from modeling_vit_cls.nn.scan import stack_params
@@ -56,8 +57,8 @@ def training_step(work: Work, attention: str = "auto", readers: int | None = Non
     from modeling_vit_cls.training.step import initial_state, make_train_step
 
     config = ViTClsConfig(**work.sizes, num_labels=1000)
-    run: dict[str, Any] = {"dtype": work.dtype, "attn_implementation": attention}
-    model = FlaxViTClsForImageClassification(config, _do_init=False, **run)
+    options: dict[str, Any] = {"dtype": work.dtype, "attn_implementation": attention}
+    model = FlaxViTClsForImageClassification(config, _do_init=False, **options)
     arguments = TrainingArguments("unused", max_grad_norm=0, weight_decay=0.05, lr_scheduler_type="constant")
     params, processor = random_like(model.params_shape_tree), ViTClsImageProcessor.for_config(config)
     if arguments.scans_layers:
@@ -81,7 +82,7 @@ def training_step(work: Work, attention: str = "auto", readers: int | None = Non
 
 
 def photographs(processor: Any, batch_size: int, readers: int) -> Iterator[Any]:
-    """Endless batches of JPEG files, parts of 500 x 375 pixels of scikit-learn's photographs."""
+    """Endless batches from JPEG files: crops of 500 x 375 pixels of scikit-learn's photographs."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
@@ -96,8 +97,8 @@ def photographs(processor: Any, batch_size: int, readers: int) -> Iterator[Any]:
                 left, top = i * 13 % 140, i * 7 % 52
                 Image.fromarray(photograph[top : top + 375, left : left + 500]).save(folder / f"{i}.jpg", quality=90)
         dataset = load_images(name, "train")
-        run = {"num_epochs": 10**6, "seed": 0, "num_workers": readers}
-        yield from training_batches(dataset, processor, batch_size=batch_size, **run)
+        options = {"num_epochs": 10**6, "seed": 0, "num_workers": readers}
+        yield from training_batches(dataset, processor, batch_size=batch_size, **options)
 
 
 def flax_vit(work: Work) -> Step:
@@ -149,7 +150,7 @@ def jimm(work: Work) -> Step:
 
 
 def gemm(work: Work, result: str | None = None) -> Step:
-    """One product by XLA in the work's type, to the same type or another."""
+    """One matrix product by XLA in the work's type; `result` is the type of the result, default the same."""
     rows, inner, columns = work.product
     a, b = jax.numpy.ones((rows, inner), work.dtype), jax.numpy.ones((inner, columns), work.dtype)
     product = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type=result or work.dtype))
@@ -157,5 +158,5 @@ def gemm(work: Work, result: str | None = None) -> Step:
 
 
 def gemm_to_float32(work: Work) -> Step:
-    """One product by XLA in the work's type, to float32."""
+    """One matrix product by XLA in the work's type, with a float32 result."""
     return gemm(work, "float32")

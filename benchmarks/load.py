@@ -1,7 +1,7 @@
-"""Loading a checkpoint, beside the raw read of its file: seconds and peak memory, each measurement its own process.
+"""Time and peak memory of loading a checkpoint, compared with the raw read of its file: `python -m benchmarks.load`.
 
-`python -m benchmarks.load`, which writes results/load.md: a ViT-L/16 of random weights is saved in a temporary folder,
-then the ways of reading it take turns. FlaxViT reads its own file of the same size, where there is transformers 4.57.
+A ViT-L/16 with random weights is saved in a temporary folder. Then the ways of reading it take turns, each time in a
+new process. With transformers 4.57, FlaxViT reads a file of its own of the same size. Writes results/load.md.
 """
 
 import argparse
@@ -21,7 +21,7 @@ WAYS = ("raw read", "ours", "FlaxViT", "FlaxViT, _do_init=False")
 
 
 def save_both(folder: Path, hidden_size: int, layers: int) -> None:
-    """Save a model of ours, and FlaxViT's of the same size where there is one, each in its own folder."""
+    """Save a model of this package, and with transformers 4.57 one of FlaxViT of the same size, in two folders."""
     import jax
 
     from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
@@ -38,10 +38,10 @@ def save_both(folder: Path, hidden_size: int, layers: int) -> None:
 
 
 def read(way: str, folder: Path) -> Callable[[], object]:
-    """The function that reads the checkpoint one way, its imports done."""
+    """The function that reads the checkpoint in one way; its imports are done before."""
     import jax
 
-    jax.numpy.zeros(3).block_until_ready()  # the device is up before the clock starts
+    jax.numpy.zeros(3).block_until_ready()  # starts the device before the measurement
     if way == "raw read":
         from safetensors.numpy import load_file
 
@@ -59,14 +59,14 @@ def read(way: str, folder: Path) -> Callable[[], object]:
 
 
 def measure(way: str, folder: Path) -> dict[str, float]:
-    """Seconds of one read, and bytes that it added to the process's peak."""
+    """Seconds of one read, and the bytes that it added to the peak memory of the process."""
     action = read(way, folder)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak that the imports had: man 5 proc
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak, which the imports may have set: man 5 proc
     before = peak_memory()
     start = time.perf_counter()
-    held = action()
+    checkpoint = action()
     seconds = time.perf_counter() - start
-    del held
+    del checkpoint
     return {"seconds": seconds, "bytes": peak_memory() - before}
 
 
@@ -86,18 +86,18 @@ def main() -> None:
         save_both(folder, arguments.hidden_size, arguments.layers)
         size = (folder / "ours" / "model.safetensors").stat().st_size
         ways = WAYS if (folder / "theirs").exists() else WAYS[:2]
-        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        results: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(arguments.rounds):
             for way in ways:
                 command = [sys.executable, "-m", "benchmarks.load", "--measure", way, name]
-                found[way].append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
-    raw = statistics.median(item["seconds"] for item in found["raw read"])
+                results[way].append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+    raw = statistics.median(item["seconds"] for item in results["raw read"])
     lines = [f"{size / 1e6:,.0f} MB, {arguments.rounds} rounds", ""]
     lines += ["| way | median s | best s | of the raw read | peak memory of the weights |", "|---|---|---|---|---|"]
-    for way, items in found.items():
+    for way, items in results.items():
         seconds = [item["seconds"] for item in items]
-        middle, peak = statistics.median(seconds), statistics.median(item["bytes"] for item in items)
-        lines.append(f"| {way} | {middle:.2f} | {min(seconds):.2f} | {middle / raw:.2f} | {peak / size:.2f} |")
+        median, peak = statistics.median(seconds), statistics.median(item["bytes"] for item in items)
+        lines.append(f"| {way} | {median:.2f} | {min(seconds):.2f} | {median / raw:.2f} | {peak / size:.2f} |")
     write("load", lines)
 
 

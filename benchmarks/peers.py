@@ -1,7 +1,7 @@
-"""One peer and one work in this process: `python -m benchmarks.peers PEER WORK`, driven by benchmarks/speed.py.
+"""Measure one peer and one work in this process: `python -m benchmarks.peers PEER WORK`, run by benchmarks/speed.py.
 
-Says how long the first step took, compilation included; then, for each line on the standard input, runs steps for
-SECONDS and prints the seconds of each, and bytes of the largest resident set so far.
+Prints the seconds of the first step, with compilation. Then, for each line on standard input, runs steps for SECONDS,
+and prints the seconds of each step and the peak memory so far in bytes.
 """
 
 import importlib
@@ -29,7 +29,7 @@ PEERS = {
 
 
 def main() -> None:
-    """Build, run the first step, then one round for each line."""
+    """Build the step, run it once, then run a round for each line of the input."""
     peer, kind, size, dtype, batch, layers, device = sys.argv[1:]
     os.environ["JAX_PLATFORMS"] = device
     module, name = PEERS[peer].split(".")
@@ -38,7 +38,7 @@ def main() -> None:
         step = build(Work(kind, size, dtype, int(batch), int(layers), device))
         start = time.perf_counter()
         step(1)
-    except Exception as error:  # no package, no device, no memory: the table says which
+    except Exception as error:  # a missing package or device, or too little memory: the table shows the reason
         sys.exit(f"{type(error).__name__}: {error}".splitlines()[0])
     print(json.dumps({"first": time.perf_counter() - start}), flush=True)
     step(1)

@@ -1,7 +1,8 @@
-"""Where a step of ours spends its time, by XLA's own trace: `python -m benchmarks.profile [WORK ...]`.
+"""Time of each operation in a step of this package, by XLA's trace: `python -m benchmarks.profile [WORK ...]`.
 
-Products have the names that `jnp.einsum` has for them, other operations JAX's; what XLA fuses has the name of its last
-part. A share is of the seconds that all threads spent in operations. Without WORK, writes results/profile.md.
+Matrix products are named by their `jnp.einsum` specification, other operations by JAX's names; a fusion has the name of
+its last operation. Shares are of the seconds that all threads spent in operations. Without WORK, writes
+results/profile.md.
 """
 
 import argparse
@@ -21,12 +22,12 @@ from .work import Work
 DEFAULT = ["B/16 float32, B=8", "training S/16 float32, B=16"]
 SPEC = re.compile(r"/([a-z]+,[a-z]+->[a-z]+)/")
 INSTRUCTION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = .*metadata=\{.*?op_name="([^"]*)"', re.MULTILINE)
-LOOPS = ("while", "call", "conditional")  # what these hold counts by itself
-ROWS = 12  # the rest is summed up
+LOOPS = ("while", "call", "conditional")  # the operations inside these are counted themselves
+ROWS = 12  # further operations are summed up in one row
 
 
 def operations(trace: Path, programs: Path) -> Counter[str]:
-    """Seconds by operation, over all threads, of what was traced."""
+    """Seconds by operation in a trace, summed over all threads."""
     names: dict[str, str] = {}
     for file in programs.glob("*after_optimizations.txt"):
         names |= dict(INSTRUCTION.findall(file.read_text()))
@@ -42,9 +43,9 @@ def operations(trace: Path, programs: Path) -> Counter[str]:
 
 
 def table(name: str, work: Work, programs: Path) -> list[str]:
-    """Lines of one work's table."""
+    """Lines of the table for one work."""
     step = ours(work)
-    for file in programs.glob("*.txt"):  # of the work before
+    for file in programs.glob("*.txt"):  # those of the previous work
         file.unlink()
     step(2)
     with tempfile.TemporaryDirectory() as trace:

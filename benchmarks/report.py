@@ -1,4 +1,4 @@
-"""What every benchmark says beside its numbers, and where it writes them."""
+"""Description of the machine, peak memory, and the files of results, for all benchmarks."""
 
 import datetime
 import os
@@ -13,7 +13,7 @@ PACKAGES = ("jax", "flax", "transformers", "safetensors", "torch", "timm", "jax-
 
 
 def machine() -> str:
-    """What the numbers hold for: processor, graphics card and driver, versions, date."""
+    """The machine of a measurement: processor, graphics card and driver, versions, date."""
     info = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), "unknown processor")
     flags = next((line for line in info if line.startswith("flags")), "").split()
@@ -30,7 +30,7 @@ def machine() -> str:
 
 
 def card() -> str:
-    """The graphics cards and their driver, by NVIDIA's own tool."""
+    """The graphics cards and their driver, from nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
         return NO_CARD
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
@@ -38,7 +38,7 @@ def card() -> str:
 
 
 def write(name: str, lines: list[str]) -> None:
-    """Print lines of markdown, and keep them with the machine's description as results/NAME.md."""
+    """Print lines of Markdown, and write them with the description of the machine to results/NAME.md."""
     text = "\n".join([machine(), "", *lines])
     print(text)
     RESULTS.mkdir(exist_ok=True)
@@ -46,6 +46,6 @@ def write(name: str, lines: list[str]) -> None:
 
 
 def peak_memory() -> int:
-    """Bytes of this process's largest resident set."""
+    """Peak memory of this process in bytes (largest resident set)."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return 1024 * int(line.split()[1])

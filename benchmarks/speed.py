@@ -1,7 +1,7 @@
-"""Images per second of this package beside its peers: `make bench`, or `python -m benchmarks.speed [WORK ...]`.
+"""Throughput of this package and its peers: `make bench`, or `python -m benchmarks.speed [WORK ...]`.
 
-Each peer runs in its own process, all wait while one runs a round, and the rounds take turns. A peer that cannot run
-is named with its reason. Without WORK, writes results/speed.md, and the numbers behind it as JSON.
+Each peer runs in its own process. The peers take turns in rounds; the others wait meanwhile. For a peer that cannot
+run, the table shows the reason. Without WORK, writes results/speed.md and results/speed.json.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from .work import Work
 
 BACKBONES = ["ours", "FlaxViT", "jimm", "timm", "HF torch"]
 TRAINERS = ["ours", "FlaxViT", "timm", "timm compiled"]
-LIMITS = ["GEMM, XLA", "GEMM, XLA to float32", "GEMM, torch"]  # the fastest is the machine's
+LIMITS = ["GEMM, XLA", "GEMM, XLA to float32", "GEMM, torch"]  # the fastest of these is the machine's limit
 WORKS = {
     "S/16 float32, B=8": (Work("inference", "S", "float32", 8), BACKBONES),
     "B/16 float32, B=8": (Work("inference", "B", "float32", 8), BACKBONES),
@@ -37,7 +37,7 @@ HEAD = """| work | peer | images/s, best | median | ours to it | of the limit, G
 
 
 class Running:
-    """A peer in its process, ready for rounds."""
+    """A peer in its own process, ready for rounds."""
 
     def __init__(self, peer: str, work: Work) -> None:
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.peers", peer, *map(str, work)]
@@ -48,7 +48,7 @@ class Running:
         self.memory = 0
 
     def answer(self) -> dict[str, Any]:
-        """What the process says next. Raises RuntimeError with its last words where it ends instead."""
+        """The next line of JSON from the process. Raises RuntimeError with its error message if it has ended."""
         assert self.process.stdout is not None
         while line := self.process.stdout.readline():
             if line.startswith("{"):
@@ -57,7 +57,7 @@ class Running:
         raise RuntimeError(self.process.stderr.read().strip().splitlines()[-1])
 
     def round(self) -> None:
-        """Some seconds of steps."""
+        """Run steps for some seconds, and record their times."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -71,38 +71,39 @@ class Running:
 
 
 def measure(work: Work, peers: list[str], rounds: int) -> dict[str, dict[str, Any]]:
-    """By peer: images per second, best and median, seconds of compiling, peak memory; or why there are none.
+    """Best and median throughput, compile time in seconds and peak memory of each peer, or "not measured": the reason.
 
-    Compiling is the first step less the best one.
+    The compile time is that of the first step minus that of the best one.
     """
-    running, found = {}, {}
+    running, results = {}, {}
     for peer in peers:
         try:
             running[peer] = Running(peer, work)
         except RuntimeError as error:
-            found[peer] = {"not measured": str(error)}
+            results[peer] = {"not measured": str(error)}
     for _ in range(rounds):
         for peer in running.values():
             peer.round()
     for name, peer in running.items():
         peer.end()
         best, median = min(peer.seconds), statistics.median(peer.seconds)
-        found[name] = {"best": work.batch / best, "median": work.batch / median}
-        found[name] |= {"compiling": peer.first - best, "memory": peer.memory}
-    return {peer: found[peer] for peer in peers}
+        results[name] = {"best": work.batch / best, "median": work.batch / median}
+        results[name] |= {"compiling": peer.first - best, "memory": peer.memory}
+    return {peer: results[peer] for peer in peers}
 
 
-def rows(name: str, work: Work, found: dict[str, dict[str, Any]]) -> list[str]:
-    """Lines of the table. Training counts as three forward passes, whatever is computed again."""
+def rows(name: str, work: Work, results: dict[str, dict[str, Any]]) -> list[str]:
+    """Lines of the table for one work. Training counts as three forward passes, without recomputation."""
     flops = 1e9 * gflops_per_image(ViTClsConfig(**work.sizes)) * (3 if work.kind == "training" else 1)
-    limit = max(found[peer].get("best", 0.0) for peer in LIMITS) / work.batch * work.product_flops
+    limit = max(results[peer].get("best", 0.0) for peer in LIMITS) / work.batch * work.product_flops
     lines = []
-    for peer in [peer for peer in found if peer not in LIMITS]:
-        item = found[peer]
+    for peer in [peer for peer in results if peer not in LIMITS]:
+        item = results[peer]
         if "best" not in item:
             lines.append(f"| {name} | {peer} | not measured: {item['not measured']} | | | | | |")
             continue
-        ratios = [f"{found['ours'][key] / item[key]:.2f}" for key in ("best", "median") if key in found["ours"]]
+        ours = results["ours"]
+        ratios = [f"{ours[key] / item[key]:.2f}" for key in ("best", "median") if key in ours]
         lines.append(
             f"| {name} | {peer} | {item['best']:.1f} | {item['median']:.1f} | {' / '.join(ratios)} "
             f"| {item['best'] * flops / limit:.0%} of {limit / 1e9:,.0f} | {item['compiling']:.1f} "

@@ -1,6 +1,6 @@
 """Seconds of `vit-cls predict` on one image, from the start of the process: `python -m benchmarks.start`.
 
-The model is a ViT-B/16 of random weights. The first run finds no compiled programs, the others find those of the first.
+The model is a ViT-B/16 with random weights. The first run compiles; later runs use its cached programs.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from .report import write
 
 
 def seconds(command: list[str], environment: dict[str, str]) -> float:
-    """Of one run. Raises CalledProcessError where it fails."""
+    """Seconds of one run of a command. Raises CalledProcessError if it fails."""
     start = time.perf_counter()
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start

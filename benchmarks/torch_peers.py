@@ -1,4 +1,4 @@
-"""timm and transformers in PyTorch: each a function from the work to a step of it."""
+"""Peers in PyTorch: timm and transformers. Each is a function from a Work to a Step."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from .work import SIZES, Step, Work, repeated
 
 
 def timm(work: Work, compiled: bool = False) -> Step:
-    """VisionTransformer of timm; bfloat16 casts its weights for inference; training is under autocast."""
+    """VisionTransformer of timm. For bfloat16, weights are cast in inference, and training uses autocast."""
     if sys.modules.get("torchvision", ...) is None:  # see benchmarks/__init__.py
         del sys.modules["torchvision"]
         sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "golden"))
@@ -22,7 +22,7 @@ def timm(work: Work, compiled: bool = False) -> Step:
 
 
 def timm_compiled(work: Work) -> Step:
-    """The same through torch.compile."""
+    """The model of timm with torch.compile."""
     return timm(work, compiled=True)
 
 
@@ -34,12 +34,12 @@ def hf_torch(work: Work, compiled: bool = False) -> Step:
 
 
 def hf_compiled(work: Work) -> Step:
-    """The same through torch.compile."""
+    """The model of transformers with torch.compile."""
     return hf_torch(work, compiled=True)
 
 
 def step_of(model: Any, work: Work, compiled: bool) -> Step:
-    """A step of a PyTorch model."""
+    """An inference or training step of a PyTorch model."""
     dtype, device = getattr(torch, work.dtype), torch.device(work.device)
     model, pixels = model.to(device), torch.from_numpy(work.pixels).to(device)
     labels = torch.from_numpy(work.labels).to(device)
@@ -67,15 +67,15 @@ def step_of(model: Any, work: Work, compiled: bool) -> Step:
 
 
 def gemm(work: Work) -> Step:
-    """One product by PyTorch, in the work's type."""
+    """One matrix product by PyTorch in the work's type."""
     rows, inner, columns = work.product
-    made: dict[str, Any] = {"dtype": getattr(torch, work.dtype), "device": work.device}
-    a, b = torch.ones(rows, inner, **made), torch.ones(inner, columns, **made)
+    options: dict[str, Any] = {"dtype": getattr(torch, work.dtype), "device": work.device}
+    a, b = torch.ones(rows, inner, **options), torch.ones(inner, columns, **options)
 
     return repeated(lambda: torch.matmul(a, b), lambda _: wait(a.device))
 
 
 def wait(device: torch.device) -> None:
-    """Until the device is done; a CPU is when the call returns."""
+    """Wait until the device is done. On a CPU, calls return when they are done."""
     if device.type == "cuda":
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""What is measured: the work, and what its peers are given for it."""
+"""The work that is measured: model, batch and inputs, the same for all peers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SIZES = {"Ti": (192, 3), "S": (384, 6), "B": (768, 12), "L": (1024, 16)}  # width, heads
-Step = Callable[[int], None]  # as many steps as it is told to, one after the other; returns when the device is done
+Step = Callable[[int], None]  # runs this number of steps, and returns when the device is done
 
 
 def repeated(step: Callable[[], Any], wait: Callable[[Any], Any]) -> Step:
-    """Steps that are started without waiting for each other, and waited for at the end."""
+    """A Step that starts each step without waiting for the previous one, and waits at the end."""
 
     def run(times: int) -> None:
         for _ in range(times - 1):
@@ -21,9 +21,9 @@ def repeated(step: Callable[[], Any], wait: Callable[[Any], Any]) -> Step:
 
 
 class Work(NamedTuple):
-    """What is done: "inference" or "training" of a ViT by its size, in a compute type, on a batch of 224 x 224.
+    """A measurement: `kind` is "inference" or "training", of a ViT of one size, on a batch of 224 x 224 images.
 
-    `device` is "cpu" or "cuda", as JAX and PyTorch both call them.
+    `device` is "cpu" or "cuda", names that JAX and PyTorch share.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Work(NamedTuple):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The fields of a config, under transformers' names."""
+        """The fields of a config, by transformers' names."""
         width, heads = SIZES[self.size]
         sizes = {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": 4 * width}
         return sizes | {"num_hidden_layers": self.layers, "image_size": 224, "patch_size": 16}
@@ -52,11 +52,11 @@ class Work(NamedTuple):
 
     @property
     def product(self) -> tuple[int, int, int]:
-        """Sizes of the product that shows the machine's limit: an MLP's first layer at B/16."""
+        """Sizes of the matrix product that shows the machine's limit: the first layer of the MLP at B/16."""
         return max(self.batch, 8) * 197, 768, 3072
 
     @property
     def product_flops(self) -> int:
-        """Operations of that product."""
+        """Floating-point operations of this product."""
         rows, inner, columns = self.product
         return 2 * rows * inner * columns

@@ -26,7 +26,7 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
     accuracy. Classes of the data are matched with the model's by name if their names are the same, even if a
     `label_mapping` gives other numbers; without a mapping the names must be the same.
 
-    The class of `evaluate` itself needs TensorFlow models of transformers, which transformers 5 does not have.
+    The class of `evaluate` itself looks for TensorFlow models of transformers, which transformers 5 does not have.
     """
 
     def prepare_data(self, data: Any, input_column: str, label_column: str, *args: Any, **kwargs: Any) -> Any:

@@ -136,7 +136,7 @@ class NegativeLogLikelihood(_OfProbabilities):
 
 
 class ExpectedCalibrationError(_OfProbabilities):
-    """Mean |accuracy - confidence| over 15 equal bins (m/15, (m+1)/15] of confidence. Guo et al. 2017, equation 3."""
+    """Mean |accuracy - confidence| of 15 equal bins of confidence, weighted by size. Guo et al. 2017, equation 3."""
 
     def _numbers(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
         confidence = predictions.max(axis=1).astype(np.float64)

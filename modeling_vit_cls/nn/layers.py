@@ -40,7 +40,7 @@ _TRUNCATED_STD = 0.87962566103423978
 
 
 def kernel_init(std: float) -> nn.initializers.Initializer:
-    """Initialiser: a normal distribution truncated at two of its standard deviations, then of deviation `std`."""
+    """Initialiser: a normal distribution, truncated at two standard deviations and scaled to the deviation `std`."""
     return nn.initializers.truncated_normal(std / _TRUNCATED_STD)
 
 
@@ -75,7 +75,7 @@ def linear(
 
 
 def layer_norm(config: ViTClsConfig, dtype: Dtype, name: str) -> nn.LayerNorm:
-    """LayerNorm over the last axis; the variance in two passes as in PyTorch, exact for large means too."""
+    """LayerNorm over the last axis; the variance in two passes as in PyTorch, accurate for large means too."""
     return nn.LayerNorm(config.layer_norm_eps, dtype, use_fast_variance=False, name=name)
 
 
@@ -105,7 +105,7 @@ class Attention(nn.Module):
         """Attend from the tokens `x` (B, Q, D) to the tokens `context` (B, T, D).
 
         Args:
-            x: the queries' tokens; with Q < T these are the first tokens of the context.
+            x: the tokens of the queries; with rotary positions, the first Q tokens of the context.
             context: the tokens of keys and values.
             rope: cosines and sines (N, d) of rotary positions for the last N tokens of the context, or None.
             deterministic: False applies dropout to the probabilities.

@@ -14,7 +14,7 @@ class LoadReport(Mapping[str, list[str]]):
 
     Attributes:
         missing_keys: not in the files, and left out of the parameters (only with `_do_init=False`).
-        unexpected_keys: in another library's file but no part of the model (a decoder, a loss), by their names there.
+        unexpected_keys: in another library's file but no part of the model (a decoder, a loss), and left out.
         mismatched_keys: of another shape in the files; replaced by a new head.
         new_keys: of a new head, drawn at random.
         dropped_keys: in the files, but not used by this class or readout.

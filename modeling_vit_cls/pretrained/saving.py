@@ -64,7 +64,7 @@ def _fitting_processor(folder: Path, config: ViTClsConfig) -> AnyProcessor:
 def _hides_processor(file: Path) -> bool:
     """Whether transformers would read this processor_config.json instead of the image processor that is saved.
 
-    One without an image processor (only a tokenizer, say) is not read. One that is not JSON stops transformers.
+    One without an image processor (only a tokenizer, say) is not read. One that is not JSON stops every reader.
     """
     try:
         return bool(nested_processor(file))

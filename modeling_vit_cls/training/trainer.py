@@ -149,7 +149,7 @@ class FlaxTrainer(TrainerReports):
             state, self.state = read_training_state(checkpoint, state, self._run_facts())
             restore_callbacks(self.callback_handler, self.state)
             self._bad_images.restore(self.train_dataset, self.state)
-            self._check_best()
+            self._copy_best()
         self.state.max_steps, self.state.num_train_epochs = total, math.ceil(total / steps_per_epoch)
         self.state.train_batch_size = args.train_batch_size
         self.state.compute_steps(args, total)
@@ -343,7 +343,7 @@ class FlaxTrainer(TrainerReports):
         scan = self.args.scans_layers
         return module.clone(dtype=self._evaluated.dtype, gradient_checkpointing=recompute, scan=scan)
 
-    def _check_best(self) -> None:
+    def _copy_best(self) -> None:
         """Check before the first step that the best checkpoint belongs to this run, and copy it into its folder."""
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             best = Path(self.state.best_model_checkpoint)
