@@ -2,7 +2,7 @@
 
 Copies, unpickled models and a return to an earlier readout by `with_readout` therefore compile nothing new. A cached
 function refers to a module and to no parameters, so that the memory of a model can be freed. The least recently used
-functions are dropped first.
+functions are dropped first. The inner functions' names are those of the programs in XLA's cache and traces.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ def forward(module: nn.Module) -> Callable[..., Any]:
     With a key, dropout and stochastic depth are applied.
     """
 
-    def run(
+    def forward_pass(
         params: Any,
         pixels: jax.Array,
         key: jax.Array | None,
@@ -71,7 +71,7 @@ def forward(module: nn.Module) -> Callable[..., Any]:
         unwanted = {"attentions": attentions, "hidden_states": hidden_states}
         return outputs.replace(**{name: None for name, wanted in unwanted.items() if not wanted})
 
-    return jax.jit(run, static_argnames=("readout_only", "attentions", "hidden_states"))
+    return jax.jit(forward_pass, static_argnames=("readout_only", "attentions", "hidden_states"))
 
 
 @_by_config
@@ -84,7 +84,7 @@ def intermediates(module: Any) -> Callable[..., tuple]:
     """
     c = module.config
 
-    def run(
+    def block_outputs(
         params: Any, pixels: jax.Array, *, blocks: tuple[int, ...], reshape: bool, prefix: bool, norm: bool
     ) -> tuple:
         states = module.apply({"params": params}, _nhwc(pixels), attention_maps=False).hidden_states
@@ -101,18 +101,18 @@ def intermediates(module: Any) -> Callable[..., tuple]:
             outputs.append((patches, before) if prefix else patches)
         return tuple(outputs)
 
-    return jax.jit(run, static_argnames=("blocks", "reshape", "prefix", "norm"))
+    return jax.jit(block_outputs, static_argnames=("blocks", "reshape", "prefix", "norm"))
 
 
 @_by_config
 def draw(module: nn.Module) -> Callable[..., dict[str, Any]]:
     """Initialisation: random key -> initial values of the parameters in `names` (dotted); no others are drawn."""
 
-    def run(key: jax.Array, *, image_shape: tuple[int, ...], names: frozenset[str]) -> dict[str, Any]:
+    def initial_params(key: jax.Array, *, image_shape: tuple[int, ...], names: frozenset[str]) -> dict[str, Any]:
         variables = module.lazy_init(key, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
         return {name: leaf for name, leaf in flatten_dict(variables["params"], sep=".").items() if name in names}
 
-    return jax.jit(run, static_argnames=("image_shape", "names"))
+    return jax.jit(initial_params, static_argnames=("image_shape", "names"))
 
 
 def _nhwc(pixels: jax.Array) -> jax.Array:
