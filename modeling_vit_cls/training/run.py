@@ -53,7 +53,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     test, test_split, used = evaluation, data.eval_split or f"{data.train_val_split:.0%} of {data.train_split}", [train]
     if benchmarked.test_split is not None:
         test, test_split = load(data, benchmarked.test_split), benchmarked.test_split
-        test, used = _sample(test, data.max_eval_samples, arguments.seed), [train, evaluation]
+        test, used = _first(test, data.max_eval_samples, arguments.seed), [train, evaluation]
     model = build_model(recipe.model, class_names(train), arguments.seed)
     id2label: Any = model.config.id2label
     match_classes(class_names(test), id2label)  # an error now is better than after the training
@@ -148,7 +148,7 @@ def load_splits(data: DataArguments, seed: int = 0) -> tuple[Any, Any]:
             rule = f"holds out none of {len(train)} examples, because no class has two: give an eval_split"
             raise ConfigError("train_val_split", data.train_val_split, rule)
         train, evaluation = train.select(kept), train.select(held_out)
-    return _sample(train, data.max_train_samples, seed), _sample(evaluation, data.max_eval_samples, seed)
+    return _first(train, data.max_train_samples, seed), _first(evaluation, data.max_eval_samples, seed)
 
 
 def load(data: DataArguments, split: str) -> Any:
@@ -163,8 +163,8 @@ def load(data: DataArguments, split: str) -> Any:
     )
 
 
-def _sample(dataset: Any, count: int | None, seed: int = 0) -> Any:
-    """A sample of `count` examples, stratified by class and drawn with the seed; all examples for None."""
+def _first(dataset: Any, count: int | None, seed: int = 0) -> Any:
+    """At most `count` examples, each class in its share, drawn with the seed; all examples for None."""
     if count is None or count >= len(dataset):
         return dataset
     return dataset.select(sample_rows(dataset["label"], count, seed))
