@@ -14,7 +14,7 @@ from matrix import SOAK
 pytestmark = pytest.mark.world
 
 SCRIPT = Path(__file__).with_name("interrupted_run.py")
-EPOCHS, KILLS = 10, 5 * SOAK  # epochs of 5 steps
+EPOCHS, KILLS = 10, 3 * SOAK  # epochs of 5 steps
 
 
 def start(folder: Path, cache: Path) -> subprocess.Popen:

@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 from ..config_rules import FIELD_NAMES
 from .layers import layer_norm
 
-_MAX_MODULES = 64  # modules whose functions are cached
+_MAX_MODULES = 16  # modules whose functions are cached; a compiled function takes megabytes
 
 
 @dataclasses.dataclass(frozen=True)
