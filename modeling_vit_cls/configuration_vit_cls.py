@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
+from .config_call import check_call
 from .config_rules import (
     FIELD_NAMES,
     Activation,
@@ -14,7 +15,6 @@ from .config_rules import (
     Positions,
     PositionTokens,
     Readout,
-    check_call,
     check_config,
     readout_size,
 )

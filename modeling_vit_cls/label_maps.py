@@ -86,10 +86,10 @@ def _indices(value: Any) -> dict[str, int]:
         return {}
     if not isinstance(value, dict) or len(value) > MAX_LABELS:
         raise ConfigError("label2id", value, "must map names to numbers of classes")
-    return {str(name): _index(index) for name, index in value.items()}
+    return {str(name): class_index(index) for name, index in value.items()}
 
 
-def _index(value: Any) -> int:
+def class_index(value: Any) -> int:
     """The number of a class, also from text as in JSON; -1 for anything else."""
     is_number = isinstance(value, int | str) and str(value)[:9].isdecimal() and len(str(value)) < 9
     return int(value) if is_number else -1

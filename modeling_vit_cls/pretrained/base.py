@@ -270,17 +270,19 @@ class FlaxPreTrainedModel(_Upstream):
     @property
     def params(self) -> Params:
         """The parameters, a nested dict. Raises ValueError on a model made with `_do_init=False`, which has none."""
-        if not self._is_initialized:
-            raise ValueError("this model was made with _do_init=False: keep its parameters yourself, pass params=...")
+        self._refuse_without_params()
         return self._params
 
     @params.setter
     def params(self, params: Params) -> None:
-        if not self._is_initialized:
-            raise ValueError("this model was made with _do_init=False: keep its parameters yourself, pass params=...")
+        self._refuse_without_params()
         params = unfreeze(params) if isinstance(params, FrozenDict) else dict(params)
         check_tensors(flatten_dict(params, sep="."), self._shapes, whole=True)
         self._params = params
+
+    def _refuse_without_params(self) -> None:
+        if not self._is_initialized:
+            raise ValueError("this model was made with _do_init=False: keep its parameters yourself, pass params=...")
 
     def __repr__(self) -> str:
         c, kind = self.config, jnp.dtype(self.dtype).name
