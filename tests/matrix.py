@@ -15,7 +15,7 @@ from modeling_vit_cls import BadImageError, CheckpointError, ConfigError
 
 SOAK = int(os.environ.get("VIT_CLS_SOAK", "1"))
 OURS = (CheckpointError, ConfigError, BadImageError)
-_UNITS = 50  # the most that a case may take: as much of the processor as counting to ten million, so many times
+_UNITS = 24  # the most that a case may take: as much of the processor as counting to ten million, so many times
 
 
 @cache
