@@ -44,6 +44,15 @@ def kernel_init(std: float) -> nn.initializers.Initializer:
     return nn.initializers.truncated_normal(std / _TRUNCATED_STD)
 
 
+def rows(x: jax.Array) -> jax.Array:
+    """All but the last axis as one: (..., D) -> (M, D), M rows.
+
+    Norms, sums and products of rows have one order in memory. For arrays (B, T, D) XLA on a GPU chose one in which the
+    images lie side by side, and transposed them before and after each product: 11 % of a training step.
+    """
+    return x.reshape(-1, x.shape[-1])
+
+
 class Linear(nn.Module):
     """y = x W + b: (..., D) -> (..., features).
 
@@ -59,12 +68,11 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", kernel_init(self.std), (x.shape[-1], self.features), jnp.float32)
-        axes = "abcde"[: x.ndim - 1]
-        y = product(f"{axes}y,yz->{axes}z", x.astype(self.dtype), kernel.astype(self.dtype), self.result)
+        y = product("ab,bc->ac", rows(x.astype(self.dtype)), kernel.astype(self.dtype), self.result)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-            y = y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
-        return y.astype(self.result or self.dtype)
+            y = y + bias.astype(self.dtype)[None]
+        return y.astype(self.result or self.dtype).reshape(*x.shape[:-1], self.features)
 
 
 def linear(
@@ -138,7 +146,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """MLP of each token: (B, T, D) -> (B, T, D).
+    """MLP of each token: (..., D) -> (..., D).
 
     fc2(act(fc1 x)); with `gated`, fc2(act(gate x) * fc1 x), SwiGLU for act = SiLU (Shazeer 2020, equation 6).
     """
@@ -202,10 +210,11 @@ class EncoderBlock(nn.Module):
                 y = y * scale.astype(self.dtype)[None, None]
             return drop_path(y)
 
-        y = layer_norm(c, self.dtype, "norm1")(x)
+        y = layer_norm(c, self.dtype, "norm1")(rows(x)).reshape(x.shape)
         x = x[:, :tokens]
+        shape = x.shape
         y, probabilities = Attention(c, self.dtype, self.fused, name="attention")(y[:, :tokens], y, rope, deterministic)
-        x = checkpoint_name(x + branch(y, 1), "middle")
+        x = checkpoint_name(rows(x) + rows(branch(y, 1)), "middle")
         y = layer_norm(c, self.dtype, "norm2")(x)
         y = Mlp(c, self.dtype, c.mlp == "swiglu", name="mlp")(y)
-        return x + branch(y, 2), probabilities
+        return (x + rows(branch(y.reshape(shape), 2))).reshape(shape), probabilities
