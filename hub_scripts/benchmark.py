@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.split,
         dataset_config_name=arguments.dataset_config_name,
         revision=arguments.dataset_revision,
+        data_dir=arguments.data_dir,
         image_column_name=arguments.image_column_name,
         label_column_name=arguments.label_column_name,
         id2label=model.config.id2label,

@@ -87,9 +87,12 @@ def _benchmark(verbs: Any) -> None:
         example="benchmark my-vit --dataset_name digits --output my-vit/results.json",
     )
     parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("--dataset_name", required=True, help="an id on the Hub, a folder of images, or 'digits'")
+    parser.add_argument(
+        "--dataset_name", required=True, help="an id on the Hub, a folder of images, 'digits' or 'fashion_mnist'"
+    )
     parser.add_argument("--dataset_config_name", help="configuration of a dataset on the Hub that has several")
     parser.add_argument("--dataset_revision", help="branch, tag or commit of a dataset on the Hub")
+    parser.add_argument("--data_dir", metavar="FOLDER", help="the IDX files of 'fashion_mnist'")
     parser.add_argument("--split", default="test", help="split of the dataset (default: %(default)s)")
     parser.add_argument("--image_column_name", help="default: the only column of images")
     parser.add_argument("--label_column_name", help="default: the only column of classes")

@@ -16,7 +16,7 @@ from ..files.folder import replace_file
 from ..files.ownership import is_our_card, pictures_of, signed
 from ..install import how_to_install, needs
 from ..names import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, PICTURES, RECIPE, TRAINING_CURVE
-from ..provenance import is_hub_id, last_name
+from ..provenance import BUILT_IN, is_hub_id, last_name
 from .escape import cell, markdown
 from .facts import Facts, read_facts
 from .history import training_sentences
@@ -190,7 +190,7 @@ def _commands(facts: Facts) -> list[str]:
     """The commands that train the model again and benchmark it; no benchmark on data that others do not have."""
     commands = [f"vit-cls train {RECIPE}"] if facts.recipe else []
     name, split = facts.dataset.name, facts.dataset.split
-    if facts.metrics and split and (facts.dataset.hub_id or name == "digits"):
+    if facts.metrics and split and (facts.dataset.hub_id or name in BUILT_IN):
         words = ["vit-cls", "benchmark", facts.name, "--dataset_name", str(name), "--split", str(split)]
         commands += [shlex.join(words)] if all(map(str.isprintable, words)) else []
     return commands
@@ -200,7 +200,7 @@ def _own_data(facts: Facts) -> str:
     """A sentence on the images that the recipe needs; empty if they are known to be public."""
     data = facts.training.dataset if facts.training.dataset.name else facts.dataset
     name = str(data.name or facts.recipe.get("dataset_name") or "")
-    if not facts.recipe or not name or name == "digits" or data.hub_id:
+    if not facts.recipe or not name or name in BUILT_IN or data.hub_id:
         return ""
     shown, give = markdown(last_name(name)), "give yours by `--dataset_name FOLDER`"
     if data.source == "folder" or not is_hub_id(name):

@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..errors import one_line
-from ..provenance import last_name
+from ..provenance import BUILT_IN, last_name
 from .facts import Facts
 
 _TASK = "image-classification"
@@ -63,7 +63,7 @@ def dataset_title(facts: Facts) -> str:
 def _eval_results(facts: Facts) -> list[EvalResult]:
     title = dataset_title(facts)
     # For a dataset that is not on the Hub, the type is the way it was loaded.
-    kind = facts.dataset.hub_id or ("digits" if title == "digits" else "imagefolder")
+    kind = facts.dataset.hub_id or (title if title in BUILT_IN else "imagefolder")
     return [
         EvalResult(
             task_type=_TASK,

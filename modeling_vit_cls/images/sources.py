@@ -9,6 +9,7 @@ from ..install import needs
 from .classes import as_classes, by_number, check_labels, class_names, is_label_column, names_in
 from .digits import load_digits
 from .hub_dataset import load_hub_dataset
+from .idx import FASHION_MNIST, FASHION_MNIST_ON_THE_HUB, fashion_mnist_folder, idx_splits, is_idx_folder, load_idx
 from .image_files import images_below
 from .image_folder import folder_splits, load_image_folder
 from .kinds import check_dataset
@@ -36,25 +37,30 @@ def load_images(
     image_column_name: str | None = None,
     label_column_name: str | None = None,
     id2label: Mapping[int, str] | None = None,
+    data_dir: str | None = None,
 ) -> "datasets.Dataset":
     """One split of a dataset as rows {"image": {"bytes", "path"}, "label": int}; the label is a `ClassLabel`.
 
     Args:
         dataset_name: An id on the Hub; or a folder; or "digits", scikit-learn's 1,797 handwritten digits of 8 x 8
-            pixels, a fifth of them held out as "test". A folder holds images (`split/class/image.jpg`, or
-            `class/image.jpg` for a single split "train"; a `metadata.csv` or `.jsonl` may give the labels), parquet or
-            arrow files, or what `save_to_disk` wrote.
+            pixels, a fifth of them held out as "test"; or "fashion_mnist", 70,000 articles of 28 x 28 pixels, from
+            `data_dir`, Debian's package dataset-fashion-mnist, or the Hub. A folder holds images
+            (`split/class/image.jpg`, or `class/image.jpg` for a single split "train"; a `metadata.csv` or `.jsonl` may
+            give the labels), parquet or arrow files, what `save_to_disk` wrote, or MNIST's IDX files.
         split: The name of the split. For a folder other spellings match too: "val" is "validation".
         image_column_name: By default the only column of images.
         label_column_name: By default the only column of classes, or else a column of texts or whole numbers that is
             called label, labels or class. Its values in all splits become the classes.
+        data_dir: A folder with the four IDX files of "fashion_mnist".
         id2label: Of a model. Whole numbers in the column are then class numbers of the model, and texts class names.
 
     Raises ConfigError for a dataset, split or column that does not exist, and for examples without a class.
     """
-    if dataset_name == "digits":
+    if dataset_name == "digits" and data_dir is None:
         return load_digits(split)
-    source = _open(dataset_name, dataset_config_name, revision)
+    source = _open(dataset_name, dataset_config_name, revision, data_dir)
+    if isinstance(source, Path) and is_idx_folder(source):
+        return load_idx(source, split, dataset_name == FASHION_MNIST)
     if isinstance(source, Path):
         if image_column_name not in (None, "image"):
             raise ConfigError("image_column_name", image_column_name, "must be left out for a folder of images")
@@ -100,11 +106,18 @@ def labelled(
     return dataset.cast_column("image", datasets.Image(decode=False))  # we decode, so that errors name the image
 
 
-def splits_of(dataset_name: str, dataset_config_name: str | None = None, revision: str | None = None) -> list[str]:
+def splits_of(
+    dataset_name: str,
+    dataset_config_name: str | None = None,
+    revision: str | None = None,
+    data_dir: str | None = None,
+) -> list[str]:
     """The names of a dataset's splits. For the arguments and errors see `load_images`."""
     if dataset_name == "digits":
         return ["train", "test"]
-    source = _open(dataset_name, dataset_config_name, revision)
+    source = _open(dataset_name, dataset_config_name, revision, data_dir)
+    if isinstance(source, Path) and is_idx_folder(source):
+        return idx_splits(source)
     return list(folder_splits(source)) if isinstance(source, Path) else list(source)
 
 
@@ -114,8 +127,14 @@ def check_on_bad_image(on_bad_image: Any) -> None:
         raise ConfigError("on_bad_image", on_bad_image, "must be 'raise' or 'skip'")
 
 
-def _open(name: str, config_name: str | None, revision: str | None) -> Path | dict[str, Any]:
-    """The path of a folder of images, or the splits {name: dataset} of any other dataset."""
+def _open(
+    name: str, config_name: str | None, revision: str | None, data_dir: str | None = None
+) -> Path | dict[str, Any]:
+    """The path of a folder of images or IDX files, or the splits {name: dataset} of any other dataset."""
+    if name == FASHION_MNIST:
+        return fashion_mnist_folder(data_dir) or _fashion_mnist_of_the_hub(revision)
+    if data_dir is not None:
+        raise ConfigError("data_dir", data_dir, f"belongs to {FASHION_MNIST}: give the folder as dataset_name")
     folder = Path(name).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -133,6 +152,14 @@ def _open(name: str, config_name: str | None, revision: str | None) -> Path | di
     if folder.exists():
         raise ConfigError("dataset_name", name, "is a file: give a folder of images, or unpack it first")
     return load_hub_dataset(name, config_name, revision)
+
+
+def _fashion_mnist_of_the_hub(revision: str | None) -> dict[str, Any]:
+    try:
+        return load_hub_dataset(FASHION_MNIST_ON_THE_HUB, None, revision)
+    except ConfigError as error:
+        ways = "install Debian's package dataset-fashion-mnist, or give the folder of its four files as data_dir"
+        raise ConfigError("dataset_name", FASHION_MNIST, f"is not on this machine: {ways} ({error})") from error
 
 
 def _is_image_column(feature: Any) -> bool:

@@ -158,6 +158,7 @@ def load(data: DataArguments, split: str) -> Any:
         split,
         dataset_config_name=data.dataset_config_name,
         revision=data.dataset_revision,
+        data_dir=data.data_dir,
         image_column_name=data.image_column_name,
         label_column_name=data.label_column_name,
     )
