@@ -292,10 +292,12 @@ def wrapped(name: str, folder: Path, kind: str, **fields: Any) -> Path:
 @pytest.mark.parametrize("name", ["timm_vit", "timm_dinov3", "timm_deit3"])
 def test_timm_inside_transformers_loads(name, tmp_path):
     expected, labels = np.load(golden(name) / "expected.npz"), ["ant", "bee", "cat", "dog", "eel"]
-    folder = wrapped(name, tmp_path, "TimmWrapperForImageClassification", label_names=labels)
+    told = {"label_names": labels, "problem_type": "multi_label_classification"}
+    folder = wrapped(name, tmp_path, "TimmWrapperForImageClassification", **told)
     model = FlaxAutoModelForImageClassification.from_pretrained(folder)
     compare(model(expected["native.pixels"]).logits, expected["native.logits"], 1e-5, "logits")
     assert model.config.id2label == dict(enumerate(labels))
+    assert model.config.problem_type == "multi_label_classification"
     folder = wrapped(name, tmp_path, "TimmWrapperModel", num_classes=1000)  # whose num_classes means nothing
     assert isinstance(FlaxAutoModel.from_pretrained(folder), FlaxViTClsModel)
     for architecture in ("resnet50", "vit_base_patch16_rpn_224"):
