@@ -60,8 +60,8 @@ class ViTClsConfig(PretrainedConfig):
         norm_position: the final LayerNorm acts on all tokens ("before_readout") or on the readout ("after_readout").
         representation_size: width of a tanh layer between readout and classifier; None for no such layer.
         projection_size: width of a projection of the readout, as in CLIP (output `image_embeds`); None for none.
-        classifier_input: "readout", or "unit_embedding" for a zero-shot classifier: the embedding (the projection of the
-            readout where there is one) at length 1, so that logits are cosine similarities times a scale.
+        classifier_input: "readout", or "unit_embedding" for a zero-shot classifier: the embedding (the projection where
+            there is one, else the readout) at length 1, so that logits are cosine similarities times a scale.
         num_labels, id2label, label2id: as in all models of transformers.
         problem_type: how logits become scores, as in transformers: "single_label_classification" (also None),
             "multi_label_classification" or "regression".

@@ -10,6 +10,7 @@ import numpy as np
 
 from .configuration_vit_cls import ViTClsConfig
 from .errors import BadImageError, ConfigError, shorten
+from .nn.outputs import FlaxBaseModelOutputWithPooling
 from .nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from .pretrained.base import FlaxPreTrainedModel
 
@@ -33,8 +34,12 @@ class FlaxViTClsModel(FlaxPreTrainedModel):
         Arguments as in a call of the model.
         """
         size = {"interpolate_pos_encoding": interpolate_pos_encoding}
-        outputs = self(pixel_values, params, dropout_rng, train, return_dict=True, **size)
-        return outputs.pooler_output if outputs.image_embeds is None else outputs.image_embeds
+        return embedding_of(self(pixel_values, params, dropout_rng, train, return_dict=True, **size))
+
+
+def embedding_of(outputs: FlaxBaseModelOutputWithPooling) -> Any:
+    """The embeddings (B, F) in a backbone's outputs: the projection where the model has one, else the readout."""
+    return outputs.pooler_output if outputs.image_embeds is None else outputs.image_embeds
 
 
 class FlaxViTClsForImageClassification(FlaxPreTrainedModel):
@@ -79,7 +84,7 @@ class FlaxViTClsForImageClassification(FlaxPreTrainedModel):
             dtype=backbone.dtype,
             attn_implementation=backbone.module.attn_implementation,  # pyright: ignore[reportAttributeAccessIssue]
             params={"vit_cls": backbone.params, "classifier": head},
-            image_processor=backbone.image_processor,
+            image_processor=backbone._image_processor,
         )
 
 

@@ -214,9 +214,9 @@ class FlaxViTClsModule(nn.Module):
 class FlaxViTClsForImageClassificationModule(nn.Module):
     """The backbone and a linear classifier on its readout: images (B, H, W, C) -> logits (B, K), always float32.
 
-    With `classifier_input="unit_embedding"` the classifier reads the embedding of an image at length 1: the projection
-    of the readout if there is one, else the readout (zero-shot, Radford et al. 2021, section 3.1). A model with a distillation head has a second classifier, on the distillation token. Attributes as in
-    `FlaxViTClsModule`.
+    With `classifier_input="unit_embedding"` the classifier reads an image's embedding at length 1: the projection if
+    there is one, else the readout (zero-shot: Radford et al. 2021, section 3.1). A model with a distillation head has a
+    second classifier, on the distillation token. Attributes as in `FlaxViTClsModule`.
     """
 
     config: ViTClsConfig
