@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,14 @@ def _worker(text: str | None) -> tuple[int, int]:
             raise ConfigError("worker", text, "must be K/N, as 3/16 for the worker 3 of 16, which are 0 to 15")
         number, count = map(int, text.split("/"))
         return number, count
-    # In a batch script outside `srun`, SLURM_NTASKS is that of the whole job, while one process alone runs.
-    count = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", "1"))
-    return int(os.environ.get("SLURM_PROCID", "0")), int(count)
+    if "SLURM_PROCID" not in os.environ:
+        return 0, 1
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", "1"))
+    worker = int(os.environ["SLURM_PROCID"]), int(tasks)
+    if worker[1] > 1:
+        remedy = "start all of them with srun, or give --worker 0/1 for a single one"
+        print(f"vit-cls: worker {worker[0]} of {worker[1]}, by Slurm's variables; {remedy}", file=sys.stderr)
+    return worker
 
 
 def _commit(path: Path) -> Any:

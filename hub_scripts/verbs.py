@@ -159,14 +159,8 @@ def _embed(verbs: Any) -> None:
         help="type to compute in; embeddings of the last two are stored as float16 (default: %(default)s)",
     )
     parser.add_argument("--batch_size", type=int, default=32, help="images in a batch (default: %(default)s)")
-    parser.add_argument(
-        "--shards", type=int, help="number of files (default: one for each 1,000 images, at most 1,000)"
-    )
-    parser.add_argument(
-        "--worker",
-        metavar="K/N",
-        help="do the shards K, K + N, ... only, with K from 0 to N - 1 (default: from Slurm's variables, or all)",
-    )
+    parser.add_argument("--shards", type=int, help="number of files (default: one for each 1,000 images, up to 1,000)")
+    parser.add_argument("--worker", metavar="K/N", help="do the shards K, K + N, ... only (default: by Slurm, or all)")
     parser.add_argument(
         "--max_bad_images",
         type=int,

@@ -72,13 +72,13 @@ class FlaxViTClsForImageClassification(FlaxPreTrainedModel):
             raise ConfigError("backbone", type(backbone).__name__, "must be a FlaxViTClsModel")
         labels = list(labels)
         texts = _unit_texts(embeddings, labels, backbone.config.embedding_size)
-        for name, value in (("scale", scale), ("bias", 0.0 if bias is None else bias)):
-            if not math.isfinite(value) or (name == "scale" and value <= 0):
-                raise ConfigError(name, value, "must be a finite number" + ", above 0" * (name == "scale"))
+        scale, bias = _number("scale", scale), _number("bias", 0.0 if bias is None else bias)
+        if scale <= 0:
+            raise ConfigError("scale", scale, "must be above 0: exp(logit_scale), not logit_scale itself")
         names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
         config = ViTClsConfig.from_dict(backbone.config.to_dict(), **names, classifier_input="unit_embedding")
-        kernel = jnp.asarray(float(scale) * texts.T, jnp.float32)
-        head = {"kernel": kernel, "bias": jnp.full(len(labels), 0.0 if bias is None else float(bias), jnp.float32)}
+        kernel = jnp.asarray(scale * texts.T, jnp.float32)
+        head = {"kernel": kernel, "bias": jnp.full(len(labels), bias, jnp.float32)}
         return cls(
             config,
             dtype=backbone.dtype,
@@ -86,6 +86,14 @@ class FlaxViTClsForImageClassification(FlaxPreTrainedModel):
             params={"vit_cls": backbone.params, "classifier": head},
             image_processor=backbone._image_processor,
         )
+
+
+def _number(name: str, value: Any) -> float:
+    """A finite number, also from an array with one element. Raises ConfigError for anything else."""
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise ConfigError(name, value, "must be a finite number")
+    return float(array.reshape(()))
 
 
 def _unit_texts(embeddings: Any, labels: Sequence[str], width: int) -> np.ndarray:

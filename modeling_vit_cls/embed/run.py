@@ -109,8 +109,8 @@ def embed(
     origin = origin or {}
     manifest = {
         "format": 1,
-        "model": {**origin.get("model", {}), "digest": digest_of_model(model)},
         "readout": model.config.readout,
+        "model": {**origin.get("model", {}), "digest": digest_of_model(model)},
         "normalize": bool(normalize),
         "computed_in": jnp.dtype(model.dtype).name,
         "batch_size": batch_size,

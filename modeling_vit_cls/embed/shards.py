@@ -43,18 +43,22 @@ class Shards:
 
         A file gets its name when it is whole. One that was damaged later, as by a copy that was cut, has no footer.
         """
-        try:
-            metadata = parquet.read_metadata(self.file(shard)).metadata
-            return {int(row): error for row, error in json.loads(metadata[_LEFT_OUT]).items()}
-        except (OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError):
-            return None
+        for file in (self.file(shard), _hidden(self.file(shard))):
+            with suppress(OSError, pa.ArrowInvalid, TypeError, KeyError, ValueError):
+                metadata = parquet.read_metadata(file).metadata
+                return {int(row): error for row, error in json.loads(metadata[_LEFT_OUT]).items()}
+        return None
 
     def write(self, shard: int, table: pa.Table) -> None:
-        """Write a shard under a temporary name, then give it its own. Raises OSError if it cannot be written."""
-        file = self.file(shard)
-        for leftover in self.folder.glob(f".{file.name}.tmp-*"):  # of a process that was killed
+        """Write a shard under a temporary name, then give it its own; one without rows is hidden from `datasets`.
+
+        Some versions of `datasets` cannot read a file without rows. Raises OSError if it cannot be written.
+        """
+        file = self.file(shard) if table.num_rows else _hidden(self.file(shard))
+        prefix = f"{_hidden(self.file(shard)).name}.tmp-"
+        for leftover in self.folder.glob(f"{prefix}*"):  # of a process that was killed
             leftover.unlink(missing_ok=True)
-        new = file.with_name(f".{file.name}.tmp-{os.getpid()}")
+        new = file.with_name(f"{prefix}{os.getpid()}")
         try:
             with open(new, "wb") as opened:
                 parquet.write_table(table, opened, row_group_size=_ROW_GROUP)
@@ -66,6 +70,10 @@ class Shards:
         finally:
             with suppress(OSError):  # it exists only if the writing failed
                 new.unlink()
+
+
+def _hidden(file: Path) -> Path:
+    return file.with_name(f".{file.name}")
 
 
 def table_of(
