@@ -1,4 +1,4 @@
-"""Zero-shot classifiers: logits of the source's images and texts, a model as any other, errors that name an argument."""
+"""Zero-shot classifiers: logits of the source's images and texts, a model as any other, errors that name what."""
 
 from pathlib import Path
 

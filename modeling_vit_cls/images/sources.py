@@ -82,7 +82,7 @@ def load_with_columns(
 def _split_of(splits: Mapping[str, Any], split: str, dataset_name: str) -> "datasets.Dataset":
     """The dataset of one split, in its plain format. Raises ConfigError for a split that does not exist."""
     name = find_split(split, list(splits)) if Path(dataset_name).expanduser().is_dir() else split
-    if name not in splits:
+    if name is None or name not in splits:
         raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(splits)}")
     return check_dataset(splits[name])
 
