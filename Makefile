@@ -25,13 +25,14 @@ test: $(VENV)/ready  ## the tests, in one world
 	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 
 soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py and the kills of runs, SOAK times as many: a night's work
-	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py
+	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py tests/test_embed.py
 
 parity: $(VENV)/ready .venv-torch/ready  ## other libraries' checkpoints, written by the libraries just now
 	rm -rf build/golden && mkdir -p build/golden
 	$(WITH_TORCH) tests/golden/make.py build/golden
 	VIT_CLS_GOLDEN=build/golden $(WITH_TORCH) -m pytest -p cpu_torchvision $(PYTEST_ARGUMENTS) \
-	  tests/parity.py tests/test_families.py::test_numbers_are_those_of_the_source
+	  tests/parity.py tests/test_families.py::test_numbers_are_those_of_the_source \
+	  tests/test_zero_shot.py::test_logits_are_those_of_the_whole_model
 	VIT_CLS_GOLDEN=build/golden $(WITH_TORCH) tests/parity_table.py
 
 bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm, a profile, the start: an hour

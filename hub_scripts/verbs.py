@@ -21,7 +21,7 @@ def command_line() -> Parser:
     parser.add_argument("--version", action="version", version=_versions(), help="show the versions and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
-    for add in (_train, _recipes, _benchmark, _predict, _variants, _import, _export, _verify, _push):
+    for add in (_train, _recipes, _benchmark, _predict, _embed, _variants, _import, _export, _verify, _push):
         add(verbs)
     return parser
 
@@ -132,6 +132,43 @@ def _predict(verbs: Any) -> None:
         choices=["skip", "raise"],
         default="skip",
         help="for a broken image: leave it out and name it, or stop (default: %(default)s)",
+    )
+
+
+def _embed(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "embed",
+        "embed:run",
+        help="one vector for each image of a dataset, for search",
+        description="Embed the images of a dataset, with or without labels: write numbered parquet files with its "
+        "columns and the column 'embedding', for datasets.load_dataset('parquet', data_dir=FOLDER). The same command "
+        "continues a run that was killed.",
+        example="embed facebook/dinov2-small photos --output photos-embedded --normalize",
+    )
+    parser.add_argument("model", help="a folder or a Hub id; of a classifier the backbone is used")
+    parser.add_argument("dataset", help="an id on the Hub, a folder of images or of parquet files, or 'digits'")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="a new folder, or that of an earlier run")
+    parser.add_argument("--split", default="train", help="split of the dataset (default: %(default)s)")
+    parser.add_argument("--dataset_config_name", help="configuration of a dataset on the Hub that has several")
+    parser.add_argument("--dataset_revision", help="branch, tag or commit of a dataset on the Hub")
+    parser.add_argument("--image_column_name", help="default: the only column of images")
+    parser.add_argument("--readout", choices=["cls", "mean", "cls_mean", "map"], help="default: the model's own")
+    parser.add_argument("--normalize", action="store_true", help="give each vector length 1")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        default="float32",
+        help="type to compute in; embeddings of the last two are stored as float16 (default: %(default)s)",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="images in a batch (default: %(default)s)")
+    parser.add_argument("--shards", type=int, help="number of files (default: one for each 1,000 images, up to 1,000)")
+    parser.add_argument("--worker", metavar="K/N", help="do the shards K, K + N, ... only (default: by Slurm, or all)")
+    parser.add_argument(
+        "--max_bad_images",
+        type=int,
+        default=100,
+        help="broken images are left out and listed; stop at more than this number (default: %(default)s)",
     )
 
 

@@ -10,7 +10,7 @@ from .errors import BadImageError, CheckpointError, ConfigError
 from .export import export_pretrained
 from .images.processor import ViTClsImageProcessor
 from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, vit_cls_forward
-from .predict import ImageClassificationPipeline
+from .pipelines import ImageClassificationPipeline, ImageFeatureExtractionPipeline
 from .pretrained.auto import FlaxAutoModel, FlaxAutoModelForImageClassification
 from .pretrained.base import FlaxPreTrainedModel
 from .variants import list_variants
@@ -31,6 +31,7 @@ __all__ = [
     "FlaxViTClsForImageClassification",
     "FlaxViTClsModel",
     "ImageClassificationPipeline",
+    "ImageFeatureExtractionPipeline",
     "ViTClsConfig",
     "ViTClsImageProcessor",
     "export_pretrained",

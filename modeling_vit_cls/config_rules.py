@@ -27,6 +27,7 @@ Interpolation = Literal[
 ]
 MlpKind = Literal["mlp", "swiglu"]
 NormPosition = Literal["before_readout", "after_readout"]
+ClassifierInput = Literal["readout", "unit_embedding"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 READOUTS_OF_CLS = ("cls", "cls_mean")  # those that need the [CLS] token
 
@@ -97,6 +98,7 @@ RULES: dict[str, Rule] = {
     "norm_position": _choice(NormPosition),
     "representation_size": _or_none(_integer(1, 65536)),
     "projection_size": _or_none(_integer(1, 65536)),
+    "classifier_input": _choice(ClassifierInput),
     "num_labels": _integer(1, MAX_LABELS),
 }
 PROBLEM_TYPE = _or_none(_choice(ProblemType))
@@ -171,6 +173,11 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
             "norm_position",
             f["norm_position"] == "after_readout" and f["readout"] == "cls_mean",
             "'after_readout' normalises one vector of hidden_size; readout='cls_mean' has two: use 'before_readout'",
+        ),
+        (
+            "classifier_input",
+            f["classifier_input"] != "readout" and distillation_head,
+            "a model with a distillation head classifies tokens: use 'readout'",
         ),
         (
             "position_embedding",

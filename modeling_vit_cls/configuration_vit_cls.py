@@ -9,6 +9,7 @@ from .config_call import check_call
 from .config_rules import (
     FIELD_NAMES,
     Activation,
+    ClassifierInput,
     Interpolation,
     MlpKind,
     NormPosition,
@@ -59,6 +60,8 @@ class ViTClsConfig(PretrainedConfig):
         norm_position: the final LayerNorm acts on all tokens ("before_readout") or on the readout ("after_readout").
         representation_size: width of a tanh layer between readout and classifier; None for no such layer.
         projection_size: width of a projection of the readout, as in CLIP (output `image_embeds`); None for none.
+        classifier_input: "readout", or "unit_embedding" for a zero-shot classifier: the embedding (the projection where
+            there is one, else the readout) at length 1, so that logits are cosine similarities times a scale.
         num_labels, id2label, label2id: as in all models of transformers.
         problem_type: how logits become scores, as in transformers: "single_label_classification" (also None),
             "multi_label_classification" or "regression".
@@ -105,6 +108,7 @@ class ViTClsConfig(PretrainedConfig):
         norm_position: NormPosition = "before_readout",
         representation_size: int | None = None,
         projection_size: int | None = None,
+        classifier_input: ClassifierInput = "readout",
         **kwargs: Any,
     ):
         fields = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
@@ -201,3 +205,8 @@ class ViTClsConfig(PretrainedConfig):
     def readout_size(self) -> int:
         """Width of the readout before the representation layer."""
         return readout_size(self.readout, self.hidden_size)
+
+    @property
+    def embedding_size(self) -> int:
+        """Width of an image's embedding: of the projection where there is one, else of `pooler_output`."""
+        return self.projection_size or self.representation_size or self.readout_size

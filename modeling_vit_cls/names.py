@@ -21,6 +21,9 @@ RUN_LOCK = ".training.lock"  # in a run's folder during training
 # Written by `run_recipe` and `vit-cls benchmark`: how the weights were trained, and what was measured.
 RECIPE, RESULTS = "recipe.yaml", "results.json"
 
+# Written by `embed` beside its shards. It is hidden, because `datasets` reads every other file of a folder as a shard.
+EMBED = ".embed.json"
+
 # Written by `write_card`. The name of the Hub's result file is ours; other files in that folder belong to others.
 CARD, EVAL_RESULTS = "README.md", ".eval_results/vit-cls.yaml"
 TRAINING_CURVE, CONFUSION_MATRIX, ATTENTION = "training_curve.png", "confusion_matrix.png", "attention.png"

@@ -146,7 +146,7 @@ def _check_size(processor: ViTClsImageProcessor, config: ViTClsConfig, family: F
 def _differences(source: Source, family: Family, config: ViTClsConfig, has_head: bool) -> list[str]:
     """Names of fields in which a written checkpoint differs and may. Raises ConfigError for any other difference."""
     written = source.config
-    ignored = ("dynamic_image_size", *_MAY_DIFFER, *(() if has_head else ("use_distillation_head",)))
+    ignored = ("dynamic_image_size", *_MAY_DIFFER, *(() if has_head else ("use_distillation_head", "classifier_input")))
     differing = [name for name in FIELD_NAMES if _meaning(config, name) != _meaning(written, name)]
     for name in differing:
         if name not in ignored:

@@ -14,6 +14,8 @@ from ..errors import CheckpointError, shorten
 # Fields that do not change the outputs, so they may be edited in config.json.
 _FREE = {"hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range"}
 _FREE |= {"dynamic_image_size"}
+# Fields that came later, with the value that all earlier checkpoints have: it is left out, so that their digests hold.
+_LATER = {"classifier_input": "readout"}
 _TENSORS, _STAMP = "xxh3_128", "stamp"
 
 
@@ -25,6 +27,7 @@ def digest_of(array: np.ndarray) -> str:
 def architecture_digest(config: ViTClsConfig) -> str:
     """The digest of the config fields that change the outputs, with the number of classes."""
     fields = {name: getattr(config, name) for name in FIELD_NAMES if name not in _FREE}
+    fields = {name: value for name, value in fields.items() if (name, value) not in _LATER.items()}
     fields |= {"image_size": list(config.image_hw), "num_labels": config.num_classes}
     return xxhash.xxh3_128_hexdigest(json.dumps(fields, sort_keys=True).encode())
 

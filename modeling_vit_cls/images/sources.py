@@ -11,7 +11,7 @@ from .digits import load_digits
 from .hub_dataset import load_hub_dataset
 from .idx import FASHION_MNIST, FASHION_MNIST_ON_THE_HUB, fashion_mnist_folder, idx_splits, is_idx_folder, load_idx
 from .image_files import images_below
-from .image_folder import folder_splits, load_image_folder
+from .image_folder import folder_splits, load_image_folder, load_photos
 from .kinds import check_dataset
 from .metadata import LABEL_COLUMNS
 from .rows import named, open_image, row_name
@@ -65,14 +65,41 @@ def load_images(
         if image_column_name not in (None, "image"):
             raise ConfigError("image_column_name", image_column_name, "must be left out for a folder of images")
         return load_image_folder(source, split, label_column_name)
-    name = find_split(split, list(source)) if Path(dataset_name).expanduser().is_dir() else split
-    if name not in source:
-        raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(source)}")
-    dataset = check_dataset(source[name])
+    dataset = _split_of(source, split, dataset_name)
     label = _label_column(dataset, label_column_name)
     if id2label is None:
         dataset = as_classes(dataset, label, names_in(source.values(), label))
     return labelled(dataset, image_column_name, label, id2label=id2label)
+
+
+def load_with_columns(
+    dataset_name: str, split: str, *, dataset_config_name: str | None = None, revision: str | None = None
+) -> "datasets.Dataset":
+    """One split of a dataset with all of its columns, labelled or not. For the arguments see `load_images`.
+
+    A folder of images has the columns "image" and, where every image has a class, "label".
+    """
+    if dataset_name == "digits":
+        return load_digits(split)
+    source = _open(dataset_name, dataset_config_name, revision)
+    return load_photos(source, split) if isinstance(source, Path) else _split_of(source, split, dataset_name)
+
+
+def _split_of(splits: Mapping[str, Any], split: str, dataset_name: str) -> "datasets.Dataset":
+    """The dataset of one split, in its plain format. Raises ConfigError for a split that does not exist."""
+    name = find_split(split, list(splits)) if Path(dataset_name).expanduser().is_dir() else split
+    if name is None or name not in splits:
+        raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(splits)}")
+    return check_dataset(splits[name])
+
+
+def image_column(dataset: "datasets.Dataset", name: str | None = None) -> str:
+    """The name of a dataset's column of images: `name`, or that of the only one. Raises ConfigError for another."""
+    image = name or _only_image_column(dataset)
+    if not _is_image_column(dataset.features.get(image)):
+        rule = f"must be a column of type Image; the columns are {dataset.features}"
+        raise ConfigError("image_column_name", image, rule)
+    return image
 
 
 def labelled(
@@ -93,10 +120,7 @@ def labelled(
     dataset = check_dataset(dataset, field)
     if len(dataset) == 0:
         raise ConfigError(field, "Dataset", "has no examples")
-    image = image_column_name or _only_image_column(dataset)
-    if not _is_image_column(dataset.features.get(image)):
-        rule = f"must be a column of type Image; the columns are {dataset.features}"
-        raise ConfigError("image_column_name", image, rule)
+    image = image_column(dataset, image_column_name)
     label = _label_column(dataset, label_column_name)
     dataset = dataset.select_columns([image, label])
     dataset = as_classes(dataset, label) if id2label is None else by_number(dataset, label, id2label)

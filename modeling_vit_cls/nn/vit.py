@@ -214,8 +214,9 @@ class FlaxViTClsModule(nn.Module):
 class FlaxViTClsForImageClassificationModule(nn.Module):
     """The backbone and a linear classifier on its readout: images (B, H, W, C) -> logits (B, K), always float32.
 
-    A model with a distillation head has a second classifier, on the distillation token. Attributes as in
-    `FlaxViTClsModule`.
+    With `classifier_input="unit_embedding"` the classifier reads an image's embedding at length 1: the projection if
+    there is one, else the readout (zero-shot: Radford et al. 2021, section 3.1). A model with a distillation head has a
+    second classifier, on the distillation token. Attributes as in `FlaxViTClsModule`.
     """
 
     config: ViTClsConfig
@@ -238,8 +239,11 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
             c, self.dtype, self.gradient_checkpointing, self.scan, self.attn_implementation, name="vit_cls"
         )
         outputs = backbone(images, deterministic, readout_only, attention_maps)
-        pooled: Any = outputs.pooler_output
-        logits = linear(c, c.num_classes, self.dtype, "classifier", result=jnp.float32)(pooled)
+        features: Any = outputs.pooler_output
+        if c.classifier_input == "unit_embedding":
+            embeddings = (features if outputs.image_embeds is None else outputs.image_embeds).astype(jnp.float32)
+            features = embeddings / jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
+        logits = linear(c, c.num_classes, self.dtype, "classifier", result=jnp.float32)(features)
         cls_logits = distillation_logits = None
         if c.has_distillation_head:  # Touvron et al. 2021, section 4: at inference the two heads are averaged
             token = outputs.last_hidden_state[:, 1]

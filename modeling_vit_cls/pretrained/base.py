@@ -349,7 +349,8 @@ class FlaxPreTrainedModel(_Upstream):
                 type that they have in the file.
             config: a config to use instead of the checkpoint's; it may differ in sizes and head.
             ignore_mismatched_sizes: draw a new head if that of the checkpoint has another width. This also happens if
-                `num_labels`, `readout` or `representation_size` is overridden. The backbone is never drawn.
+                `num_labels`, `readout`, `representation_size` or `classifier_input` is overridden. The backbone is
+                never drawn.
             output_loading_info: return (model, LoadReport).
             subfolder: folder of the checkpoint inside the repository.
             revision: branch, tag or commit.

@@ -25,7 +25,7 @@ POSITIONS = "embeddings.position_embedding.embedding"
 _HEADS = ("classifier.", "distillation_classifier.", "readout.attention_pooling.", "representation.")
 
 
-# Fields that change the backbone's outputs but no shape of a parameter.
+# Fields that change the outputs but no shape of a parameter.
 _SAME_WEIGHTS = (
     "num_attention_heads",
     "hidden_act",
@@ -33,6 +33,7 @@ _SAME_WEIGHTS = (
     "position_embedding",
     "rope_theta",
     "norm_position",
+    "classifier_input",
 )
 
 
@@ -114,7 +115,7 @@ def _adapt(
 
 
 def _head_changes(source: ViTClsConfig, target: ViTClsConfig, ignore_mismatched_sizes: bool) -> bool:
-    fields = ("num_labels", "readout", "representation_size")
+    fields = ("num_labels", "readout", "representation_size", "classifier_input")
     return ignore_mismatched_sizes or any(getattr(source, f) != getattr(target, f) for f in fields)
 
 

@@ -2,7 +2,7 @@
 
 Each is a folder as its library saves it (config.json, model.safetensors, tiny and random) and an expected.npz: pixels
 at the native and at another, non-square size, and for both the embeddings, the first block's output, the last hidden
-state and what the model gives in the end, in float32.
+state and what the model gives in the end, in float32. Two whole models, of CLIP and SigLIP, have texts and logits too.
 """
 
 import inspect
@@ -46,6 +46,10 @@ def cases() -> dict[str, Any]:
         ),
         "siglip2": (t.Siglip2VisionModel, t.Siglip2VisionConfig(**SIGLIP2)),
         "siglip_model": (t.SiglipModel, t.SiglipConfig(text_config=TEXT, vision_config=VIT)),
+        "siglip_text_model": (
+            t.SiglipModel,
+            t.SiglipConfig(text_config=TEXT | {"projection_size": VIT["hidden_size"]}, vision_config=VIT),
+        ),
         "clip_model": (t.CLIPModel, t.CLIPConfig(text_config=TEXT, vision_config=VIT, projection_dim=8)),
         "clip": (t.CLIPVisionModel, t.CLIPVisionConfig(**VIT)),
         "clip_projection": (t.CLIPVisionModelWithProjection, t.CLIPVisionConfig(**VIT, projection_dim=8)),
@@ -68,6 +72,17 @@ def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarr
         if outputs.get(name) is not None:
             found[name] = outputs[name]
     return {name: value.numpy() for name, value in found.items()}
+
+
+def zero_shot(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Five texts at length 1, scale and bias of CLIP or SigLIP, and the logits (2, 5) of images and texts."""
+    tokens = torch.from_numpy(np.random.default_rng(1).integers(3, TEXT["vocab_size"], (5, 6)))
+    with torch.no_grad():
+        outputs = model(input_ids=tokens, pixel_values=torch.from_numpy(pixels))
+        found = {"texts": outputs.text_embeds, "logits": outputs.logits_per_image, "scale": model.logit_scale.exp()}
+    if hasattr(model, "logit_bias"):
+        found["bias"] = model.logit_bias.detach()
+    return {f"zero_shot.{name}": value.numpy() for name, value in found.items()}
 
 
 def siglip2(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -117,6 +132,8 @@ def write(folder: Path, model_class: Any, config: Any) -> None:
         pixels = generator.normal(size=(2, 3, *size)).astype(np.float32)
         results = expected(model, pixels, kind == "native")
         arrays |= {f"{kind}.{name}": value for name, value in {"pixels": pixels, **results}.items()}
+    if folder.name in ("siglip_text_model", "clip_model"):
+        arrays |= zero_shot(model, arrays["native.pixels"])
     np.savez_compressed(folder / "expected.npz", **arrays)
     (folder / "versions.txt").write_text(f"transformers {transformers.__version__}, torch {torch.__version__}\n")
     if transformers.__version__.startswith("5") and folder.name in ("vit", "dinov2_giant"):
