@@ -35,12 +35,13 @@ parity: $(VENV)/ready .venv-torch/ready  ## other libraries' checkpoints, writte
 	  tests/test_zero_shot.py::test_logits_are_those_of_the_whole_model
 	VIT_CLS_GOLDEN=build/golden $(WITH_TORCH) tests/parity_table.py
 
-bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm, a profile, the start: an hour
+bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm, a profile, the start, embedding: an hour
 	.venv-bench/bin/python -m benchmarks.speed
 	.venv-bench/bin/python -m benchmarks.picture
 	.venv-bench/bin/python -m benchmarks.profile
 	$(BIN)/python -m benchmarks.start
 	.venv-bench/bin/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.embed
 
 bench-gpu:  ## speed beside timm and Hugging Face's PyTorch on a GPU, under ten minutes; with the Python that has them: make bench-gpu PYTHON=...
 	$(PYTHON) -W ignore -m benchmarks.gpu

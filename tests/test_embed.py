@@ -17,7 +17,13 @@ from matrix import SOAK
 from PIL import Image
 
 from hub_scripts.__main__ import main
-from modeling_vit_cls import BadImageError, ConfigError, FlaxViTClsModel, ImageFeatureExtractionPipeline
+from modeling_vit_cls import (
+    BadImageError,
+    CheckpointError,
+    ConfigError,
+    FlaxViTClsModel,
+    ImageFeatureExtractionPipeline,
+)
 from modeling_vit_cls.embed import embed
 from modeling_vit_cls.images.sources import load_with_columns
 from modeling_vit_cls.predict import predict
@@ -230,12 +236,36 @@ def test_a_folder_takes_one_model_one_dataset_and_one_way(field, backbone, tmp_p
     assert content(tmp_path) == before
 
 
+def test_names_and_versions_may_change_and_a_damaged_manifest_may_not(backbone, tmp_path, caplog):
+    def embed_again(name: str):
+        origin = {part: {"name": name, "source": "folder"} for part in ("model", "dataset")}
+        return embed(backbone, pictures(4), tmp_path, shards=2, origin=origin, disable_tqdm=True)
+
+    embed_again("mine")
+    file = tmp_path / ".embed.json"
+    file.write_text(file.read_text().replace('"jax": "', '"jax": "0.'))
+    assert embed_again("moved").written == 0
+    assert "other versions of packages" in caplog.text
+    assert json.loads(file.read_text())["model"]["name"] == "mine"
+    for text in ("{", "[]"):
+        file.write_text(text)
+        with pytest.raises(CheckpointError, match=r"\.embed\.json"):
+            embed_again("mine")
+
+
+@pytest.mark.parametrize("missing", ["datasets", "pyarrow"])
+def test_without_datasets_the_error_names_the_extra(missing):
+    program = f"import sys; sys.modules[{missing!r}] = None; import modeling_vit_cls.embed"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "ImportError: datasets is needed to embed a dataset: `pip install '.[train]'`" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
         ({"shards": 0}, "shards"),
         ({"shards": 7}, "shards"),
-        ({"shards": True and "2"}, "shards"),
+        ({"shards": "2"}, "shards"),
         ({"worker": (2, 2)}, "worker"),
         ({"worker": (-1, 2)}, "worker"),
         ({"batch_size": 0}, "batch_size"),

@@ -21,8 +21,8 @@ from ..names import EMBED
 
 _PACKAGES = ("jax", "flax", "transformers", "datasets", "pyarrow", "numpy", "pillow")
 _log = logging.getLogger(__name__)
-# Facts that may differ between runs: names, which change when a folder moves, and versions.
-_FREE = ("model.name", "model.source", "dataset.name", "dataset.source", "versions")
+# Facts that may differ between runs: names and revisions, because the digests decide, and versions.
+_FREE = {f"{part}.{name}" for part in ("model", "dataset") for name in ("name", "source", "revision")} | {"versions"}
 
 
 def digest_of_model(model: Any) -> str:

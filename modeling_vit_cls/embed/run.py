@@ -7,8 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
 import jax.numpy as jnp
 import numpy as np
+from tqdm.auto import tqdm
 
 from ..errors import BadImageError, ConfigError
 from ..files.folder import to_path
@@ -16,18 +18,11 @@ from ..images.fingerprint import table_fingerprint
 from ..images.kinds import check_dataset
 from ..images.processor import ViTClsImageProcessor
 from ..images.sources import image_column
-from ..install import needs
 from ..modeling_vit_cls import FlaxViTClsModel, embedding_of
 from ..predict import predict
 from ..pretrained.processor_fit import check_processor
 from .manifest import agree, begun, digest_of_model, versions
 from .shards import EMBEDDING, ROW, Shards, table_of
-
-try:
-    import datasets
-    from tqdm.auto import tqdm
-except ImportError as error:
-    raise needs("datasets", "to embed images", "train") from error
 
 _ROWS_OF_A_SHARD, _MAX_SHARDS = 1000, 1000  # if the user does not choose
 _log = logging.getLogger(__name__)
@@ -74,7 +69,8 @@ def embed(
     dataset: bytes as bytes, paths as paths.
 
     A killed run is continued by the same call: it begins at the first shard that is not whole, and the files have the
-    same bytes as without the interruption. Workers of several machines need no connection, only the same folder.
+    same bytes as without the interruption (on a GPU, as long as XLA chooses the same kernels in every process). Workers
+    of several machines need no connection, only the same folder.
 
     Args:
         model: the backbone.

@@ -8,16 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
-
-from ..install import needs
-
-try:
-    import datasets
-    import pyarrow as pa
-    from pyarrow import parquet
-except ImportError as error:
-    raise needs("datasets, with pyarrow,", "to write embeddings", "train") from error
+import pyarrow as pa
+from pyarrow import parquet
 
 ROW, EMBEDDING = "row", "embedding"  # the columns that are added to those of the dataset
 _LEFT_OUT = b"left_out"  # in a file's metadata: the broken images, as JSON {row: error}
