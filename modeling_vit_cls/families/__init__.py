@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError, shorten
 from ..files.tensor import Tensor
-from . import big_vision, clip, dinov2, dinov3, meta, pixio, siglip, timm, torchvision, vit
+from . import big_vision, clip, dinov2, dinov3, meta, open_clip, pixio, siglip, timm, torchvision, vit
 from .family import NATIVE, Family
 from .timm_architectures import present_name
 
@@ -19,6 +19,7 @@ FAMILIES = (
     *dinov3.FAMILIES,
     *siglip.FAMILIES,
     *clip.FAMILIES,
+    *open_clip.FAMILIES,
     *pixio.FAMILIES,
     *timm.FAMILIES,
     *torchvision.FAMILIES,
@@ -39,6 +40,8 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
     Raises CheckpointError, naming `file`, for a model that is not supported.
     """
     model_type, architecture = fields.get("model_type"), fields.get("architecture")
+    if model_type is None and "model_cfg" in fields:
+        return open_clip.family_of_model(fields, file)
     if model_type is None and architecture is None:
         return None
     name = present_name(str(architecture))
