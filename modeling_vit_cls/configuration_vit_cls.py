@@ -35,6 +35,8 @@ class ViTClsConfig(PretrainedConfig):
 
     Args:
         image_size: side of a square image, or (height, width); a multiple of `patch_size`.
+        patch_padding: pixels of zeros before the first row and column, for which as many last ones are left out: the
+            padding of the convolution in ViTPose (Xu et al. 2022).
         ignore_border: ignore the pixels at the right and the bottom that do not fill a patch, as the libraries of some
             checkpoints do (SigLIP's 384 pixels in patches of 14). Without it such an `image_size` is an error.
         dynamic_image_size: accept images of any size and resample the positions, as the libraries of some checkpoints
@@ -81,6 +83,7 @@ class ViTClsConfig(PretrainedConfig):
         patch_size: int = 16,
         num_channels: int = 3,
         patch_bias: bool = True,
+        patch_padding: int = 0,
         ignore_border: bool = False,
         dynamic_image_size: bool = False,
         hidden_act: Activation = "gelu",

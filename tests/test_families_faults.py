@@ -54,7 +54,9 @@ def no_part_of_the_model(folder: Path, name: str) -> bool:
         return True
     if folder.name.startswith("open_clip"):
         return not name.startswith("visual.")
-    return name.endswith(("mask_token", "bias_mask", "periods")) or name.startswith(("text_", "logit_"))
+    return name.endswith(("mask_token", "bias_mask", "periods")) or name.startswith(
+        ("text_", "logit_", "decoder.", "temperature")
+    )
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

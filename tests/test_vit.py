@@ -84,6 +84,15 @@ def test_position_tokens_cover_what_they_say():
     assert shapes == {"all": (6, 16), "patches": (4, 16)}
 
 
+def test_patch_padding_shifts_the_pixels_and_fills_with_zeros():
+    plain, images = tiny_model(FlaxViTClsModel), pixels()
+    padded = FlaxViTClsModel(tiny_config(patch_padding=1), _do_init=False)
+    shifted = np.zeros_like(images)
+    shifted[:, :, 1:, 1:] = images[:, :, :-1, :-1]
+    outputs = padded(images, params=plain.params)
+    np.testing.assert_array_equal(outputs.last_hidden_state, plain(shifted).last_hidden_state)
+
+
 def test_several_cls_tokens_are_a_prefix_of_which_the_readout_is_the_mean():
     images = pixels()
     model = tiny_model(use_distillation_token=True, num_cls_tokens=3, num_register_tokens=2)

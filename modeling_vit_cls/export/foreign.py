@@ -113,7 +113,8 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
     elif rope:
         name = "transformers DINOv3"
     elif config.num_register_tokens:
-        name = "transformers DINOv2 with registers"
+        is_tips = config.position_interpolation == "bilinear_antialias"
+        name = "transformers TIPSv2" if is_tips else "transformers DINOv2 with registers"
     elif gated or config.layer_scale_init_value is not None:
         name = "transformers DINOv2"
     elif config.pre_norm:

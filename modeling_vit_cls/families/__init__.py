@@ -8,19 +8,37 @@ from typing import Any
 
 from ..errors import CheckpointError, shorten
 from ..files.tensor import Tensor
-from . import big_vision, clip, dinov2, dinov3, meta, open_clip, pixio, siglip, timm, torchvision, vit
+from . import (
+    big_vision,
+    clip,
+    dinov2,
+    dinov3,
+    meta,
+    open_clip,
+    pixio,
+    siglip,
+    timm,
+    tipsv2,
+    torchvision,
+    vit,
+    vit_ssl,
+    vitpose,
+)
 from .family import NATIVE, Family
 from .timm_architectures import present_name
 
 FAMILIES = (
     NATIVE,
     *vit.FAMILIES,
+    *vit_ssl.FAMILIES,
+    *vitpose.FAMILIES,
     *dinov2.FAMILIES,
     *dinov3.FAMILIES,
     *siglip.FAMILIES,
     *clip.FAMILIES,
     *open_clip.FAMILIES,
     *pixio.FAMILIES,
+    *tipsv2.FAMILIES,
     *timm.FAMILIES,
     *torchvision.FAMILIES,
     *big_vision.FAMILIES,

@@ -10,13 +10,6 @@ from ..files.json_file import read_json
 ADAPTER = "adapter_config.json"
 # {model_type: the name that people know}. The first ones have the same blocks as our model.
 FAMILIES_NOT_READ = {
-    "vit_mae": "ViT-MAE",
-    "vit_msn": "ViT-MSN",
-    "ijepa": "I-JEPA",
-    "metaclip_2": "MetaCLIP 2",
-    "tipsv2": "TIPSv2",
-    "tipsv2_vision_model": "TIPSv2",
-    "vitpose_backbone": "ViTPose",
     "radio": "C-RADIO",
     "beit": "BEiT",
     "data2vec-vision": "Data2Vec",

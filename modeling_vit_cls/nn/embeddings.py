@@ -35,6 +35,10 @@ class PatchProjection(nn.Module):
         c = self.config
         shape = (c.patch_size, c.patch_size, images.shape[-1], c.hidden_size)
         kernel = self.param("kernel", kernel_init(c.initializer_range), shape, jnp.float32)
+        if c.patch_padding:
+            _, height, width, _ = images.shape
+            before = (c.patch_padding, 0)
+            images = jnp.pad(images, ((0, 0), before, before, (0, 0)))[:, :height, :width]
         patches = patch_product(images.astype(self.dtype), kernel.astype(self.dtype))
         if c.patch_bias:
             bias = self.param("bias", nn.initializers.zeros, (c.hidden_size,), jnp.float32)
