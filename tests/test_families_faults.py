@@ -54,9 +54,8 @@ def no_part_of_the_model(folder: Path, name: str) -> bool:
         return True
     if folder.name.startswith("open_clip"):
         return not name.startswith("visual.")
-    return name.endswith(("mask_token", "bias_mask", "periods")) or name.startswith(
-        ("text_", "logit_", "decoder.", "temperature")
-    )
+    outside = ("text_", "logit_", "decoder.", "temperature")
+    return name.endswith(("mask_token", "bias_mask", "periods")) or name.startswith(outside)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -85,6 +84,8 @@ def test_each_tensor_removed_renamed_or_reshaped_is_named_and_each_square_one_tu
         }
         if name == "register_tokens":
             del faults["removed"]  # of a file without a config, what is left is a DINOv2 without registers
+        if folder.name == "tipsv2_giant" and "." not in name:  # so may a spare tensor be called; one is missing then
+            faults["renamed"] = (faults["renamed"][0], None)
         for fault, (tensors, words) in faults.items():
             file = write(tensors, folder, tmp_path)
             words = words and re.escape(f"'{words}'").replace("/", "[./]")
