@@ -113,18 +113,18 @@ def siglip2(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in found.items()}
 
 
-def write_flax(folder: Path) -> None:
-    """One golden folder of FlaxViT, which only transformers 4.57 has: flax_model.msgpack."""
+def write_flax(folder: Path, model_class: Any, config: Any) -> None:
+    """One golden folder of a Flax class, which only transformers 4.57 has: flax_model.msgpack."""
     import jax
 
-    model = transformers.FlaxViTForImageClassification(transformers.ViTConfig(**VIT, num_labels=5))
+    model = model_class(config)
     generator = np.random.default_rng(0)
     model.params = jax.tree.map(lambda leaf: leaf + 0.2 * generator.normal(size=leaf.shape).astype("f4"), model.params)
     model.save_pretrained(folder)
     pixels = generator.normal(size=(2, 3, 16, 16)).astype(np.float32)
     outputs = model(pixels, output_hidden_states=True)
     arrays = {"pixels": pixels, "embeddings": outputs.hidden_states[0], "block": outputs.hidden_states[1]}
-    arrays["logits"] = outputs.logits
+    arrays |= {name: outputs[name] for name in ("logits", "last_hidden_state", "pooler_output") if name in outputs}
     np.savez_compressed(folder / "expected.npz", **{f"native.{name}": value for name, value in arrays.items()})
     (folder / "versions.txt").write_text(f"transformers {transformers.__version__}, jax {jax.__version__}\n")
 
@@ -160,7 +160,10 @@ def main() -> None:
     for name, (model_class, config) in cases().items():
         write(target / name, model_class, config)
     if hasattr(transformers, "FlaxViTForImageClassification"):
-        write_flax(target / "flax_vit")
+        t = transformers
+        write_flax(target / "flax_vit", t.FlaxViTForImageClassification, t.ViTConfig(**VIT, num_labels=5))
+        giant = t.Dinov2Config(**DINO, use_swiglu_ffn=True)
+        write_flax(target / "flax_dinov2_giant", t.FlaxDinov2Model, giant)
     else:
         others.write_all(target)
 
