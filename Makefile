@@ -31,7 +31,8 @@ parity: $(VENV)/ready .venv-torch/ready  ## other libraries' checkpoints, writte
 	rm -rf build/golden && mkdir -p build/golden
 	$(WITH_TORCH) tests/golden/make.py build/golden
 	VIT_CLS_GOLDEN=build/golden $(WITH_TORCH) -m pytest -p cpu_torchvision $(PYTEST_ARGUMENTS) \
-	  tests/parity.py tests/test_families.py::test_numbers_are_those_of_the_source \
+	  tests/parity.py $(if $(filter 5,$(TRANSFORMERS)),tests/parity_open_clip.py) \
+	  tests/test_families.py::test_numbers_are_those_of_the_source \
 	  tests/test_zero_shot.py::test_logits_are_those_of_the_whole_model
 	VIT_CLS_GOLDEN=build/golden $(WITH_TORCH) tests/parity_table.py
 
@@ -70,11 +71,12 @@ $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	if [ $(TRANSFORMERS) = 4 ]; then $(BIN)/python tests/fetch_upstream.py; fi
 	touch $@
 
-# PyTorch and what needs it, and nothing else: both worlds put their own packages before it.
+# PyTorch and what needs it, and nothing else (OpenCLIP needs ftfy, which needs wcwidth): both worlds put their own packages before it.
 .venv-torch/ready: Makefile
 	$(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/python -m pip install --quiet torch==2.13.0
 	.venv-torch/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
+	.venv-torch/bin/python -m pip install --quiet --no-deps open_clip_torch==3.3.0 ftfy==6.3.1 wcwidth==0.9.4
 	touch $@
 
 .venv-bench/ready: pyproject.toml constraints/transformers-4.txt

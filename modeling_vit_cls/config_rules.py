@@ -73,6 +73,7 @@ RULES: dict[str, Rule] = {
     "patch_size": _integer(1, 65536),
     "num_channels": _integer(1, 4096),
     "patch_bias": _BOOLEAN,
+    "patch_padding": _integer(0, 65536),
     "ignore_border": _BOOLEAN,
     "dynamic_image_size": _BOOLEAN,
     "hidden_act": _choice(Activation),
@@ -85,6 +86,7 @@ RULES: dict[str, Rule] = {
     "initializer_range": _SMALL,
     "readout": _choice(Readout),
     "use_cls_token": _BOOLEAN,
+    "num_cls_tokens": _integer(1, 64),
     "num_register_tokens": _integer(0, 4096),
     "use_distillation_token": _BOOLEAN,
     "use_distillation_head": _or_none(_BOOLEAN),
@@ -103,6 +105,8 @@ RULES: dict[str, Rule] = {
 }
 PROBLEM_TYPE = _or_none(_choice(ProblemType))
 FIELD_NAMES = tuple(name for name in RULES if name != "num_labels")  # num_labels is a field of transformers' base class
+# Fields that 0.1.0 did not have and that change the outputs, with the value that it computed with.
+LATER_FIELDS = {"num_cls_tokens": 1, "patch_padding": 0, "classifier_input": "readout"}
 
 
 def readout_size(readout: str, hidden_size: int) -> int:
@@ -152,7 +156,9 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
             math.prod(s // patch for s in sides) > 2**20,
             f"gives over 2**20 patches with patch_size={patch}",
         ),
+        ("patch_padding", 2 * f["patch_padding"] >= patch, f"must be less than half of patch_size={patch}"),
         ("readout", reads_cls and not f["use_cls_token"], "reads the [CLS] token: needs use_cls_token=True"),
+        ("num_cls_tokens", f["num_cls_tokens"] > 1 and not f["use_cls_token"], "needs use_cls_token=True"),
         ("use_distillation_token", f["use_distillation_token"] and not f["use_cls_token"], "needs use_cls_token=True"),
         (
             "use_distillation_head",

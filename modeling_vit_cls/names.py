@@ -9,6 +9,10 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = "model{suffix}.safetensors"
 _WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 
+# Read only: OpenCLIP's own files.
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+
 # Written by `export_pretrained`: programs, which contain the weights or need the weights in their folder.
 PROGRAMS = {"onnx": "model.onnx", "stablehlo": "model.stablehlo"}
 ONNX_WEIGHTS = f"{PROGRAMS['onnx']}.data"

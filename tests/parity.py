@@ -120,6 +120,8 @@ def test_transformers_prepares_images_as_we_do(kind, tmp_path):
 def test_processors_on_torchvision_differ_by_two_of_255(name):
     """Those that transformers 5 takes by default where torchvision is: another rounding of the same filter."""
     is_4 = transformers.__version__.startswith("4.")
+    if is_4 and name == "Tipsv2ImageProcessor":
+        pytest.skip("4.57 does not have it")
     theirs = getattr(transformers, f"{name}Fast" if is_4 else name)()
     if is_4 and name == "BeitImageProcessor":
         pytest.skip("4.57 has other defaults in the fast class than in the slow one, which ours are")
@@ -127,7 +129,8 @@ def test_processors_on_torchvision_differ_by_two_of_255(name):
     noise = np.random.default_rng(0).integers(0, 256, (211, 317, 3), dtype=np.uint8)
     for image in (Image.fromarray(noise), Image.fromarray(noise).resize((640, 480), 3)):
         got = theirs(image, return_tensors="pt")["pixel_values"].numpy()
-        difference = abs(got - ours(image)["pixel_values"]) * min(ours.image_std) * 255
+        scale = min(ours.image_std) if ours.do_normalize else 1
+        difference = abs(got - ours(image)["pixel_values"]) * scale * 255
         assert difference.max() < 2.01
         assert difference.mean() < (0.5 if name == "DINOv3ViTImageProcessor" else 0.05)
 

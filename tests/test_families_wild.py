@@ -87,7 +87,9 @@ SPARE = {
 }
 
 
-@pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "dinov3", "siglip", "clip", "siglip_classifier"])
+@pytest.mark.parametrize(
+    "name", ["vit", "deit", "dinov2", "dinov3", "siglip", "clip", "siglip_classifier", "vit_msn", "tipsv2"]
+)
 @pytest.mark.parametrize("architecture", [None, "MyOwnModel"])
 def test_spare_tensors_and_other_class_names_change_nothing_and_are_said(name, architecture, tmp_path, caplog):
     fields = {} if architecture is None else {"architectures": [architecture]}
@@ -155,10 +157,8 @@ def test_another_function_is_refused_by_name(name, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("vit_mae", "ViT-MAE"),
-        ("vit_msn", "ViT-MSN"),
-        ("ijepa", "I-JEPA"),
-        ("beit", "BEiT"),
+        ("swin", "Swin Transformer"),
+        ("sam", "SAM"),
         ("timm_wrapper", "timm inside transformers.*without the name of an architecture"),
     ],
 )
@@ -172,11 +172,13 @@ def test_quantised_weights_are_refused_by_name(tmp_path):
         FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, quantization_config={"load_in_8bit": True}))
 
 
-def test_a_classifier_on_clip_is_refused_by_its_name(tmp_path):
+@pytest.mark.parametrize(("name", "kind"), [("clip", "CLIP"), ("metaclip2", "MetaClip2")])
+def test_a_classifier_on_clip_is_refused_by_its_name(name, kind, tmp_path):
     head = {"classifier.weight": np.ones((2, 24), np.float32), "classifier.bias": np.zeros(2, np.float32)}
-    folder = changed("clip", tmp_path, head, architectures=["CLIPForImageClassification"])
-    with pytest.raises(CheckpointError, match="CLIPForImageClassification"):
-        FlaxViTClsForImageClassification.from_pretrained(folder)
+    for architectures in ([f"{kind}ForImageClassification"], None):  # by its class, or by its tensors
+        folder = changed(name, tmp_path, head, architectures=architectures)
+        with pytest.raises(CheckpointError, match=f"{kind}ForImageClassification classifies the mean of patches"):
+            FlaxViTClsForImageClassification.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..files.folder import replace_file
 from ..files.ownership import is_our_card, pictures_of, signed
@@ -147,7 +148,7 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
         install=how_to_install(),
         metadata=card_metadata(facts),
         pictures=pictures,
-        readout=READOUT_WORDS[facts.config.readout],
+        readout=_readout(facts.config),
         dataset=dataset_title(facts),
         circumstances=_circumstances(facts),
         spelt_out=_SPELT_OUT,
@@ -158,6 +159,12 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
     )
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n\n"
     return signed(text)
+
+
+def _readout(config: ViTClsConfig) -> str:
+    """What a config's readout reads, in words."""
+    words = READOUT_WORDS[config.readout]
+    return words if config.num_cls_tokens == 1 else words.replace("the [CLS] token", "the mean of the [CLS] tokens")
 
 
 def _python(text: str) -> str:

@@ -108,10 +108,13 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
     gated, rope = config.mlp == "swiglu", config.position_embedding == "rope"
     if target == "timm":
         name = "timm Eva" if timm_export.is_eva(config) else "timm DINOv2 giant" if gated else "timm ViT"
+    elif config.num_cls_tokens > 1:
+        name = "transformers Pixio"
     elif rope:
         name = "transformers DINOv3"
     elif config.num_register_tokens:
-        name = "transformers DINOv2 with registers"
+        is_tips = config.position_interpolation == "bilinear_antialias"
+        name = "transformers TIPSv2" if is_tips else "transformers DINOv2 with registers"
     elif gated or config.layer_scale_init_value is not None:
         name = "transformers DINOv2"
     elif config.pre_norm:

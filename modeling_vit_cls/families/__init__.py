@@ -8,17 +8,37 @@ from typing import Any
 
 from ..errors import CheckpointError, shorten
 from ..files.tensor import Tensor
-from . import big_vision, clip, dinov2, dinov3, meta, siglip, timm, torchvision, vit
+from . import (
+    big_vision,
+    clip,
+    dinov2,
+    dinov3,
+    meta,
+    open_clip,
+    pixio,
+    siglip,
+    timm,
+    tipsv2,
+    torchvision,
+    vit,
+    vit_ssl,
+    vitpose,
+)
 from .family import NATIVE, Family
 from .timm_architectures import present_name
 
 FAMILIES = (
     NATIVE,
     *vit.FAMILIES,
+    *vit_ssl.FAMILIES,
+    *vitpose.FAMILIES,
     *dinov2.FAMILIES,
     *dinov3.FAMILIES,
     *siglip.FAMILIES,
     *clip.FAMILIES,
+    *open_clip.FAMILIES,
+    *pixio.FAMILIES,
+    *tipsv2.FAMILIES,
     *timm.FAMILIES,
     *torchvision.FAMILIES,
     *big_vision.FAMILIES,
@@ -43,6 +63,8 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
         if architecture is None:
             problem = "model_type='timm_wrapper' (timm inside transformers) without the name of an architecture"
             raise CheckpointError(f"{file}: {problem}")
+    if model_type is None and "model_cfg" in fields:
+        return open_clip.family_of_model(fields, file)
     if model_type is None and architecture is None:
         return None
     name = present_name(str(architecture))

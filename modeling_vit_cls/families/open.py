@@ -20,7 +20,7 @@ from ..files.json_file import read_json
 from ..files.tensor import FLOATS, Tensor
 from ..files.weights import holds_standard_weights, read_weights
 from ..label_maps import LABEL_FIELDS, read_labels
-from ..names import CONFIG, DIGESTS, PROCESSOR
+from ..names import CONFIG, DIGESTS, OPEN_CLIP_CONFIG, PROCESSOR
 from ..nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from . import FAMILIES, family_of, family_of_tensors
 from .activations import with_our_activation
@@ -28,6 +28,7 @@ from .family import NATIVE, Family, canonical, has_classifier, side_of
 from .not_read import refuse_unread_config, refuse_unread_folder
 from .sizes import fields_shown, refuse_contradictions
 from .timm import WRAPPER
+from .open_clip import is_open_clip, weights_of
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -95,7 +96,7 @@ def open_checkpoint(path: Path, overrides: Mapping[str, Any] = MappingProxyType(
         tensors = NATIVE.convert(read_weights(path))
         refuse_contradictions(tensors, overrides, path)
         return Source(path, NATIVE, config, tensors, {}, notes=notes)
-    weights = read_weights(path)
+    weights = read_weights(weights_of(path) if is_open_clip(path) else path)
     family = family or family_of_tensors(weights, path)
     tensors = family.convert(weights)
     refuse_contradictions(tensors, overrides, path)
@@ -150,8 +151,8 @@ def is_foreign(path: Path) -> bool:
 
 
 def config_file(path: Path) -> Path:
-    """The path of the config.json of a folder or of a weight file. The file need not exist."""
-    return (path if path.is_dir() else path.parent) / CONFIG
+    """The path of the config.json, or OpenCLIP's config, of a folder or a weight file. The file need not exist."""
+    return (path if path.is_dir() else path.parent) / (OPEN_CLIP_CONFIG if is_open_clip(path) else CONFIG)
 
 
 def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tensor], list[str]]:

@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from ..config_rules import FIELD_NAMES
+from ..config_rules import FIELD_NAMES, LATER_FIELDS
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, shorten
 
 # Fields that do not change the outputs, so they may be edited in config.json.
 _FREE = {"hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range"}
 _FREE |= {"dynamic_image_size"}
-# Fields that came later, with the value that all earlier checkpoints have: it is left out, so that their digests hold.
-_LATER = {"classifier_input": "readout"}
 _TENSORS, _STAMP = "xxh3_128", "stamp"
 
 
@@ -25,9 +23,12 @@ def digest_of(array: np.ndarray) -> str:
 
 
 def architecture_digest(config: ViTClsConfig) -> str:
-    """The digest of the config fields that change the outputs, with the number of classes."""
+    """The digest of the config fields that change the outputs, with the number of classes.
+
+    A later field counts only with another value than its first one, so that earlier checkpoints keep their digest.
+    """
     fields = {name: getattr(config, name) for name in FIELD_NAMES if name not in _FREE}
-    fields = {name: value for name, value in fields.items() if (name, value) not in _LATER.items()}
+    fields = {name: value for name, value in fields.items() if value != LATER_FIELDS.get(name, ...)}
     fields |= {"image_size": list(config.image_hw), "num_labels": config.num_classes}
     return xxhash.xxh3_128_hexdigest(json.dumps(fields, sort_keys=True).encode())
 

@@ -8,14 +8,14 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 
 from ..errors import CheckpointError, ConfigError, shorten
-from ..families.not_read import ADAPTER, OPEN_CLIP
+from ..families.not_read import ADAPTER
 from ..families.open import config_file
 from ..files.folder import to_path
 from ..files.weights import FLAX, PICKLES, holds_weights, pickle_refused
-from ..names import CONFIG, INDEX, NESTED_PROCESSOR, PROCESSOR, WEIGHTS
+from ..names import CONFIG, INDEX, NESTED_PROCESSOR, OPEN_CLIP_CONFIG, PROCESSOR, WEIGHTS
 from .errors import download_error
 
-_FILES = (CONFIG, PROCESSOR, NESTED_PROCESSOR, ADAPTER, OPEN_CLIP)
+_FILES = (CONFIG, PROCESSOR, NESTED_PROCESSOR, ADAPTER, OPEN_CLIP_CONFIG)
 _WEIGHTS = (WEIGHTS, INDEX, "model-[0-9]*-of-[0-9]*.safetensors")
 _OTHER_WEIGHTS = (FLAX, "*.safetensors", "*.npz")  # downloaded only if there are none of _WEIGHTS
 
@@ -53,7 +53,7 @@ def checkpoint_path(
     if not root.exists():
         root = _download(name, subfolder, revision, variant, hub)
     folder = to_path(root / subfolder)
-    known = (config_file(folder), folder / ADAPTER, folder / OPEN_CLIP)
+    known = (config_file(folder), folder / ADAPTER)
     if not folder.is_dir() or not (any(file.is_file() for file in known) or holds_weights(folder)):
         where = f"{name}, subfolder {subfolder!r}" if subfolder else name
         raise CheckpointError(f"{where}: is no checkpoint, because there is no config.json in {folder}")

@@ -23,6 +23,9 @@ DINO = {name: value for name, value in VIT.items() if name != "intermediate_size
 TEXT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 TEXT |= {"vocab_size": 16, "max_position_embeddings": 8, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SIGLIP2 = {name: value for name, value in VIT.items() if name != "image_size"} | {"num_patches": 16}
+DECODER = {f"decoder_{name}": size for name, size in TEXT.items() if name in VIT}
+TIPS = DINO | {"mlp_ratio": 1.34}
+POSE = DINO | {"image_size": [24, 16], "patch_size": 8}
 DINOV3 = VIT | {"num_register_tokens": 3}
 
 
@@ -52,18 +55,37 @@ def cases() -> dict[str, Any]:
         ),
         "clip_model": (t.CLIPModel, t.CLIPConfig(text_config=TEXT, vision_config=VIT, projection_dim=8)),
         "clip": (t.CLIPVisionModel, t.CLIPVisionConfig(**VIT)),
+        "vit_mae": (t.ViTMAEForPreTraining, t.ViTMAEConfig(**VIT, **DECODER, mask_ratio=0.0)),
+        "vit_msn": (t.ViTMSNForImageClassification, t.ViTMSNConfig(**VIT, num_labels=5)),
+        "ijepa": (t.IJepaForImageClassification, t.IJepaConfig(**VIT, num_labels=5)),
+        "vitpose": (t.VitPoseBackbone, t.VitPoseBackboneConfig(**POSE)),
+        "metaclip2": (t.MetaClip2VisionModelWithProjection, t.MetaClip2VisionConfig(**VIT, projection_dim=24)),
         "clip_projection": (t.CLIPVisionModelWithProjection, t.CLIPVisionConfig(**VIT, projection_dim=8)),
+    } | (new_cases() if hasattr(t, "PixioModel") else {})
+
+
+def new_cases() -> dict[str, Any]:
+    """Those of families that only transformers 5 has."""
+    t = transformers
+    return {
+        "pixio": (t.PixioModel, t.PixioConfig(**DINO, n_cls_tokens=3)),
+        "tipsv2": (t.Tipsv2Model, t.Tipsv2Config(text_config=TEXT | {"hidden_size": 24}, vision_config=TIPS)),
+        "tipsv2_giant": (t.Tipsv2VisionModel, t.Tipsv2VisionConfig(**TIPS | {"mlp_ratio": 2, "use_swiglu_ffn": True})),
     }
 
 
 def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarray]:
     """What a model gives for pixels (B, C, H, W)."""
-    if type(model).__name__ in ("SiglipModel", "CLIPModel"):
+    if type(model).__name__ in ("SiglipModel", "CLIPModel", "Tipsv2Model"):
         model = model.vision_model
+    if type(model).__name__ == "ViTMAEForPreTraining":
+        model = model.vit
     if type(model).__name__ == "Siglip2VisionModel":
         return siglip2(model, pixels)
     asked = not native and "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
-    extra = {"interpolate_pos_encoding": True} if asked else {}
+    extra: dict[str, Any] = {"interpolate_pos_encoding": True} if asked else {}
+    if type(model).__name__ == "ViTMAEModel":  # it shuffles the patches by this noise, and removes those of mask_ratio
+        extra["noise"] = torch.arange(pixels.shape[2] * pixels.shape[3] // 16.0).expand(len(pixels), -1)
     with torch.no_grad():
         outputs = model(torch.from_numpy(pixels), output_hidden_states=True, **extra)
     # a tower inside a whole model gives no hidden states in transformers 4.57; the same tower alone does
@@ -71,6 +93,10 @@ def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarr
     for name in ("last_hidden_state", "pooler_output", "logits", "cls_logits", "distillation_logits", "image_embeds"):
         if outputs.get(name) is not None:
             found[name] = outputs[name]
+    if type(model).__name__ == "ViTMAEModel":
+        found["pooler_output"] = outputs.last_hidden_state[:, 0]
+    if type(model).__name__ == "VitPoseBackbone":
+        found |= {"last_hidden_state": outputs.feature_maps[-1], "pooler_output": outputs.feature_maps[-1].mean(dim=1)}
     return {name: value.numpy() for name, value in found.items()}
 
 
@@ -102,18 +128,18 @@ def siglip2(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in found.items()}
 
 
-def write_flax(folder: Path) -> None:
-    """One golden folder of FlaxViT, which only transformers 4.57 has: flax_model.msgpack."""
+def write_flax(folder: Path, model_class: Any, config: Any) -> None:
+    """One golden folder of a Flax class, which only transformers 4.57 has: flax_model.msgpack."""
     import jax
 
-    model = transformers.FlaxViTForImageClassification(transformers.ViTConfig(**VIT, num_labels=5))
+    model = model_class(config)
     generator = np.random.default_rng(0)
     model.params = jax.tree.map(lambda leaf: leaf + 0.2 * generator.normal(size=leaf.shape).astype("f4"), model.params)
     model.save_pretrained(folder)
     pixels = generator.normal(size=(2, 3, 16, 16)).astype(np.float32)
     outputs = model(pixels, output_hidden_states=True)
     arrays = {"pixels": pixels, "embeddings": outputs.hidden_states[0], "block": outputs.hidden_states[1]}
-    arrays["logits"] = outputs.logits
+    arrays |= {name: outputs[name] for name in ("logits", "last_hidden_state", "pooler_output") if name in outputs}
     np.savez_compressed(folder / "expected.npz", **{f"native.{name}": value for name, value in arrays.items()})
     (folder / "versions.txt").write_text(f"transformers {transformers.__version__}, jax {jax.__version__}\n")
 
@@ -128,7 +154,8 @@ def write(folder: Path, model_class: Any, config: Any) -> None:
     model.save_pretrained(folder)
     generator = np.random.default_rng(0)
     arrays = {}
-    for kind, size in {"native": (16, 16), "other": (12, 24)}.items():
+    sizes = {"native": (24, 16)} if folder.name == "vitpose" else {"native": (16, 16), "other": (12, 24)}
+    for kind, size in sizes.items():  # ViTPose knows no other size
         pixels = generator.normal(size=(2, 3, *size)).astype(np.float32)
         results = expected(model, pixels, kind == "native")
         arrays |= {f"{kind}.{name}": value for name, value in {"pixels": pixels, **results}.items()}
@@ -150,7 +177,10 @@ def main() -> None:
     for name, (model_class, config) in cases().items():
         write(target / name, model_class, config)
     if hasattr(transformers, "FlaxViTForImageClassification"):
-        write_flax(target / "flax_vit")
+        t = transformers
+        write_flax(target / "flax_vit", t.FlaxViTForImageClassification, t.ViTConfig(**VIT, num_labels=5))
+        giant = t.Dinov2Config(**DINO, use_swiglu_ffn=True)
+        write_flax(target / "flax_dinov2_giant", t.FlaxDinov2Model, giant)
     else:
         others.write_all(target)
 

@@ -3,12 +3,14 @@
 The positions of another image size are resampled as each one's own code does, and given to the model of that size.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cpu_torchvision  # noqa: F401 (before timm, which imports torchvision)
 import numpy as np
+import open_clip
 import timm
 import torch
 import torchvision
@@ -304,12 +306,66 @@ def write_npz(folder: Path, old: bool, pooled: bool) -> None:
     save(folder, lambda kind, pixels: timm_outputs(models[kind], pixels), f"timm {timm.__version__}")
 
 
+def open_clip_cases() -> dict[str, dict[str, Any]]:
+    """Name -> model_cfg of OpenCLIP, without its text tower."""
+    sizes = {"width": 24, "head_width": 8, "layers": 2, "mlp_ratio": 1.5, "patch_size": 4, "image_size": 16}
+    mean = {"no_ln_pre": True, "pool_type": "avg", "norm_kwargs": {"eps": 1e-3}}
+    return {
+        "open_clip": {"embed_dim": 8, "quick_gelu": True, "vision_cfg": sizes},
+        "open_clip_mean": {
+            "embed_dim": 24,
+            "custom_text": True,
+            "vision_cfg": {**sizes, **mean, "ls_init_value": 0.1, "act_kwargs": {"approximate": "tanh"}},
+        },
+        "open_clip_late_norm": {
+            "embed_dim": 8,
+            "vision_cfg": {**sizes, **mean, "final_ln_after_pool": True},
+        },
+    }
+
+
+def open_clip_model(cfg: dict[str, Any], image_size: Any) -> Any:
+    """An OpenCLIP model with a tiny text tower."""
+    text = {"context_length": 8, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
+    cfg = {**cfg, "vision_cfg": {**cfg["vision_cfg"], "image_size": image_size}, "text_cfg": text}
+    kind = open_clip.CustomTextCLIP if cfg.pop("custom_text", False) else open_clip.CLIP
+    return kind(**cfg).eval()
+
+
+def write_open_clip(folder: Path, cfg: dict[str, Any]) -> None:
+    """One golden folder of OpenCLIP's own layout."""
+    folder.mkdir(exist_ok=True)
+    model, other = noisy(open_clip_model(cfg, 16)), open_clip_model(cfg, SIZES["other"])
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors", {"format": "pt"})
+    preprocess = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic", "resize_mode": "squash"}
+    fields = {"model_cfg": cfg, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(fields, indent=2) + "\n")
+    state = model.state_dict()
+    open_clip.model.resize_pos_embed(state, other)
+    other.load_state_dict(state)
+
+    def outputs(kind: str, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        visual = (model if kind == "native" else other).visual
+        results: dict[str, torch.Tensor] = {}
+        hook = lambda _, inputs, output: results.update(embeddings=inputs[0], block=output)  # noqa: E731
+        handle = visual.transformer.resblocks[0].register_forward_hook(hook)
+        with torch.no_grad():
+            embeds = visual(pixels)
+            handle.remove()
+            pooled, _ = visual._pool(visual.transformer(visual._embeds(pixels)))
+        return {**results, "pooler_output": pooled, "image_embeds": embeds}
+
+    save(folder, outputs, f"open_clip_torch {open_clip.__version__}")
+
+
 def write_all(target: Path) -> None:
     """Write all of these golden folders."""
     for name, arguments in timm_cases().items():
         write_timm(target / name, arguments)
     write_patch_sizes(target / "timm_flexivit")
     write_torchvision(target / "torchvision")
+    for name, cfg in open_clip_cases().items():
+        write_open_clip(target / name, cfg)
     for name, case in meta_cases().items():
         write_meta(target / name, *case)
     for name, old, pooled in (("npz_augreg", True, False), ("npz_big_vision", False, False), ("npz_map", False, True)):
