@@ -14,7 +14,7 @@ Rule = tuple[Callable[[Any], bool], str]
 # The choices of a field. Each is written here alone: the config's annotations and the rules below read them.
 Activation = Literal["gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"]
 Readout = Literal["cls", "mean", "cls_mean", "map"]
-Positions = Literal["learned", "sincos2d", "rope", "none"]
+Positions = Literal["learned", "relative", "sincos2d", "rope", "none"]
 PositionTokens = Literal["all", "patches"]
 Interpolation = Literal[
     "bicubic",
@@ -26,7 +26,7 @@ Interpolation = Literal[
     "bilinear_align_corners",
 ]
 MlpKind = Literal["mlp", "swiglu"]
-NormPosition = Literal["before_readout", "after_readout"]
+NormPosition = Literal["before_readout", "after_readout", "none"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 READOUTS_OF_CLS = ("cls", "cls_mean")  # those that need the [CLS] token
 
@@ -182,6 +182,16 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
             position == "rope" and head_width % 4 != 0,
             f"'rope' needs hidden_size / num_attention_heads = {head_width} to be a multiple of 4",
         ),
+        (
+            "position_embedding",
+            position == "relative" and (not f["use_cls_token"] or f["use_distillation_token"]),
+            "'relative' is between patches and one [CLS] token: needs use_cls_token=True, use_distillation_token=False",
+        ),
+        (
+            "position_embedding",
+            position == "relative" and f["num_register_tokens"] > 0,
+            "'relative' is between patches and one [CLS] token: needs num_register_tokens=0",
+        ),
     ]
 
 
@@ -193,4 +203,6 @@ def estimate_parameters(f: Mapping[str, Any]) -> int:
     tables = math.prod(s // patch for s in sides) * width if f["position_embedding"] == "learned" else 0
     feature = f["representation_size"] or readout_size(f["readout"], width)
     stem = patch**2 * f["num_channels"] * width + f["num_register_tokens"] * width + tables
+    if f["position_embedding"] == "relative":
+        block += math.prod(2 * (s // patch) - 1 for s in sides) * f["num_attention_heads"]
     return f["num_hidden_layers"] * block + stem + width * feature + feature * f["num_labels"]

@@ -46,17 +46,20 @@ class ViTClsConfig(PretrainedConfig):
             (2 x hidden_size wide), "map" pools by attention (Zhai et al. 2022, section 3.2).
         use_distillation_head: a second classifier on the distillation token; the two are averaged (Touvron et al.
             2021, section 4). None means the same as `use_distillation_token`.
-        position_embedding: "learned", "sincos2d" (Beyer et al. 2022), "rope" (DINOv3, Simeoni et al. 2025) or "none".
+        position_embedding: "learned", "relative" (a bias of the attention scores in each block: BEiT, Bao et al. 2022),
+            "sincos2d" (Beyer et al. 2022), "rope" (DINOv3, Simeoni et al. 2025) or "none".
         position_embedding_tokens: "all" gives positions to [CLS] and the distillation token too, "patches" does not.
             Registers never have one.
-        position_interpolation: how learned positions are resampled to another grid; each library has its own way.
+        position_interpolation: how learned and relative positions are resampled to another grid; each library has its
+            own way.
             "bicubic" and "bilinear" are torch's without antialias (bicubic a=-0.75), "bicubic_antialias" (a=-0.5) and
             "bilinear_antialias" with it. "..._align_corners" aligns the centres of the corner patches instead of the
             edges of the image. "bicubic_offset" is that of Meta's DINO and DINOv2.
         layer_scale_init_value: initial value of LayerScale (Touvron et al. 2021, equation 4); None for no LayerScale.
         mlp: "mlp", or "swiglu" with a gate of width `intermediate_size` that passes through `hidden_act`.
         pre_norm: a LayerNorm before the first block, as in CLIP.
-        norm_position: the final LayerNorm acts on all tokens ("before_readout") or on the readout ("after_readout").
+        norm_position: the final LayerNorm acts on all tokens ("before_readout") or on the readout ("after_readout");
+            "none" for no final LayerNorm, as in InternViT and C-RADIO.
         representation_size: width of a tanh layer between readout and classifier; None for no such layer.
         projection_size: width of a projection of the readout, as in CLIP (output `image_embeds`); None for none.
         num_labels, id2label, label2id: as in all models of transformers.

@@ -32,6 +32,7 @@ CONFIGS = {
     "registers": {"num_register_tokens": 3, "position_embedding_tokens": "patches", "layer_scale_init_value": 0.5},
     "rope": {"position_embedding": "rope", "num_register_tokens": 2, "qkv_bias": False, "hidden_act": "quick_gelu"},
     "swiglu": {"mlp": "swiglu", "hidden_act": "silu", "key_bias": False, "patch_bias": False},
+    "relative": {"position_embedding": "relative", "norm_position": "none", "readout": "mean"},
     "sincos2d": {"position_embedding": "sincos2d", "hidden_act": "gelu_pytorch_tanh", "image_size": (12, 8)},
     "distillation": {"use_distillation_token": True, "num_register_tokens": 1, "hidden_act": "relu"},
     "one head": {"use_distillation_token": True, "use_distillation_head": False, "num_channels": 1},

@@ -15,7 +15,7 @@ from ..files.json_file import read_json
 from ..images.processor import ViTClsImageProcessor
 from ..images.processor_classes import OURS, class_of
 from ..names import NESTED_PROCESSOR, PROCESSOR
-from .fit import POSITIONS
+from .fit import POSITIONS, RELATIVE_POSITIONS
 from .processor_fit import interpolates
 
 _UNREAD = "unread"  # no class has this name, so that nobody loads the saved file as another processor
@@ -110,10 +110,11 @@ def _processor(source: Source, file: Path, fields: dict[str, Any]) -> ViTClsImag
 
 def interpolated_in_calls(processor: AnyProcessor, config: ViTClsConfig) -> list[str]:
     """Names of the parameters that each call resamples, because the model's processor has another image size."""
-    if not isinstance(processor, ViTClsImageProcessor) or config.position_embedding != "learned":
+    tables = {"learned": POSITIONS, "relative": f"encoder.layer_*{RELATIVE_POSITIONS}"}
+    if not isinstance(processor, ViTClsImageProcessor) or config.position_embedding not in tables:
         return []
     try:
-        return [POSITIONS] if interpolates(config, processor, processor) else []
+        return [tables[config.position_embedding]] if interpolates(config, processor, processor) else []
     except ConfigError as error:
         logger.warning("%s", error)
         return []
