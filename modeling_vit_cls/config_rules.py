@@ -84,6 +84,7 @@ RULES: dict[str, Rule] = {
     "initializer_range": _SMALL,
     "readout": _choice(Readout),
     "use_cls_token": _BOOLEAN,
+    "num_cls_tokens": _integer(1, 64),
     "num_register_tokens": _integer(0, 4096),
     "use_distillation_token": _BOOLEAN,
     "use_distillation_head": _or_none(_BOOLEAN),
@@ -101,6 +102,8 @@ RULES: dict[str, Rule] = {
 }
 PROBLEM_TYPE = _or_none(_choice(ProblemType))
 FIELD_NAMES = tuple(name for name in RULES if name != "num_labels")  # num_labels is a field of transformers' base class
+# Fields that 0.1.0 did not have and that change the outputs, with the value that it computed with.
+LATER_FIELDS = {"num_cls_tokens": 1}
 
 
 def readout_size(readout: str, hidden_size: int) -> int:
@@ -151,6 +154,7 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
             f"gives over 2**20 patches with patch_size={patch}",
         ),
         ("readout", reads_cls and not f["use_cls_token"], "reads the [CLS] token: needs use_cls_token=True"),
+        ("num_cls_tokens", f["num_cls_tokens"] > 1 and not f["use_cls_token"], "needs use_cls_token=True"),
         ("use_distillation_token", f["use_distillation_token"] and not f["use_cls_token"], "needs use_cls_token=True"),
         (
             "use_distillation_head",

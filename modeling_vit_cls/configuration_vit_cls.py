@@ -42,8 +42,9 @@ class ViTClsConfig(PretrainedConfig):
         hidden_act: "gelu" is the exact function (erf), "gelu_pytorch_tanh" its tanh approximation.
         key_bias: bias of the key projection; None means the same as `qkv_bias`.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first (Huang et al. 2016).
-        readout: "cls" takes token 0, "mean" averages the patches without other tokens, "cls_mean" concatenates the two
-            (2 x hidden_size wide), "map" pools by attention (Zhai et al. 2022, section 3.2).
+        readout: "cls" takes [CLS] (of several their mean), "mean" averages the patches without other tokens, "cls_mean"
+            concatenates the two (2 x hidden_size wide), "map" pools by attention (Zhai et al. 2022, section 3.2).
+        num_cls_tokens: number of [CLS] tokens, each with its own position, as in Pixio; counted with `use_cls_token`.
         use_distillation_head: a second classifier on the distillation token; the two are averaged (Touvron et al.
             2021, section 4). None means the same as `use_distillation_token`.
         position_embedding: "learned", "relative" (a bias of the attention scores in each block: BEiT, Bao et al. 2022),
@@ -95,6 +96,7 @@ class ViTClsConfig(PretrainedConfig):
         initializer_range: float = 0.02,
         readout: Readout = "cls",
         use_cls_token: bool = True,
+        num_cls_tokens: int = 1,
         num_register_tokens: int = 0,
         use_distillation_token: bool = False,
         use_distillation_head: bool | None = None,
@@ -187,7 +189,7 @@ class ViTClsConfig(PretrainedConfig):
     @property
     def num_positioned_prefix_tokens(self) -> int:
         """Tokens before the patches that a position embedding may cover: [CLS] and the distillation token."""
-        return int(self.use_cls_token) + int(self.use_distillation_token)
+        return self.num_cls_tokens * self.use_cls_token + int(self.use_distillation_token)
 
     @property
     def num_prefix_tokens(self) -> int:

@@ -32,6 +32,7 @@ REFUSED = {
     ("transformers", "timm_dinov2_registers"): "position_embedding_tokens",
     ("transformers", "timm_clip"): "num_labels",
     ("transformers", "timm_dinov3"): "num_labels",
+    ("timm", "pixio"): "num_cls_tokens",
     ("timm", "clip_model"): "projection_size",
     ("timm", "clip_projection"): "projection_size",
     ("timm", "dinov2"): "readout",

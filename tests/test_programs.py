@@ -29,6 +29,7 @@ CONFIGS = {
     "mean": {"readout": "mean", "use_cls_token": False, "norm_position": "after_readout"},
     "cls_mean": {"readout": "cls_mean", "pre_norm": True, "representation_size": 6},
     "map": {"readout": "map", "use_cls_token": False, "position_embedding": "none", "projection_size": 7},
+    "cls_tokens": {"num_cls_tokens": 3},
     "registers": {"num_register_tokens": 3, "position_embedding_tokens": "patches", "layer_scale_init_value": 0.5},
     "rope": {"position_embedding": "rope", "num_register_tokens": 2, "qkv_bias": False, "hidden_act": "quick_gelu"},
     "swiglu": {"mlp": "swiglu", "hidden_act": "silu", "key_bias": False, "patch_bias": False},

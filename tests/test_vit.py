@@ -93,6 +93,29 @@ def test_position_tokens_cover_what_they_say():
     assert shapes == {"all": (6, 16), "patches": (4, 16)}
 
 
+def test_several_cls_tokens_are_a_prefix_of_which_the_readout_is_the_mean():
+    images = pixels()
+    model = tiny_model(use_distillation_token=True, num_cls_tokens=3, num_register_tokens=2)
+    params = model.params["vit_cls"]["embeddings"]
+    assert params["cls_token"].shape == (3, 16)
+    assert params["position_embedding"]["embedding"].shape == (3 + 1 + 4, 16)
+    backbone = FlaxViTClsModel(model.config, _do_init=False)
+    outputs = backbone(images, params=model.params["vit_cls"], output_hidden_states=True)
+    table, first = params["position_embedding"]["embedding"], outputs.hidden_states[0]
+    np.testing.assert_allclose(first[0, :3], params["cls_token"] + table[:3], atol=1e-7)
+    np.testing.assert_allclose(first[0, 3:4], params["distillation_token"] + table[3:4], atol=1e-7)
+    np.testing.assert_array_equal(first[0, 4:6], params["register_tokens"])
+    tokens = np.asarray(outputs.last_hidden_state)
+    assert tokens.shape == (2, 3 + 1 + 2 + 4, 16)
+    np.testing.assert_allclose(outputs.pooler_output, tokens[:, :3].mean(axis=1), atol=1e-6)
+    results, head = model(images), arrays(model.params["distillation_classifier"])  # only the tokens of the heads
+    np.testing.assert_allclose(results.distillation_logits, tokens[:, 3] @ head["kernel"] + head["bias"], atol=1e-5)
+    head = arrays(model.params["classifier"])
+    np.testing.assert_allclose(
+        results.cls_logits, np.asarray(outputs.pooler_output) @ head["kernel"] + head["bias"], atol=1e-5
+    )
+
+
 def test_registers_have_no_position_and_stand_between_cls_and_patches():
     config = tiny_config(num_register_tokens=2)
     module = FlaxViTClsModule(config)

@@ -133,7 +133,8 @@ def _attention(model: Any, image: Any, reads_cls: bool) -> tuple[np.ndarray, np.
     size = {"interpolate_pos_encoding": model.interpolates(processor)}
     outputs = model(pixels, output_attentions=True, return_dict=True, **size)
     attention = np.asarray(outputs.attentions[-1], np.float32)[0].mean(axis=0)[:, c.num_prefix_tokens :]  # (T, N)
-    weights = attention[0] if reads_cls else attention[c.num_prefix_tokens :].mean(axis=0)
+    queries = attention[: c.num_cls_tokens] if reads_cls else attention[c.num_prefix_tokens :]
+    weights = queries.mean(axis=0)
     picture = np.clip(_without_normalisation(pixels, processor), 0, 1)[0]
     logits = getattr(outputs, "logits", None)
     best, score = None, 0.0

@@ -108,6 +108,8 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
     gated, rope = config.mlp == "swiglu", config.position_embedding == "rope"
     if target == "timm":
         name = "timm DINOv3" if rope else "timm DINOv2 giant" if gated else "timm ViT"
+    elif config.num_cls_tokens > 1:
+        name = "transformers Pixio"
     elif rope:
         name = "transformers DINOv3"
     elif config.num_register_tokens:

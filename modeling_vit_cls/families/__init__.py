@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError, shorten
 from ..files.tensor import Tensor
-from . import big_vision, clip, dinov2, dinov3, meta, siglip, timm, torchvision, vit
+from . import big_vision, clip, dinov2, dinov3, meta, pixio, siglip, timm, torchvision, vit
 from .family import NATIVE, Family
 from .timm_architectures import present_name
 
@@ -19,6 +19,7 @@ FAMILIES = (
     *dinov3.FAMILIES,
     *siglip.FAMILIES,
     *clip.FAMILIES,
+    *pixio.FAMILIES,
     *timm.FAMILIES,
     *torchvision.FAMILIES,
     *big_vision.FAMILIES,

@@ -88,7 +88,7 @@ class Embeddings(nn.Module):
         if c.use_distillation_token:
             sequence.insert(0, tokens("distillation_token", 1))
         if c.use_cls_token:
-            sequence.insert(0, tokens("cls_token", 1))
+            sequence.insert(0, tokens("cls_token", c.num_cls_tokens))
         x = jnp.concatenate(sequence, axis=1)
         if c.position_embedding in ("learned", "sincos2d"):
             positions = PositionEmbedding(c, name="position_embedding")(grid).astype(self.dtype)

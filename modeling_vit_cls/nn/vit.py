@@ -4,7 +4,7 @@ Notation for shapes, here and in the rest of the package:
 
     B  images in a batch        H, W, C  height, width (pixels) and channels of an image
     P  patch side (pixels)      h, w     rows and columns of patches, H / P and W / P
-    N  patches, h w             T        tokens: [CLS], distillation token, registers (each if configured), patches
+    N  patches, h w             T        [CLS] tokens, distillation token, registers (each if configured), patches
     D  hidden size              F        features of the readout
     L  encoder blocks           d        features of an attention head, D / heads
     K  classes
@@ -124,7 +124,8 @@ class AttentionPooling(nn.Module):
 class Readout(nn.Module):
     """Tokens to one vector per image: (B, T, D) -> (B, D), or (B, 2D) for "cls_mean".
 
-    "cls" is the [CLS] token, "mean" the mean of the patches, "cls_mean" both, "map" attention pooling.
+    "cls" is the [CLS] token, or the mean of several; "mean" the mean of the patches; "cls_mean" both; "map" attention
+    pooling.
     """
 
     config: ViTClsConfig
@@ -135,7 +136,7 @@ class Readout(nn.Module):
         c = self.config
         if c.readout == "map":
             return AttentionPooling(c, self.dtype, name="attention_pooling")(tokens)
-        cls = tokens[:, 0]
+        cls = tokens[:, 0] if c.num_cls_tokens == 1 else tokens[:, : c.num_cls_tokens].mean(axis=1)
         if c.readout == "cls":
             return cls
         mean = tokens[:, c.num_prefix_tokens :].mean(axis=1)  # patches only, without [CLS] and registers
@@ -197,7 +198,7 @@ class FlaxViTClsModule(nn.Module):
         fused = is_fused(self.attn_implementation, self.dtype, head_size) and (readout_only or not attention_maps)
         fused = fused and (deterministic or c.attention_probs_dropout_prob == 0) and c.position_embedding != "relative"
         encoder = Encoder(c, self.dtype, self.gradient_checkpointing, self.scan, fused, grid, name="encoder")
-        tokens = 1 + c.has_distillation_head if readout_only and c.readout == "cls" else None
+        tokens = c.num_cls_tokens + c.has_distillation_head if readout_only and c.readout == "cls" else None
         x, hidden_states, attentions = encoder(x, positions, deterministic, tokens)
         if readout_only:
             hidden_states = ()
@@ -249,7 +250,7 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
         logits = linear(c, c.num_classes, self.dtype, "classifier", result=jnp.float32)(pooled)
         cls_logits = distillation_logits = None
         if c.has_distillation_head:  # Touvron et al. 2021, section 4: at inference the two heads are averaged
-            token = outputs.last_hidden_state[:, 1]
+            token = outputs.last_hidden_state[:, c.num_cls_tokens]
             cls_logits = logits
             head = linear(c, c.num_classes, self.dtype, "distillation_classifier", result=jnp.float32)
             distillation_logits = head(token)

@@ -49,6 +49,14 @@ def cases() -> dict[str, Any]:
         "clip_model": (t.CLIPModel, t.CLIPConfig(text_config=TEXT, vision_config=VIT, projection_dim=8)),
         "clip": (t.CLIPVisionModel, t.CLIPVisionConfig(**VIT)),
         "clip_projection": (t.CLIPVisionModelWithProjection, t.CLIPVisionConfig(**VIT, projection_dim=8)),
+    } | (new_cases() if hasattr(t, "PixioModel") else {})
+
+
+def new_cases() -> dict[str, Any]:
+    """Those of families that only transformers 5 has."""
+    t = transformers
+    return {
+        "pixio": (t.PixioModel, t.PixioConfig(**DINO, n_cls_tokens=3)),
     }
 
 
