@@ -43,7 +43,8 @@ class ViTClsConfig(PretrainedConfig):
         key_bias: bias of the key projection; None means the same as `qkv_bias`.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first (Huang et al. 2016).
         readout: "cls" takes [CLS] (of several their mean), "mean" averages the patches without other tokens, "cls_mean"
-            concatenates the two (2 x hidden_size wide), "map" pools by attention (Zhai et al. 2022, section 3.2).
+            concatenates the two (2 x hidden_size wide), "cls_concat" concatenates the [CLS] tokens, as in C-RADIO,
+            "map" pools by attention (Zhai et al. 2022, section 3.2).
         num_cls_tokens: number of [CLS] tokens, each with its own position, as in Pixio; counted with `use_cls_token`.
         use_distillation_head: a second classifier on the distillation token; the two are averaged (Touvron et al.
             2021, section 4). None means the same as `use_distillation_token`.
@@ -55,7 +56,8 @@ class ViTClsConfig(PretrainedConfig):
             own way.
             "bicubic" and "bilinear" are torch's without antialias (bicubic a=-0.75), "bicubic_antialias" (a=-0.5) and
             "bilinear_antialias" with it. "..._align_corners" aligns the centres of the corner patches instead of the
-            edges of the image. "bicubic_offset" is that of Meta's DINO and DINOv2.
+            edges of the image. "bicubic_offset" is that of Meta's DINO and DINOv2. "cpe" is "bilinear" to a square of
+            the grid's longer side, of which the top left is taken (C-RADIO); "cpe_align_corners" likewise.
         layer_scale_init_value: initial value of LayerScale (Touvron et al. 2021, equation 4); None for no LayerScale.
         mlp: "mlp", or "swiglu" with a gate of width `intermediate_size` that passes through `hidden_act`.
         pre_norm: a LayerNorm before the first block, as in CLIP.
@@ -205,4 +207,4 @@ class ViTClsConfig(PretrainedConfig):
     @property
     def readout_size(self) -> int:
         """Width of the readout before the representation layer."""
-        return readout_size(self.readout, self.hidden_size)
+        return readout_size(self.readout, self.hidden_size, self.num_cls_tokens)

@@ -46,6 +46,8 @@ def no_part_of_the_model(folder: Path, name: str) -> bool:
     """Tensors that may be missing or anything: of text towers, of training, and a pooling that is not read."""
     if folder.name == "siglip_classifier" and ".head." in name:
         return True
+    if folder.name == "beit_pretrained" and name.startswith("lm_head."):
+        return True
     return name.endswith(("mask_token", "bias_mask", "periods")) or name.startswith(("text_", "logit_"))
 
 

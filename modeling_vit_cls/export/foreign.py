@@ -49,7 +49,7 @@ _FIELD_OF = {
     "projection": "projection_size",
     "readout": "readout",
 }
-_FIELD_IN_BLOCK = {"layer_scale": "layer_scale_init_value", "mlp.gate": "mlp", ".bias": "qkv_bias"}
+_FIELD_IN_BLOCK = {"relative_positions": "position_embedding", "layer_scale": "layer_scale_init_value", "mlp.gate": "mlp", ".bias": "qkv_bias"}
 
 
 def write_foreign(
@@ -110,6 +110,8 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
         name = "timm DINOv3" if rope else "timm DINOv2 giant" if gated else "timm ViT"
     elif config.num_cls_tokens > 1:
         name = "transformers Pixio"
+    elif config.position_embedding == "relative":
+        name = "transformers BEiT"
     elif rope:
         name = "transformers DINOv3"
     elif config.num_register_tokens:
@@ -171,8 +173,10 @@ def _meaning(config: ViTClsConfig, name: str) -> Any:
         return config.layer_scale_init_value is not None
     if name == "ignore_border":  # compared at the config's image size only
         return config.ignore_border and any(side % config.patch_size for side in config.image_hw)
-    used_by = {"rope_theta": "rope", "position_embedding_tokens": "learned", "position_interpolation": "learned"}
-    return getattr(config, name) if config.position_embedding == used_by.get(name, config.position_embedding) else None
+    used_by = {"rope_theta": ("rope",), "position_embedding_tokens": ("learned",)}
+    used_by["position_interpolation"] = ("learned", "relative")
+    position = config.position_embedding
+    return getattr(config, name) if position in used_by.get(name, (position,)) else None
 
 
 def _field_of(parameter: str) -> str:

@@ -8,13 +8,14 @@ from typing import Any
 
 from ..errors import CheckpointError, shorten
 from ..files.tensor import Tensor
-from . import big_vision, clip, dinov2, dinov3, meta, pixio, siglip, timm, torchvision, vit
+from . import beit, big_vision, clip, dinov2, dinov3, meta, pixio, siglip, timm, torchvision, vit
 from .family import NATIVE, Family
 from .timm_architectures import present_name
 
 FAMILIES = (
     NATIVE,
     *vit.FAMILIES,
+    *beit.FAMILIES,
     *dinov2.FAMILIES,
     *dinov3.FAMILIES,
     *siglip.FAMILIES,

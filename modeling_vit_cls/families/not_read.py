@@ -18,8 +18,6 @@ FAMILIES_NOT_READ = {
     "tipsv2_vision_model": "TIPSv2",
     "vitpose_backbone": "ViTPose",
     "radio": "C-RADIO",
-    "beit": "BEiT",
-    "data2vec-vision": "Data2Vec",
     "swin": "Swin Transformer",
     "swinv2": "Swin Transformer V2",
     "convnext": "ConvNeXT",

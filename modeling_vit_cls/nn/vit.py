@@ -122,10 +122,10 @@ class AttentionPooling(nn.Module):
 
 
 class Readout(nn.Module):
-    """Tokens to one vector per image: (B, T, D) -> (B, D), or (B, 2D) for "cls_mean".
+    """Tokens to one vector per image: (B, T, D) -> (B, F).
 
-    "cls" is the [CLS] token, or the mean of several; "mean" the mean of the patches; "cls_mean" both; "map" attention
-    pooling.
+    "cls" is the [CLS] token, or the mean of several, "cls_concat" all of them in a row; "mean" the mean of the patches;
+    "cls_mean" [CLS] and this mean in a row; "map" attention pooling.
     """
 
     config: ViTClsConfig
@@ -136,6 +136,8 @@ class Readout(nn.Module):
         c = self.config
         if c.readout == "map":
             return AttentionPooling(c, self.dtype, name="attention_pooling")(tokens)
+        if c.readout == "cls_concat":
+            return tokens[:, : c.num_cls_tokens].reshape(len(tokens), -1)
         cls = tokens[:, 0] if c.num_cls_tokens == 1 else tokens[:, : c.num_cls_tokens].mean(axis=1)
         if c.readout == "cls":
             return cls
@@ -176,7 +178,8 @@ class FlaxViTClsModule(nn.Module):
             images: of any height and width; pixels at the border that do not fill a patch are left out.
             deterministic: False applies dropout and stochastic depth, which need a random key "dropout".
             readout_only: compute only what the readout and the distillation head depend on. No hidden states and no
-                attention maps are returned; with readout "cls", `last_hidden_state` has only the tokens of the heads.
+                attention maps are returned; with readout "cls" or "cls_concat", `last_hidden_state` has only the tokens
+                of the heads.
             attention_maps: False returns no attention maps, so that attention may use the fused kernel. Dropout of
                 attention probabilities always takes plain products.
 
@@ -198,7 +201,8 @@ class FlaxViTClsModule(nn.Module):
         fused = is_fused(self.attn_implementation, self.dtype, head_size) and (readout_only or not attention_maps)
         fused = fused and (deterministic or c.attention_probs_dropout_prob == 0) and c.position_embedding != "relative"
         encoder = Encoder(c, self.dtype, self.gradient_checkpointing, self.scan, fused, grid, name="encoder")
-        tokens = c.num_cls_tokens + c.has_distillation_head if readout_only and c.readout == "cls" else None
+        reads_cls = c.readout in ("cls", "cls_concat")
+        tokens = c.num_cls_tokens + c.has_distillation_head if readout_only and reads_cls else None
         x, hidden_states, attentions = encoder(x, positions, deterministic, tokens)
         if readout_only:
             hidden_states = ()

@@ -183,10 +183,10 @@ class FlaxPreTrainedModel(_Upstream):
         return compiled.intermediates(self.module)(params, pixels, **chosen)
 
     def with_readout(self, readout: str, seed: int = 0) -> Any:
-        """A model with the same parameters and another readout: "cls", "mean", "cls_mean" or "map".
+        """A model with the same parameters and another `readout` of those of the config.
 
         Both models share their arrays; nothing is copied. Parameters that do not fit the new readout are drawn from
-        `seed`: a classifier of another width (between "cls" or "mean" and "cls_mean"), the attention pooling of "map".
+        `seed`: a classifier of another width (between "cls" and "cls_mean", say), the attention pooling of "map".
         """
         config = copy.deepcopy(self.config)
         config.readout = readout  # pyright: ignore[reportAttributeAccessIssue]

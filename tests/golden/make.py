@@ -49,6 +49,18 @@ def cases() -> dict[str, Any]:
         "clip_model": (t.CLIPModel, t.CLIPConfig(text_config=TEXT, vision_config=VIT, projection_dim=8)),
         "clip": (t.CLIPVisionModel, t.CLIPVisionConfig(**VIT)),
         "clip_projection": (t.CLIPVisionModelWithProjection, t.CLIPVisionConfig(**VIT, projection_dim=8)),
+        "beit": (t.BeitForImageClassification, t.BeitConfig(**VIT, use_relative_position_bias=True, num_labels=5)),
+        "beit_pretrained": (
+            t.BeitForMaskedImageModeling,
+            t.BeitConfig(**VIT, use_shared_relative_position_bias=True, use_mask_token=True, vocab_size=7),
+        ),
+        "data2vec": (t.Data2VecVisionModel, t.Data2VecVisionConfig(**VIT, use_relative_position_bias=True)),
+        "data2vec_classifier": (
+            t.Data2VecVisionForImageClassification,
+            t.Data2VecVisionConfig(
+                **VIT, use_absolute_position_embeddings=True, use_mean_pooling=False, num_labels=5, layer_scale_init_value=0.0
+            ),
+        ),
     } | (new_cases() if hasattr(t, "PixioModel") else {})
 
 
@@ -66,6 +78,8 @@ def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarr
         model = model.vision_model
     if type(model).__name__ == "Siglip2VisionModel":
         return siglip2(model, pixels)
+    if type(model).__name__ == "BeitForMaskedImageModeling":
+        return beit_pretrained(model, pixels)
     asked = not native and "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
     extra = {"interpolate_pos_encoding": True} if asked else {}
     with torch.no_grad():
@@ -75,6 +89,18 @@ def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarr
     for name in ("last_hidden_state", "pooler_output", "logits", "cls_logits", "distillation_logits", "image_embeds"):
         if outputs.get(name) is not None:
             found[name] = outputs[name]
+    if type(model).__name__ == "Data2VecVisionModel":  # which has no pooling layer
+        found["pooler_output"] = outputs.last_hidden_state[:, 1:].mean(dim=1)
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def beit_pretrained(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """The hidden states that BEiT predicts visual tokens from, after their norm, and the mean of their patches."""
+    with torch.no_grad():
+        outputs = model.beit(torch.from_numpy(pixels), output_hidden_states=True)
+        hidden = model.layernorm(outputs.last_hidden_state)
+    found = dict(zip(("embeddings", "block"), outputs.hidden_states))
+    found |= {"last_hidden_state": hidden, "pooler_output": hidden[:, 1:].mean(dim=1)}
     return {name: value.numpy() for name, value in found.items()}
 
 
