@@ -40,6 +40,8 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
     Raises CheckpointError, naming `file`, for a model that is not supported.
     """
     model_type, architecture = fields.get("model_type"), fields.get("architecture")
+    if model_type == timm.WRAPPER:
+        model_type, architecture = None, str(architecture)
     if model_type is None and architecture is None:
         return None
     name = present_name(str(architecture))

@@ -1,8 +1,10 @@
 """Opening a checkpoint of any family, and checking each tensor against the shapes of its config."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -24,6 +26,7 @@ from . import FAMILIES, family_of, family_of_tensors
 from .activations import with_our_activation
 from .family import NATIVE, Family, canonical, has_classifier, side_of
 from .not_read import refuse_unread_config, refuse_unread_folder
+from .timm import WRAPPER
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -55,6 +58,8 @@ class Source(NamedTuple):
         processor: the image processor's fields that the family or its config.json gives, or the reason why not.
         spare: names of tensors that are not part of the model.
         notes: how the label maps in config.json differ from those of `config`.
+        from_tensors: fields that were read from the tensors, because the user's keywords say that config.json does not
+            describe the model.
     """
 
     path: Path
@@ -64,11 +69,13 @@ class Source(NamedTuple):
     processor: dict[str, Any] | CheckpointError
     spare: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    from_tensors: tuple[str, ...] = ()
 
 
-def open_checkpoint(path: Path) -> Source:
+def open_checkpoint(path: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Source:
     """Read the config and the headers of a folder, or of a weight file, of any family. The weights are not read.
 
+    `overrides` are fields of our config that a user gave; they matter to a family whose config.json may leave them out.
     Raises CheckpointError, or ConfigError for a config of ours, with file and field or tensor.
     """
     if (path / DIGESTS).is_file():  # a checkpoint-N: each weight file has digests of its own, compared when it is read
@@ -88,7 +95,9 @@ def open_checkpoint(path: Path) -> Source:
     try:
         labels, notes = read_labels(fields, _outputs(tensors))
         fields = {name: value for name, value in fields.items() if name not in LABEL_FIELDS} | labels
+        fields, from_tensors = family.override(fields, overrides, tensors)
         config = ViTClsConfig.from_dict(with_our_activation(_with_border(family.fields(fields, tensors))))
+        tensors = family.merge(fields, tensors)
     except (ConfigError, CheckpointError) as error:
         raise CheckpointError(f"{file if fields else path}, {family.name}: {error}") from error
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:  # the JSON may hold anything
@@ -99,7 +108,7 @@ def open_checkpoint(path: Path) -> Source:
     except (CheckpointError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         processor = CheckpointError(f"{file}, {family.name}: {error}")
     config.architectures = fields.get("architectures", config.architectures)
-    return Source(path, family, config, tensors, processor, tuple(family.spare(weights)), tuple(notes))
+    return Source(path, family, config, tensors, processor, tuple(family.spare(weights)), tuple(notes), tuple(from_tensors))
 
 
 def _outputs(tensors: dict[str, Tensor]) -> int | None:
@@ -126,7 +135,7 @@ def is_foreign(path: Path) -> bool:
     file = config_file(path)
     fields = read_json(file)
     model_type = fields.get("model_type")
-    return model_type is None or (model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES))
+    return model_type in (None, WRAPPER) or (model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES))
 
 
 def config_file(path: Path) -> Path:
