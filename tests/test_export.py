@@ -23,6 +23,7 @@ from modeling_vit_cls import (
     export_pretrained,
 )
 
+EPS_OF_TRANSFORMERS = ["vit", "vit_v5_names", "deit", "deit_teacher", "flax_vit", "beit", "beit_pretrained", "data2vec"]
 # What a target cannot express: golden checkpoint or config -> field; everything else comes back.
 REFUSED = {
     ("transformers", "npz_map"): "readout",
@@ -32,6 +33,11 @@ REFUSED = {
     ("transformers", "timm_dinov2_registers"): "position_embedding_tokens",
     ("transformers", "timm_clip"): "num_labels",
     ("transformers", "timm_dinov3"): "num_labels",
+    ("transformers", "beit_pretrained"): "norm_position",
+    ("transformers", "data2vec"): "norm_position",
+    ("transformers", "data2vec_classifier"): "key_bias",
+    ("transformers", "timm_intern"): "norm_position",
+    ("timm", "data2vec_classifier"): "qkv_bias",
     ("timm", "pixio"): "num_cls_tokens",
     ("timm", "clip_model"): "projection_size",
     ("timm", "clip_projection"): "projection_size",
@@ -39,11 +45,11 @@ REFUSED = {
     ("timm", "vit_pooler"): "representation_size",
     ("timm", "dinov2_registers"): "position_embedding_tokens",
     ("timm", "meta_dinov2_registers"): "position_embedding_tokens",
-} | {("timm", name): "layer_norm_eps" for name in ("vit", "vit_v5_names", "deit", "deit_teacher", "flax_vit")}
+} | {("timm", name): "layer_norm_eps" for name in EPS_OF_TRANSFORMERS}
 
 # What transformers itself writes for these is what is exported, name by name.
 THEIR_OWN = ["vit", "vit_pooler", "deit", "deit_teacher", "dinov2", "dinov2_giant", "dinov2_registers"]
-THEIR_OWN += ["dinov3", "dinov3_gated", "clip_projection"]
+THEIR_OWN += ["dinov3", "dinov3_gated", "clip_projection", "beit"]
 
 
 @pytest.mark.parametrize("to", ["transformers", "timm"])

@@ -49,7 +49,12 @@ _FIELD_OF = {
     "projection": "projection_size",
     "readout": "readout",
 }
-_FIELD_IN_BLOCK = {"relative_positions": "position_embedding", "layer_scale": "layer_scale_init_value", "mlp.gate": "mlp", ".bias": "qkv_bias"}
+_FIELD_IN_BLOCK = {
+    "relative_positions": "position_embedding",
+    "layer_scale": "layer_scale_init_value",
+    "mlp.gate": "mlp",
+    ".bias": "qkv_bias",
+}
 
 
 def write_foreign(
@@ -108,6 +113,7 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
     gated, rope = config.mlp == "swiglu", config.position_embedding == "rope"
     if target == "timm":
         name = "timm DINOv3" if rope else "timm DINOv2 giant" if gated else "timm ViT"
+        name = "timm BEiT" if config.position_embedding == "relative" else name
     elif config.num_cls_tokens > 1:
         name = "transformers Pixio"
     elif config.position_embedding == "relative":

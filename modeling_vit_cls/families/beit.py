@@ -27,7 +27,10 @@ _COPIED = [
 _POSITIONS = ("use_relative_position_bias", "use_shared_relative_position_bias", "use_absolute_position_embeddings")
 # Names of transformers 4, and those in the memory of transformers 5.
 _BIAS = "relative_position_bias.relative_position_bias_table"
-_OF_BLOCKS = {"encoder.layer.{}": f"encoder.layer.{{}}.attention.attention.{_BIAS}", "layers.{}": f"layers.{{}}.{_BIAS}"}
+_OF_BLOCKS = {
+    "encoder.layer.{}": f"encoder.layer.{{}}.attention.attention.{_BIAS}",
+    "layers.{}": f"layers.{{}}.{_BIAS}",
+}
 _SHARED = (f"encoder.{_BIAS}", "shared_position_bias.relative_position_bias_table")
 
 TABLE = {name: rows for name, rows in _VIT.items() if not re.match(r"pooler|cls_classifier|.*distillation", name)}

@@ -54,7 +54,9 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
         "init_values": config.layer_scale_init_value,
         "global_pool": pool,
     }
-    if config.position_embedding == "rope":
+    if config.position_embedding == "relative":
+        arguments |= {"use_fc_norm": fc_norm}
+    elif config.position_embedding == "rope":
         arguments |= {"num_reg_tokens": config.num_register_tokens, "use_fc_norm": fc_norm}
     else:
         arguments |= {
@@ -63,6 +65,7 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
             "no_embed_class": patches_only,
             "pre_norm": config.pre_norm,
             "fc_norm": fc_norm,
+            "final_norm": config.norm_position != "none",
             "dynamic_img_size": True,
         }
     fields = {
@@ -89,6 +92,8 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
 
 def _architecture(config: ViTClsConfig) -> str:
     """The name of an architecture with the same block; all sizes are given as arguments."""
+    if config.position_embedding == "relative":
+        return "beit_base_patch16_224"
     if config.position_embedding == "rope":
         size = "huge_plus" if config.mlp == "swiglu" else "small"
         return f"vit_{size}_patch16_dinov3" + ("_qkvb" if config.qkv_bias else "")

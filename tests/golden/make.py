@@ -58,7 +58,11 @@ def cases() -> dict[str, Any]:
         "data2vec_classifier": (
             t.Data2VecVisionForImageClassification,
             t.Data2VecVisionConfig(
-                **VIT, use_absolute_position_embeddings=True, use_mean_pooling=False, num_labels=5, layer_scale_init_value=0.0
+                **VIT,
+                use_absolute_position_embeddings=True,
+                use_mean_pooling=False,
+                num_labels=5,
+                layer_scale_init_value=0.0,
             ),
         ),
     } | (new_cases() if hasattr(t, "PixioModel") else {})

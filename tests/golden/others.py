@@ -47,6 +47,8 @@ def timm_cases() -> dict[str, dict[str, Any]]:
         "timm_so150m": {"model_name": "vit_so150m_patch16_reg4_gap_256"},
         "timm_flexivit": {"model_name": "flexivit_small", "dynamic_img_size": False},
         "timm_eva_giant": {"model_name": "eva_giant_patch14_224"},
+        "timm_intern": {"model_name": "vit_intern300m_patch14_448", "num_classes": 0},
+        "timm_beit": {"model_name": "beit_base_patch16_224"},
         "timm_virchow": {"model_name": "vit_huge_patch14_224", "num_classes": 0, "reg_tokens": 4, **PACKED},
     }
 
@@ -90,6 +92,8 @@ def save(
 def write_timm(folder: Path, arguments: dict[str, Any]) -> None:
     """One golden folder of timm's."""
     arguments = {**TIMM, **arguments}
+    if folder.name == "timm_beit":
+        del arguments["dynamic_img_size"]
     model = noisy(timm.create_model(**arguments))
     left_out = {"model_name", "num_classes", *CLASSES}
     sizes = {name: value for name, value in arguments.items() if name not in left_out}
@@ -98,10 +102,24 @@ def write_timm(folder: Path, arguments: dict[str, Any]) -> None:
     timm.models.save_for_hf(model, folder, model_args=sizes, safe_serialization=True)
     (folder / "config.json").chmod(0o644)
     models = {"native": model, "other": model}
-    if not arguments["dynamic_img_size"]:  # positions are resampled when the model is loaded
+    if folder.name == "timm_beit":
+        models["other"] = beit_of_other_size(arguments, model)
+    elif not arguments["dynamic_img_size"]:  # positions are resampled when the model is loaded
         name = f"local-dir:{folder}"
         models["other"] = timm.create_model(name, pretrained=True, img_size=SIZES["other"]).eval()
     save(folder, lambda kind, pixels: timm_outputs(models[kind], pixels), f"timm {timm.__version__}")
+
+
+def beit_of_other_size(arguments: dict[str, Any], model: Any) -> Any:
+    """timm's BEiT with tables resized bilinear, as transformers does; timm's own way needs SciPy's splines."""
+    state = model.state_dict()
+    for name in (name for name in state if name.endswith("bias_table")):
+        offsets, others = state[name][:-3].T.reshape(1, -1, 7, 7), state[name][-3:]
+        resized = interpolate(offsets, size=(5, 11), mode="bilinear")
+        state[name] = torch.cat([resized[0].flatten(1).T, others])
+    other = timm.create_model(**{**arguments, "img_size": SIZES["other"]}).eval()
+    other.load_state_dict(state)
+    return other
 
 
 def write_torchvision(folder: Path) -> None:
