@@ -108,9 +108,7 @@ def open_checkpoint(path: Path, overrides: Mapping[str, Any] = MappingProxyType(
     except (CheckpointError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         processor = CheckpointError(f"{file}, {family.name}: {error}")
     config.architectures = fields.get("architectures", config.architectures)
-    return Source(
-        path, family, config, tensors, processor, tuple(family.spare(weights)), tuple(notes), tuple(from_tensors)
-    )
+    return Source(path, family, config, tensors, processor, tuple(family.spare(weights)), tuple(notes), tuple(from_tensors))
 
 
 def _outputs(tensors: dict[str, Tensor]) -> int | None:
@@ -137,9 +135,7 @@ def is_foreign(path: Path) -> bool:
     file = config_file(path)
     fields = read_json(file)
     model_type = fields.get("model_type")
-    return model_type in (None, WRAPPER) or (
-        model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES)
-    )
+    return model_type in (None, WRAPPER) or (model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES))
 
 
 def config_file(path: Path) -> Path:
