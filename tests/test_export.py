@@ -38,6 +38,8 @@ REFUSED = {
     ("transformers", "data2vec_classifier"): "key_bias",
     ("transformers", "timm_intern"): "norm_position",
     ("timm", "data2vec_classifier"): "qkv_bias",
+    ("timm", "nvidia_radio"): "readout",
+    ("timm", "radio"): "readout",
     ("timm", "pixio"): "num_cls_tokens",
     ("timm", "clip_model"): "projection_size",
     ("timm", "clip_projection"): "projection_size",
@@ -49,7 +51,7 @@ REFUSED = {
 
 # What transformers itself writes for these is what is exported, name by name.
 THEIR_OWN = ["vit", "vit_pooler", "deit", "deit_teacher", "dinov2", "dinov2_giant", "dinov2_registers"]
-THEIR_OWN += ["dinov3", "dinov3_gated", "clip_projection", "beit"]
+THEIR_OWN += ["dinov3", "dinov3_gated", "clip_projection", "beit", "radio"]
 
 
 @pytest.mark.parametrize("to", ["transformers", "timm"])

@@ -114,6 +114,8 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
     if target == "timm":
         name = "timm DINOv3" if rope else "timm DINOv2 giant" if gated else "timm ViT"
         name = "timm BEiT" if config.position_embedding == "relative" else name
+    elif config.readout == "cls_concat":
+        name = "transformers C-RADIO"
     elif config.num_cls_tokens > 1:
         name = "transformers Pixio"
     elif config.position_embedding == "relative":

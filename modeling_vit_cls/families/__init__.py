@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError, shorten
 from ..files.tensor import Tensor
-from . import beit, big_vision, clip, dinov2, dinov3, meta, pixio, siglip, timm, torchvision, vit
+from . import beit, big_vision, clip, dinov2, dinov3, meta, pixio, radio, siglip, timm, torchvision, vit
 from .family import NATIVE, Family
 from .timm_architectures import present_name
 
@@ -21,6 +21,7 @@ FAMILIES = (
     *siglip.FAMILIES,
     *clip.FAMILIES,
     *pixio.FAMILIES,
+    *radio.FAMILIES,
     *timm.FAMILIES,
     *torchvision.FAMILIES,
     *big_vision.FAMILIES,
@@ -39,7 +40,7 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
 
     Raises CheckpointError, naming `file`, for a model that is not supported.
     """
-    model_type, architecture = fields.get("model_type"), fields.get("architecture")
+    model_type, architecture = fields.get("model_type") or None, fields.get("architecture")  # "" is NVIDIA's C-RADIO
     if model_type == timm.WRAPPER:
         model_type, architecture = None, str(architecture)
     if model_type is None and architecture is None:

@@ -54,12 +54,14 @@ class Export(NamedTuple):
         prefix: of its tensor names.
         without: rows of the table to leave out, where several rows are the same parameter of ours.
         zeros: {name: shape} of parameters that only the family has, and that change nothing when they are zero.
+        constants: {complete name: value} of other tensors that only the family has.
     """
 
     fields: dict[str, Any]
     prefix: str = ""
     without: tuple[str, ...] = ()
     zeros: Mapping[str, tuple[int, ...]] = {}
+    constants: Mapping[str, np.ndarray] = {}
 
 
 class Family(NamedTuple):
@@ -85,6 +87,7 @@ class Family(NamedTuple):
         processor: (fields of its config.json, our config) -> fields of the image processor, for a checkpoint without a
             preprocessor_config.json.
         processor_class: the class of a preprocessor_config.json that names none.
+        normalizes: whether its model normalises pixels itself, after the image processor; ours does both in one.
         export: (our config, whether there is a classifier) -> Export; None if the family cannot be written.
         tanh_of_backbone: whether the representation layer is a pooler, which the family's classifiers do not use.
     """
@@ -103,6 +106,7 @@ class Family(NamedTuple):
     override: Override = lambda fields, *_: (fields, [])
     processor: Processor = always({})
     processor_class: str | None = None
+    normalizes: bool = False
     export: Callable[[ViTClsConfig, bool], Export] | None = None
     tanh_of_backbone: bool = False
 
@@ -183,7 +187,7 @@ class Family(NamedTuple):
             )
             remaining = {name: array for name, array in remaining.items() if name not in layout.names}
         zeros = {export.prefix + name: np.zeros(shape, np.float32) for name, shape in export.zeros.items()}
-        return restored | zeros, set(remaining)
+        return restored | zeros | export.constants, set(remaining)
 
     def _rows(self, depth: int, without: tuple[str, ...]) -> Iterator[tuple[str, Layout]]:
         """The name of every possible tensor of the family, and its layout with our names, for each block."""

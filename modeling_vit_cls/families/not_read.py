@@ -17,7 +17,6 @@ FAMILIES_NOT_READ = {
     "tipsv2": "TIPSv2",
     "tipsv2_vision_model": "TIPSv2",
     "vitpose_backbone": "ViTPose",
-    "radio": "C-RADIO",
     "swin": "Swin Transformer",
     "swinv2": "Swin Transformer V2",
     "convnext": "ConvNeXT",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import transformers
 
 from ..configuration_vit_cls import ViTClsConfig
@@ -99,13 +100,24 @@ def _processor(source: Source, file: Path, fields: dict[str, Any]) -> ViTClsImag
         has_class = source.family.processor_class is not None or class_of(fields) is not None
     except ConfigError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    if fields and has_class:
-        return processor_of(fields, file, source.family.processor_class or OURS)
-    if isinstance(source.processor, CheckpointError):
+    if isinstance(source.processor, CheckpointError) and (source.family.normalizes or not (fields and has_class)):
         raise source.processor
+    if fields and has_class:
+        processor = processor_of(fields, file, source.family.processor_class or OURS)
+        return _normalized_twice(processor, source.processor) if source.family.normalizes else processor
     default = ViTClsImageProcessor.for_config(source.config)
     processor = processor_of({**default.to_dict(), **source.processor}, config_file(source.path))
     return processor_of({**processor.to_dict(), **fields}, file) if fields else processor
+
+
+def _normalized_twice(processor: ViTClsImageProcessor, by_model: Any) -> ViTClsImageProcessor:
+    """A processor that also normalises as the model of its library does after it, with the fields `by_model`."""
+    mean, std = np.asarray(by_model["image_mean"]), np.asarray(by_model["image_std"])
+    if processor.do_normalize:
+        own_mean, own_std = np.asarray(processor.image_mean), np.asarray(processor.image_std)
+        mean, std = own_mean + own_std * mean, own_std * std
+    both = {"do_normalize": True, "image_mean": mean.tolist(), "image_std": std.tolist()}
+    return ViTClsImageProcessor.from_fields({**processor.to_dict(), **both})
 
 
 def interpolated_in_calls(processor: AnyProcessor, config: ViTClsConfig) -> list[str]:

@@ -24,6 +24,8 @@ TEXT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "int
 TEXT |= {"vocab_size": 16, "max_position_embeddings": 8, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SIGLIP2 = {name: value for name, value in VIT.items() if name != "image_size"} | {"num_patches": 16}
 DINOV3 = VIT | {"num_register_tokens": 3}
+RADIO = DINO | {"max_img_size": 32, "mlp_ratio": 2.0, "num_registers": 2, "layerscale_value": 0.5}
+OF_CLS = {"use_absolute_position_embeddings": True, "use_mean_pooling": False, "layer_scale_init_value": 0.0}
 
 
 def cases() -> dict[str, Any]:
@@ -57,13 +59,7 @@ def cases() -> dict[str, Any]:
         "data2vec": (t.Data2VecVisionModel, t.Data2VecVisionConfig(**VIT, use_relative_position_bias=True)),
         "data2vec_classifier": (
             t.Data2VecVisionForImageClassification,
-            t.Data2VecVisionConfig(
-                **VIT,
-                use_absolute_position_embeddings=True,
-                use_mean_pooling=False,
-                num_labels=5,
-                layer_scale_init_value=0.0,
-            ),
+            t.Data2VecVisionConfig(**VIT, **OF_CLS, num_labels=5),
         ),
     } | (new_cases() if hasattr(t, "PixioModel") else {})
 
@@ -72,6 +68,7 @@ def new_cases() -> dict[str, Any]:
     """Those of families that only transformers 5 has."""
     t = transformers
     return {
+        "radio": (t.RadioModel, t.RadioConfig(**RADIO)),
         "pixio": (t.PixioModel, t.PixioConfig(**DINO, n_cls_tokens=3)),
     }
 
@@ -82,6 +79,8 @@ def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarr
         model = model.vision_model
     if type(model).__name__ == "Siglip2VisionModel":
         return siglip2(model, pixels)
+    if type(model).__name__ == "RadioModel":
+        return radio(model, pixels)
     if type(model).__name__ == "BeitForMaskedImageModeling":
         return beit_pretrained(model, pixels)
     asked = not native and "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
@@ -105,6 +104,17 @@ def beit_pretrained(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
         hidden = model.layernorm(outputs.last_hidden_state)
     found = dict(zip(("embeddings", "block"), outputs.hidden_states))
     found |= {"last_hidden_state": hidden, "pooler_output": hidden[:, 1:].mean(dim=1)}
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def radio(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """What C-RADIO gives for pixels that are normalised already: it normalises them itself."""
+    conditioner = model.input_conditioner
+    with torch.no_grad():
+        given = torch.from_numpy(pixels) * conditioner.norm_std + conditioner.norm_mean
+        outputs = model(given, output_hidden_states=True)
+    found = dict(zip(("embeddings", "block"), outputs.hidden_states))
+    found |= {"last_hidden_state": outputs.last_hidden_state, "pooler_output": outputs.summary}
     return {name: value.numpy() for name, value in found.items()}
 
 
@@ -151,7 +161,8 @@ def write(folder: Path, model_class: Any, config: Any) -> None:
     model.save_pretrained(folder)
     generator = np.random.default_rng(0)
     arrays = {}
-    for kind, size in {"native": (16, 16), "other": (12, 24)}.items():
+    side = getattr(config, "max_img_size", 16)
+    for kind, size in {"native": (side, side), "other": (12, 24)}.items():
         pixels = generator.normal(size=(2, 3, *size)).astype(np.float32)
         results = expected(model, pixels, kind == "native")
         arrays |= {f"{kind}.{name}": value for name, value in {"pixels": pixels, **results}.items()}
