@@ -30,6 +30,7 @@ CONFIGS = {
     "cls_mean": {"readout": "cls_mean", "pre_norm": True, "representation_size": 6},
     "map": {"readout": "map", "use_cls_token": False, "position_embedding": "none", "projection_size": 7},
     "cls_tokens": {"num_cls_tokens": 3},
+    "cls_concat": {"num_cls_tokens": 2, "readout": "cls_concat", "norm_position": "none"},
     "registers": {"num_register_tokens": 3, "position_embedding_tokens": "patches", "layer_scale_init_value": 0.5},
     "rope": {"position_embedding": "rope", "num_register_tokens": 2, "qkv_bias": False, "hidden_act": "quick_gelu"},
     "swiglu": {"mlp": "swiglu", "hidden_act": "silu", "key_bias": False, "patch_bias": False},

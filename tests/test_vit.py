@@ -116,6 +116,16 @@ def test_several_cls_tokens_are_a_prefix_of_which_the_readout_is_the_mean():
     )
 
 
+def test_several_cls_tokens_in_a_row_are_the_readout():
+    model = tiny_model(readout="cls_concat", num_cls_tokens=3, num_register_tokens=2)
+    backbone = FlaxViTClsModel(model.config, _do_init=False)
+    outputs = backbone(pixels(), params=model.params["vit_cls"])
+    np.testing.assert_array_equal(outputs.pooler_output, outputs.last_hidden_state[:, :3].reshape(2, 48))
+    pooled, head = np.asarray(outputs.pooler_output), arrays(model.params["classifier"])
+    logits = model(pixels()).logits  # of the last block only these tokens are computed
+    np.testing.assert_allclose(logits, pooled @ head["kernel"] + head["bias"], atol=1e-5, rtol=1e-5)
+
+
 def test_registers_have_no_position_and_stand_between_cls_and_patches():
     config = tiny_config(num_register_tokens=2)
     module = FlaxViTClsModule(config)
@@ -265,6 +275,16 @@ def test_relative_positions_of_another_grid_keep_the_rows_of_cls():
     expected = resample_positions(table[:-3], (3, 5), (7, 3), "bilinear")
     np.testing.assert_array_equal(other[:-3], expected)
     np.testing.assert_array_equal(resample_relative(table, (2, 3), (2, 3), "bilinear"), table)
+
+
+@pytest.mark.parametrize("corners", [False, True])
+def test_cropped_positions_are_the_top_left_of_a_square(corners):
+    table = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    found = resample_positions(table.reshape(16, 1), (4, 4), (2, 3), "cpe_align_corners" if corners else "cpe")
+    centres = np.linspace(0, 3, 3) if corners else (np.arange(3) + 0.5) * 4 / 3 - 0.5
+    rows = np.stack([np.interp(centres, np.arange(4), column) for column in table.T])  # (columns, 3)
+    square = np.stack([np.interp(centres, np.arange(4), row) for row in rows.T])
+    np.testing.assert_allclose(np.asarray(found).reshape(2, 3), square[:2], atol=1e-6)
 
 
 @pytest.mark.parametrize("position_embedding", get_args(Positions))

@@ -137,7 +137,7 @@ class Readout(nn.Module):
         if c.readout == "map":
             return AttentionPooling(c, self.dtype, name="attention_pooling")(tokens)
         if c.readout == "cls_concat":
-            return tokens[:, : c.num_cls_tokens].reshape(len(tokens), -1)
+            return tokens[:, : c.num_cls_tokens].reshape(tokens.shape[0], -1)
         cls = tokens[:, 0] if c.num_cls_tokens == 1 else tokens[:, : c.num_cls_tokens].mean(axis=1)
         if c.readout == "cls":
             return cls
