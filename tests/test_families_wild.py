@@ -158,7 +158,7 @@ def test_another_function_is_refused_by_name(name, tmp_path):
         ("vit_mae", "ViT-MAE"),
         ("vit_msn", "ViT-MSN"),
         ("ijepa", "I-JEPA"),
-        ("beit", "BEiT"),
+        ("hiera", "Hiera"),
         ("timm_wrapper", "timm inside transformers"),
     ],
 )
