@@ -112,7 +112,7 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
     """The family of a target that can express a config, chosen by the features that only this family has."""
     gated, rope = config.mlp == "swiglu", config.position_embedding == "rope"
     if target == "timm":
-        name = "timm DINOv3" if rope else "timm DINOv2 giant" if gated else "timm ViT"
+        name = "timm Eva" if timm_export.is_eva(config) else "timm DINOv2 giant" if gated else "timm ViT"
         name = "timm BEiT" if config.position_embedding == "relative" else name
     elif config.readout == "cls_concat":
         name = "transformers C-RADIO"

@@ -42,7 +42,10 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
     """
     model_type, architecture = fields.get("model_type") or None, fields.get("architecture")  # "" is NVIDIA's C-RADIO
     if model_type == timm.WRAPPER:
-        model_type, architecture = None, str(architecture)
+        model_type = None
+        if architecture is None:
+            problem = "model_type='timm_wrapper' (timm inside transformers) without the name of an architecture"
+            raise CheckpointError(f"{file}: {problem}")
     if model_type is None and architecture is None:
         return None
     name = present_name(str(architecture))

@@ -54,14 +54,14 @@ class Export(NamedTuple):
         prefix: of its tensor names.
         without: rows of the table to leave out, where several rows are the same parameter of ours.
         zeros: {name: shape} of parameters that only the family has, and that change nothing when they are zero.
-        constants: {complete name: value} of other tensors that only the family has.
+        finish: changes the family's arrays, by its names, where renaming is not enough.
     """
 
     fields: dict[str, Any]
     prefix: str = ""
     without: tuple[str, ...] = ()
     zeros: Mapping[str, tuple[int, ...]] = {}
-    constants: Mapping[str, np.ndarray] = {}
+    finish: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = lambda arrays: arrays
 
 
 class Family(NamedTuple):
@@ -187,7 +187,7 @@ class Family(NamedTuple):
             )
             remaining = {name: array for name, array in remaining.items() if name not in layout.names}
         zeros = {export.prefix + name: np.zeros(shape, np.float32) for name, shape in export.zeros.items()}
-        return restored | zeros | export.constants, set(remaining)
+        return export.finish(restored | zeros), set(remaining)
 
     def _rows(self, depth: int, without: tuple[str, ...]) -> Iterator[tuple[str, Layout]]:
         """The name of every possible tensor of the family, and its layout with our names, for each block."""

@@ -121,7 +121,7 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
         f"{conditioner}mean": np.zeros((channels, 1, 1), np.float32),
         f"{conditioner}std": np.ones((channels, 1, 1), np.float32),
     }
-    return Export(fields, "radio_model.model.", constants=constants)
+    return Export(fields, "radio_model.model.", finish=lambda arrays: arrays | constants)
 
 
 FAMILIES = (

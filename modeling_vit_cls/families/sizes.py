@@ -112,7 +112,8 @@ def refuse_contradictions(tensors: Mapping[str, Tensor], fields: Mapping[str, An
         if given == value:
             continue
         if name in tensors:
-            evidence = f"tensor {tensors[name].name!r} of shape {tensors[name].stored} belongs to another model"
+            evidence = f"tensor {tensors[name].name!r} of shape {tensors[name].stored}"
         else:
-            evidence = f"the file has no tensor for our parameter {name!r}"
-        raise CheckpointError(f"{field}={fields[field]!r}: {evidence}")
+            evidence = f"the file, without a tensor for our parameter {name!r},"
+        rule = "the new config differs in the backbone, but only a head may be drawn anew"
+        raise CheckpointError(f"{field}={fields[field]!r}: {evidence} shows another value: {rule}")

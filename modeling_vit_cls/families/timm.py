@@ -133,14 +133,18 @@ def _unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Such an `fc1` has twice as many rows as `fc2` has columns.
     """
+    weights = {name: tensor for name, tensor in tensors.items() if name.endswith("mlp.fc2.weight")}
+    rows = [tensors[name] for name in (name.replace("fc2", "fc1") for name in weights) if name in tensors]
+    widths = {2 * tensor.shape[1] for tensor in weights.values() if len(tensor.shape) == 2}
+    if not widths & {tensor.shape[0] for tensor in rows}:
+        return dict(tensors)
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        block, is_fc1, parameter = name.partition(".mlp.fc1.")
-        fc2 = tensors.get(f"{block}.mlp.fc2.weight")
-        rows = 2 * fc2.shape[1] if is_fc1 and fc2 is not None and len(fc2.shape) == 2 else 0
-        if rows and tensor.shape[:1] == (rows,):
-            result[f"{block}.mlp.fc1_g.{parameter}"] = tensor.through(lambda array, end=rows // 2: array[:end])
-            result[f"{block}.mlp.fc1_x.{parameter}"] = tensor.through(lambda array, start=rows // 2: array[start:])
+        before, is_fc1, parameter = name.partition(".mlp.fc1.")
+        half = tensor.shape[0] // 2 if is_fc1 else 0
+        if half:
+            result[f"{before}.mlp.fc1_g.{parameter}"] = tensor.through(lambda array, half=half: array[:half])
+            result[f"{before}.mlp.fc1_x.{parameter}"] = tensor.through(lambda array, half=half: array[half:])
         else:
             result[name] = tensor
     return result
@@ -215,7 +219,7 @@ FAMILIES = tuple(
     for kind, architectures, table, prepare in (
         ("ViT", _names(eva=False, swiglu_mlp=False), TABLE | _SPLIT, _unpacked),
         ("DINOv2 giant", _names(eva=False, swiglu_mlp=True), TABLE | _PACKED, dict),
-        ("DINOv3", _names(eva=True, relative=False), _EVA, dict),
+        ("Eva", _names(eva=True, relative=False), _EVA, dict),
         ("BEiT", _names(relative=True), _BEIT, dict),
     )
 )

@@ -27,7 +27,6 @@ _NAMES = {
     "use_cls_token": "class_token",
     "qkv_bias": "qkv_bias",
     "pre_norm": "pre_norm",
-    "hidden_act": "act_layer",
 }
 
 

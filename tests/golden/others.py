@@ -157,6 +157,17 @@ def write_radio(folder: Path) -> None:
     save(folder, outputs, f"timm {timm.__version__}", sizes)
 
 
+def write_patch_sizes(folder: Path) -> None:
+    """What timm gives for a golden FlexiViT with patches of other sizes: patch_sizes.npz."""
+    arrays = {"pixels": np.random.default_rng(1).normal(size=(1, 3, 24, 48)).astype(np.float32)}
+    for side in (2, 6, 8):
+        sizes = {"patch_size": side, "img_size": (24, 48)}
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True, **sizes).eval()
+        found = timm_outputs(model, torch.from_numpy(arrays["pixels"]))
+        arrays |= {f"{side}.{name}": found[name].numpy() for name in ("embeddings", "logits")}
+    np.savez_compressed(folder / "patch_sizes.npz", **arrays)
+
+
 def write_torchvision(folder: Path) -> None:
     """One golden folder of torchvision's, whose images are square."""
     folder.mkdir(exist_ok=True)
@@ -351,6 +362,7 @@ def write_all(target: Path) -> None:
     for name, arguments in timm_cases().items():
         write_timm(target / name, arguments)
     write_radio(target / "nvidia_radio")
+    write_patch_sizes(target / "timm_flexivit")
     write_torchvision(target / "torchvision")
     for name, case in meta_cases().items():
         write_meta(target / name, *case)
