@@ -181,10 +181,9 @@ def _meaning(config: ViTClsConfig, name: str) -> Any:
         return config.layer_scale_init_value is not None
     if name == "ignore_border":  # compared at the config's image size only
         return config.ignore_border and any(side % config.patch_size for side in config.image_hw)
-    used_by = {"rope_theta": ("rope",), "position_embedding_tokens": ("learned",)}
-    used_by["position_interpolation"] = ("learned", "relative")
-    position = config.position_embedding
-    return getattr(config, name) if position in used_by.get(name, (position,)) else None
+    position, tables = config.position_embedding, ["learned", "relative"]
+    used_by = {"rope_theta": ["rope"], "position_embedding_tokens": ["learned"], "position_interpolation": tables}
+    return getattr(config, name) if position in used_by.get(name, [position]) else None
 
 
 def _field_of(parameter: str) -> str:

@@ -100,17 +100,19 @@ def _processor(source: Source, file: Path, fields: dict[str, Any]) -> ViTClsImag
         has_class = source.family.processor_class is not None or class_of(fields) is not None
     except ConfigError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    if isinstance(source.processor, CheckpointError) and (source.family.normalizes or not (fields and has_class)):
+    is_complete = bool(fields) and has_class
+    if is_complete and not source.family.normalizes:
+        return processor_of(fields, file, source.family.processor_class or OURS)
+    if isinstance(source.processor, CheckpointError):
         raise source.processor
-    if fields and has_class:
-        processor = processor_of(fields, file, source.family.processor_class or OURS)
-        return _normalized_twice(processor, source.processor) if source.family.normalizes else processor
+    if is_complete:
+        return _normalized_twice(processor_of(fields, file, source.family.processor_class or OURS), source.processor)
     default = ViTClsImageProcessor.for_config(source.config)
     processor = processor_of({**default.to_dict(), **source.processor}, config_file(source.path))
     return processor_of({**processor.to_dict(), **fields}, file) if fields else processor
 
 
-def _normalized_twice(processor: ViTClsImageProcessor, by_model: Any) -> ViTClsImageProcessor:
+def _normalized_twice(processor: ViTClsImageProcessor, by_model: Mapping[str, Any]) -> ViTClsImageProcessor:
     """A processor that also normalises as the model of its library does after it, with the fields `by_model`."""
     mean, std = np.asarray(by_model["image_mean"]), np.asarray(by_model["image_std"])
     if processor.do_normalize:
