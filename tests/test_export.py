@@ -39,7 +39,6 @@ REFUSED = {
     ("transformers", "timm_virchow"): "intermediate_size",
     ("transformers", "timm_dinov3"): "num_labels",
     ("transformers", "beit_pretrained"): "norm_position",
-    ("transformers", "data2vec"): "norm_position",
     ("transformers", "data2vec_classifier"): "key_bias",
     ("transformers", "timm_intern"): "norm_position",
     ("timm", "nvidia_radio"): "readout",
@@ -55,7 +54,7 @@ REFUSED = {
 MERGED = ("timm_so150m", "timm_virchow")
 # What transformers itself writes for these is what is exported, name by name.
 THEIR_OWN = ["vit", "vit_pooler", "deit", "deit_teacher", "dinov2", "dinov2_giant", "dinov2_registers"]
-THEIR_OWN += ["dinov3", "dinov3_gated", "clip_projection", "beit", "radio"]
+THEIR_OWN += ["dinov3", "dinov3_gated", "clip_projection", "beit", "data2vec", "radio"]
 
 
 @pytest.mark.parametrize("to", ["transformers", "timm"])

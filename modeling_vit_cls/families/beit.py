@@ -97,15 +97,19 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
     if config.readout not in ("mean", "cls"):
         raise ConfigError("readout", config.readout, "must be 'mean' or 'cls' in transformers' BEiT")
     of_mean = config.readout == "mean"
+    kind, name = ("beit", "Beit")
+    if config.norm_position == "none":  # as in Data2Vec-vision's backbone
+        kind, name = ("data2vec-vision", "Data2VecVision")
     fields = {
-        "architectures": ["BeitForImageClassification" if has_head else "BeitModel"],
-        "model_type": "beit",
+        "architectures": [name + ("ForImageClassification" if has_head else "Model")],
+        "model_type": kind,
         **common_fields(config, [*_COPIED, "layer_norm_eps", "drop_path_rate"], has_head),
         "layer_scale_init_value": config.layer_scale_init_value or 0.0,
         "use_relative_position_bias": True,
         "use_mean_pooling": of_mean,
     }
-    return Export(fields, "beit." if has_head else "", ("layernorm" if of_mean else "pooler.layernorm",))
+    prefix = f"{kind.replace('-', '_')}." if has_head else ""
+    return Export(fields, prefix, ("layernorm" if of_mean else "pooler.layernorm",))
 
 
 FAMILIES = tuple(
