@@ -46,21 +46,26 @@ class ViTClsConfig(PretrainedConfig):
         key_bias: bias of the key projection; None means the same as `qkv_bias`.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first (Huang et al. 2016).
         readout: "cls" takes [CLS] (of several their mean), "mean" averages the patches without other tokens, "cls_mean"
-            concatenates the two (2 x hidden_size wide), "map" pools by attention (Zhai et al. 2022, section 3.2).
+            concatenates the two (2 x hidden_size wide), "cls_concat" concatenates the [CLS] tokens, as in C-RADIO,
+            "map" pools by attention (Zhai et al. 2022, section 3.2).
         num_cls_tokens: number of [CLS] tokens, each with its own position, as in Pixio; counted with `use_cls_token`.
         use_distillation_head: a second classifier on the distillation token; the two are averaged (Touvron et al.
             2021, section 4). None means the same as `use_distillation_token`.
-        position_embedding: "learned", "sincos2d" (Beyer et al. 2022), "rope" (DINOv3, Simeoni et al. 2025) or "none".
+        position_embedding: "learned", "relative" (a bias of the attention scores in each block: BEiT, Bao et al. 2022),
+            "sincos2d" (Beyer et al. 2022), "rope" (DINOv3, Simeoni et al. 2025) or "none".
         position_embedding_tokens: "all" gives positions to [CLS] and the distillation token too, "patches" does not.
             Registers never have one.
-        position_interpolation: how learned positions are resampled to another grid; each library has its own way.
+        position_interpolation: how learned and relative positions are resampled to another grid; each library has its
+            own way.
             "bicubic" and "bilinear" are torch's without antialias (bicubic a=-0.75), "bicubic_antialias" (a=-0.5) and
             "bilinear_antialias" with it. "..._align_corners" aligns the centres of the corner patches instead of the
-            edges of the image. "bicubic_offset" is that of Meta's DINO and DINOv2.
+            edges of the image. "bicubic_offset" is that of Meta's DINO and DINOv2. "cpe" is "bilinear" to a square of
+            the grid's longer side, of which the top left is taken (C-RADIO); "cpe_align_corners" likewise.
         layer_scale_init_value: initial value of LayerScale (Touvron et al. 2021, equation 4); None for no LayerScale.
         mlp: "mlp", or "swiglu" with a gate of width `intermediate_size` that passes through `hidden_act`.
         pre_norm: a LayerNorm before the first block, as in CLIP.
-        norm_position: the final LayerNorm acts on all tokens ("before_readout") or on the readout ("after_readout").
+        norm_position: the final LayerNorm acts on all tokens ("before_readout") or on the readout ("after_readout");
+            "none" for no final LayerNorm, as in InternViT and C-RADIO.
         representation_size: width of a tanh layer between readout and classifier; None for no such layer.
         projection_size: width of a projection of the readout, as in CLIP (output `image_embeds`); None for none.
         classifier_input: "readout", or "unit_embedding" for a zero-shot classifier: the embedding (the projection where
@@ -209,7 +214,7 @@ class ViTClsConfig(PretrainedConfig):
     @property
     def readout_size(self) -> int:
         """Width of the readout before the representation layer."""
-        return readout_size(self.readout, self.hidden_size)
+        return readout_size(self.readout, self.hidden_size, self.num_cls_tokens)
 
     @property
     def embedding_size(self) -> int:

@@ -148,6 +148,8 @@ def test_timm_prepares_images_as_we_do(tmp_path):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_onnxruntime_gives_what_the_source_gives(folder, tmp_path):
     model, expected = load(folder)
+    if model.image_processor.output_hw != model.config.image_hw:  # a program takes images of one size
+        model.image_processor = model.image_processor.at_size(model.config.image_hw)
     export_pretrained(model, tmp_path, "onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     pixels = pixels_of(expected, model)
@@ -189,6 +191,12 @@ def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: Tensor(name, Path("f"), shape, "float32", lambda: None, shape) for name, shape in shapes.items()}
 
 
+def norm_position(model: torch.nn.Module) -> str:
+    """Where the final norm of timm's is, as our field."""
+    norms = {"before_readout": model.norm, "after_readout": model.fc_norm}
+    return next((place for place, norm in norms.items() if not isinstance(norm, torch.nn.Identity)), "none")
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"), [(name, {}) for name in ARCHITECTURES if name != POOLED_OTHERWISE] + BUILT_OTHERWISE
 )
@@ -204,6 +212,7 @@ def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(
     block, nothing = model.blocks[0], torch.nn.Identity
     act = block.mlp.act
     registers, positions = getattr(model, "reg_token", None), getattr(model, "pos_embed", None)
+    is_beit, patches_only = isinstance(model, timm.models.Beit), getattr(model, "no_embed_class", False)
     scales = [getattr(block, name, None) for name in ("gamma_1", "gamma_2", "ls1", "ls2")]
     scales = [scale for scale in scales if scale is not None and not isinstance(scale, nothing)]
     theirs = {
@@ -214,15 +223,15 @@ def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(
         "image_size": model.patch_embed.img_size,
         "readout": {"token": "cls", "avg": "mean", "map": "map"}[model.global_pool],
         "pre_norm": not isinstance(getattr(model, "norm_pre", nothing()), nothing),
-        "norm_position": "before_readout" if isinstance(model.fc_norm, nothing) else "after_readout",
+        "norm_position": norm_position(model),
         "use_cls_token": model.cls_token is not None,
         "num_register_tokens": 0 if registers is None else registers.shape[1],
         "qkv_bias": block.attn.qkv.bias is not None or getattr(block.attn, "q_bias", None) is not None,
-        "position_embedding": "rope" if positions is None else "learned",
-        "position_embedding_tokens": "patches" if model.no_embed_class and model.cls_token is not None else "all",
+        "position_embedding": "relative" if is_beit else "rope" if positions is None else "learned",
+        "position_embedding_tokens": "patches" if patches_only and model.cls_token is not None else "all",
         "use_distillation_token": hasattr(model, "dist_token"),
         "mlp": "mlp" if type(block.mlp).__name__ == "Mlp" else "swiglu",
-        "dynamic_image_size": model.dynamic_img_size,
+        "dynamic_image_size": getattr(model, "dynamic_img_size", False),
         "architectures": ["ViTClsForImageClassification" if model.num_classes else "ViTClsModel"],
         "patch_bias": model.patch_embed.proj.bias is not None,
     }
@@ -232,7 +241,7 @@ def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(
     config = ViTClsConfig.from_dict(ours | {"ignore_border": True})
     config.architectures = ours["architectures"]
     checked_tensors(Source(Path(name), family, config, tensors, {}), allow_missing=False)  # every name and shape
-    merged = 0 if model.no_embed_class or positions is None or registers is None else registers.numel()
+    merged = 0 if patches_only or positions is None or registers is None else registers.numel()
     module = FlaxViTClsForImageClassificationModule if model.num_classes else FlaxViTClsModule
     counts = [math.prod(shape.shape) for shape in parameter_shapes(module, config).values()]
     assert sum(counts) == sum(parameter.numel() for parameter in model.parameters()) - merged
@@ -244,7 +253,9 @@ def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(
 
 def test_every_other_architecture_of_timm_is_refused_by_name():
     """Those of the same classes too, which have another block."""
-    names = {name for module in ("vision_transformer", "eva", "deit") for name in timm.list_models(module=module)}
+    names = {
+        name for module in ("vision_transformer", "eva", "deit", "beit") for name in timm.list_models(module=module)
+    }
     assert set(ARCHITECTURES) <= names
     for name in names - set(ARCHITECTURES):
         with pytest.raises(CheckpointError, match=f"architecture='{name}' is not one of timm's plain"):

@@ -72,8 +72,12 @@ CONTRADICTIONS = [
     ("representation_size", {"use_distillation_token": True, "representation_size": 8}, "distillation"),
     ("norm_position", {"norm_position": "after_readout", "readout": "cls_mean"}, "cls_mean"),
     ("classifier_input", {"classifier_input": "unit_embedding", "use_distillation_token": True}, "distillation"),
+    ("norm_position", {"norm_position": "after_readout", "readout": "cls_concat"}, "cls_concat"),
     ("position_embedding", {"position_embedding": "sincos2d", "hidden_size": 18}, "multiple of 4"),
     ("position_embedding", {"position_embedding": "rope", "hidden_size": 12}, "multiple of 4"),
+    ("position_embedding", {"position_embedding": "relative", "use_cls_token": False, "readout": "map"}, "one .CLS."),
+    ("position_embedding", {"position_embedding": "relative", "num_register_tokens": 1}, "no registers"),
+    ("position_embedding", {"position_embedding": "relative", "num_cls_tokens": 2}, "num_cls_tokens=1"),
     ("hidden_size", {"hidden_size": 65536, "num_attention_heads": 1024, "num_hidden_layers": 1024}, "parameters"),
     ("num_labels", {"id2label": {0: "a", 1: "b"}}, "2 entries"),
 ]
@@ -226,6 +230,7 @@ def test_every_accepted_choice_gives_finite_logits():
             ("mean", "sincos2d", "mlp", "after_readout"),
             ("cls_mean", "rope", "swiglu", "before_readout"),
             ("map", "none", "mlp", "before_readout"),
+            ("cls", "relative", "mlp", "none"),
         ]
     ]
     for choice in choices:

@@ -54,6 +54,10 @@ def no_part_of_the_model(folder: Path, name: str) -> bool:
         return True
     if folder.name.startswith("open_clip"):
         return not name.startswith("visual.")
+    if folder.name == "beit_pretrained" and name.startswith("lm_head."):
+        return True
+    if folder.name.endswith("radio") and "input_conditioner" in name:
+        return True
     outside = ("text_", "logit_", "decoder.", "temperature")
     return name.endswith(("mask_token", "bias_mask", "periods")) or name.startswith(outside)
 
@@ -128,6 +132,8 @@ LEGAL = {
     "npz_augreg": {"Transformer.encoderblock_1", "head"},
     "npz_big_vision": {"params.head"},
     "npz_map": {"params.head", "params.MAPHead_0", "params.MAPHead_*"},
+    "nvidia_radio": {"radio_model.model.blocks.1", "*.grandma", "LayerScale"},
+    "radio": {"*.lambda1", "LayerScale"},
     "torchvision": {"encoder.layers.encoder_layer_1", "heads", "heads.head"},
     "vit_pooler": {"pooler", "pooler.dense"},
 }

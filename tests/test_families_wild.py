@@ -159,6 +159,7 @@ def test_another_function_is_refused_by_name(name, tmp_path):
     [
         ("swin", "Swin Transformer"),
         ("sam", "SAM"),
+        ("hiera", "Hiera"),
         ("timm_wrapper", "timm inside transformers.*without the name of an architecture"),
     ],
 )

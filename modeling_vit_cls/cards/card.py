@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 READOUT_WORDS = {
     "cls": "the [CLS] token",
+    "cls_concat": "the [CLS] tokens in a row",
     "mean": "the mean of the patches",
     "cls_mean": "the [CLS] token and the mean of the patches",
     "map": "an attention over all tokens",

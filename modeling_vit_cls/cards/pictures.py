@@ -97,10 +97,10 @@ def attention_maps(
 ) -> bytes:
     """Draw up to 8 images (path, PIL, array), and below each the attention map of the last block over it.
 
-    The map is the mean over heads: for the readouts "cls" and "cls_mean" the attention from [CLS] to each patch, for
-    the others the attention that each patch receives from all patches on average. Brighter is more; each map has its
-    own scale. A classifier's images are titled with the predicted label. With `labels`, the names of the true classes,
-    the title also tells whether it is right.
+    The map is the mean over heads: for readouts with [CLS] the attention from [CLS] to each patch, for the others the
+    attention that each patch receives from all patches on average. Brighter is more; each map has its own scale. A
+    classifier's images are titled with the predicted label. With `labels`, the names of the true classes, the title
+    also tells whether it is right.
     """
     names: Any = model.config.id2label
     reads_cls = model.config.readout in READOUTS_OF_CLS

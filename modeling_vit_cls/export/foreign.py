@@ -49,7 +49,12 @@ _FIELD_OF = {
     "projection": "projection_size",
     "readout": "readout",
 }
-_FIELD_IN_BLOCK = {"layer_scale": "layer_scale_init_value", "mlp.gate": "mlp", ".bias": "qkv_bias"}
+_FIELD_IN_BLOCK = {
+    "relative_positions": "position_embedding",
+    "layer_scale": "layer_scale_init_value",
+    "mlp.gate": "mlp",
+    ".bias": "qkv_bias",
+}
 
 
 def write_foreign(
@@ -108,8 +113,13 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
     gated, rope = config.mlp == "swiglu", config.position_embedding == "rope"
     if target == "timm":
         name = "timm Eva" if timm_export.is_eva(config) else "timm DINOv2 giant" if gated else "timm ViT"
+        name = "timm BEiT" if config.position_embedding == "relative" else name
+    elif config.readout == "cls_concat":
+        name = "transformers C-RADIO"
     elif config.num_cls_tokens > 1:
         name = "transformers Pixio"
+    elif config.position_embedding == "relative":
+        name = "transformers BEiT"
     elif rope:
         name = "transformers DINOv3"
     elif config.num_register_tokens:
@@ -172,8 +182,9 @@ def _meaning(config: ViTClsConfig, name: str) -> Any:
         return config.layer_scale_init_value is not None
     if name == "ignore_border":  # compared at the config's image size only
         return config.ignore_border and any(side % config.patch_size for side in config.image_hw)
-    used_by = {"rope_theta": "rope", "position_embedding_tokens": "learned", "position_interpolation": "learned"}
-    return getattr(config, name) if config.position_embedding == used_by.get(name, config.position_embedding) else None
+    position, tables = config.position_embedding, ["learned", "relative"]
+    used_by = {"rope_theta": ["rope"], "position_embedding_tokens": ["learned"], "position_interpolation": tables}
+    return getattr(config, name) if position in used_by.get(name, [position]) else None
 
 
 def _field_of(parameter: str) -> str:

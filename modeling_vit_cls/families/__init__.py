@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import CheckpointError, shorten
 from ..files.tensor import Tensor
 from . import (
+    beit,
     big_vision,
     clip,
     dinov2,
@@ -16,6 +17,7 @@ from . import (
     meta,
     open_clip,
     pixio,
+    radio,
     siglip,
     timm,
     tipsv2,
@@ -32,6 +34,7 @@ FAMILIES = (
     *vit.FAMILIES,
     *vit_ssl.FAMILIES,
     *vitpose.FAMILIES,
+    *beit.FAMILIES,
     *dinov2.FAMILIES,
     *dinov3.FAMILIES,
     *siglip.FAMILIES,
@@ -39,6 +42,7 @@ FAMILIES = (
     *open_clip.FAMILIES,
     *pixio.FAMILIES,
     *tipsv2.FAMILIES,
+    *radio.FAMILIES,
     *timm.FAMILIES,
     *torchvision.FAMILIES,
     *big_vision.FAMILIES,
@@ -57,7 +61,7 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
 
     Raises CheckpointError, naming `file`, for a model that is not supported.
     """
-    model_type, architecture = fields.get("model_type"), fields.get("architecture")
+    model_type, architecture = fields.get("model_type") or None, fields.get("architecture")  # "" is NVIDIA's C-RADIO
     if model_type == timm.WRAPPER:
         model_type = None
         if architecture is None:

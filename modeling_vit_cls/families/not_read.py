@@ -10,9 +10,6 @@ from ..files.json_file import read_json
 ADAPTER = "adapter_config.json"
 # {model_type: the name that people know}. The first ones have the same blocks as our model.
 FAMILIES_NOT_READ = {
-    "radio": "C-RADIO",
-    "beit": "BEiT",
-    "data2vec-vision": "Data2Vec",
     "swin": "Swin Transformer",
     "swinv2": "Swin Transformer V2",
     "convnext": "ConvNeXT",

@@ -144,7 +144,7 @@ def is_foreign(path: Path) -> bool:
     """Whether a checkpoint is of a supported family of another library. CheckpointError for a damaged config.json."""
     file = config_file(path)
     fields = read_json(file)
-    model_type = fields.get("model_type")
+    model_type = fields.get("model_type") or None
     return model_type in (None, WRAPPER) or (
         model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES)
     )

@@ -88,13 +88,13 @@ def intermediates(module: Any) -> Callable[..., tuple]:
         params: Any, pixels: jax.Array, *, blocks: tuple[int, ...], reshape: bool, prefix: bool, norm: bool
     ) -> tuple:
         states = module.apply({"params": params}, _nhwc(pixels), attention_maps=False).hidden_states
-        norm_params = params.get("vit_cls", params)["norm"]
         grid = (pixels.shape[2] // c.patch_size, pixels.shape[3] // c.patch_size)
         outputs = []
         for block in blocks:
             tokens: Any = states[block + 1]  # states[0] is the encoder's input
             if norm:
-                tokens = layer_norm(c, module.dtype, "norm").apply({"params": norm_params}, tokens)
+                norm_params = {"params": params.get("vit_cls", params)["norm"]}
+                tokens = layer_norm(c, module.dtype, "norm").apply(norm_params, tokens)
             before, patches = jnp.split(tokens, [c.num_prefix_tokens], axis=1)
             if reshape:
                 patches = patches.reshape(len(patches), *grid, c.hidden_size)

@@ -166,8 +166,8 @@ class FlaxPreTrainedModel(_Upstream):
             reshape: False returns the patches as a sequence, (B, N, D).
             return_prefix_tokens: return for each block a pair: the patches, and the tokens before them (B, T - N, D).
                 These are [CLS], the distillation token and the registers, in this order, if the config has them.
-            norm: apply the final LayerNorm to each output. Not possible with `norm_position="after_readout"`, where it
-                acts on the readout.
+            norm: apply the final LayerNorm to each output. Not possible where none acts on tokens, with
+                `norm_position="after_readout"` or "none".
             interpolate_pos_encoding: accept any image size that is a multiple of `patch_size`.
 
         Raises ConfigError for blocks or a norm that the model does not have, BadImageError for wrong pixels.
@@ -176,17 +176,17 @@ class FlaxPreTrainedModel(_Upstream):
         check_pixels(pixel_values, c, interpolate_pos_encoding)
         blocks = chosen_blocks(indices, c.num_hidden_layers)
         if norm and c.norm_position != "before_readout":
-            rule = "the final LayerNorm of norm_position='after_readout' acts on the readout, not on tokens: use False"
+            rule = f"with norm_position={c.norm_position!r} no final LayerNorm acts on the tokens: use False"
             raise ConfigError("norm", norm, rule)
         params, pixels = self.params if params is None else params, jnp.asarray(pixel_values)
         chosen = {"blocks": blocks, "reshape": bool(reshape), "prefix": bool(return_prefix_tokens), "norm": bool(norm)}
         return compiled.intermediates(self.module)(params, pixels, **chosen)
 
     def with_readout(self, readout: str, seed: int = 0) -> Any:
-        """A model with the same parameters and another readout: "cls", "mean", "cls_mean" or "map".
+        """A model with the same parameters and another `readout` of those of the config.
 
         Both models share their arrays; nothing is copied. Parameters that do not fit the new readout are drawn from
-        `seed`: a classifier of another width (between "cls" or "mean" and "cls_mean"), the attention pooling of "map".
+        `seed`: a classifier of another width (between "cls" and "cls_mean", say), the attention pooling of "map".
         """
         config = copy.deepcopy(self.config)
         config.readout = readout  # pyright: ignore[reportAttributeAccessIssue]

@@ -16,11 +16,12 @@ from ..families.open import parameter_shapes
 from ..files.finite import is_finite
 from ..files.tensor import Tensor, to_device
 from ..nn import compiled
+from ..nn.positions import resample_relative
 from ..nn.resampling import resample_patch_kernel, resample_positions
 from .report import LoadReport
 
 _PATCHES = "embeddings.patch_embedding.projection.kernel"
-POSITIONS = "embeddings.position_embedding.embedding"
+POSITIONS, RELATIVE_POSITIONS = "embeddings.position_embedding.embedding", ".relative_positions.embedding"
 # Groups of parameters that may be replaced by new ones. All others belong to the backbone and must be loaded.
 _HEADS = ("classifier.", "distillation_classifier.", "readout.attention_pooling.", "representation.")
 
@@ -93,10 +94,11 @@ def _adapt(
         kernel = _read(_PATCHES, tensors[_PATCHES], report)
         tensors[_PATCHES] = resample_patch_kernel(kernel, target.patch_size, target.position_interpolation)
         report.interpolated_keys.append(_PATCHES)
-    if source.grid != target.grid and POSITIONS in tensors and POSITIONS in shapes:
-        table = _read(POSITIONS, tensors[POSITIONS], report)
-        tensors[POSITIONS] = _interpolate(table, source, target)
-        report.interpolated_keys.append(POSITIONS)
+    tables = [name for name in tensors if name in shapes and (name == POSITIONS or name.endswith(RELATIVE_POSITIONS))]
+    for name in tables if source.grid != target.grid else ():
+        table = _read(name, tensors[name], report)
+        tensors[name] = _interpolate(table, source, target)
+        report.interpolated_keys.append(name)
     mismatched = {
         name: f"has shape {tensors[name].shape}, the model expects {shapes[name].shape}"
         for name in tensors
@@ -139,7 +141,12 @@ def _read(name: str, tensor: Any, report: LoadReport) -> Any:
 
 
 def _interpolate(table: Any, source: ViTClsConfig, target: ViTClsConfig) -> jax.Array:
-    """Learned positions (prefix + N, D) on the target's grid; the rows of the prefix are unchanged."""
+    """Learned positions (prefix + N, D), or a table of relative ones, on the target's grid.
+
+    The rows of the prefix, and those of [CLS], are unchanged.
+    """
+    if source.position_embedding == "relative":
+        return resample_relative(jnp.asarray(table), source.grid, target.grid, target.position_interpolation)
     rows, columns = source.grid
     prefix, patches = jnp.split(jnp.asarray(table), [table.shape[0] - rows * columns])
     patches = resample_positions(patches, source.grid, target.grid, target.position_interpolation)

@@ -27,6 +27,8 @@ DECODER = {f"decoder_{name}": size for name, size in TEXT.items() if name in VIT
 TIPS = DINO | {"mlp_ratio": 1.34}
 POSE = DINO | {"image_size": [24, 16], "patch_size": 8}
 DINOV3 = VIT | {"num_register_tokens": 3}
+RADIO = DINO | {"max_img_size": 32, "mlp_ratio": 2.0, "num_registers": 2, "layerscale_value": 0.5}
+OF_CLS = {"use_absolute_position_embeddings": True, "use_mean_pooling": False, "layer_scale_init_value": 0.0}
 
 
 def cases() -> dict[str, Any]:
@@ -61,6 +63,16 @@ def cases() -> dict[str, Any]:
         "vitpose": (t.VitPoseBackbone, t.VitPoseBackboneConfig(**POSE)),
         "metaclip2": (t.MetaClip2VisionModelWithProjection, t.MetaClip2VisionConfig(**VIT, projection_dim=24)),
         "clip_projection": (t.CLIPVisionModelWithProjection, t.CLIPVisionConfig(**VIT, projection_dim=8)),
+        "beit": (t.BeitForImageClassification, t.BeitConfig(**VIT, use_relative_position_bias=True, num_labels=5)),
+        "beit_pretrained": (
+            t.BeitForMaskedImageModeling,
+            t.BeitConfig(**VIT, use_shared_relative_position_bias=True, use_mask_token=True, vocab_size=7),
+        ),
+        "data2vec": (t.Data2VecVisionModel, t.Data2VecVisionConfig(**VIT, use_relative_position_bias=True)),
+        "data2vec_classifier": (
+            t.Data2VecVisionForImageClassification,
+            t.Data2VecVisionConfig(**VIT, **OF_CLS, num_labels=5),
+        ),
     } | (new_cases() if hasattr(t, "PixioModel") else {})
 
 
@@ -68,6 +80,7 @@ def new_cases() -> dict[str, Any]:
     """Those of families that only transformers 5 has."""
     t = transformers
     return {
+        "radio": (t.RadioModel, t.RadioConfig(**RADIO)),
         "pixio": (t.PixioModel, t.PixioConfig(**DINO, n_cls_tokens=3)),
         "tipsv2": (t.Tipsv2Model, t.Tipsv2Config(text_config=TEXT | {"hidden_size": 24}, vision_config=TIPS)),
         "tipsv2_giant": (t.Tipsv2VisionModel, t.Tipsv2VisionConfig(**TIPS | {"mlp_ratio": 2, "use_swiglu_ffn": True})),
@@ -82,6 +95,10 @@ def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarr
         model = model.vit
     if type(model).__name__ == "Siglip2VisionModel":
         return siglip2(model, pixels)
+    if type(model).__name__ == "RadioModel":
+        return radio(model, pixels)
+    if type(model).__name__ == "BeitForMaskedImageModeling":
+        return beit_pretrained(model, pixels)
     asked = not native and "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
     extra: dict[str, Any] = {"interpolate_pos_encoding": True} if asked else {}
     if type(model).__name__ == "ViTMAEModel":  # it shuffles the patches by this noise, and removes those of mask_ratio
@@ -97,6 +114,29 @@ def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarr
         found["pooler_output"] = outputs.last_hidden_state[:, 0]
     if type(model).__name__ == "VitPoseBackbone":
         found |= {"last_hidden_state": outputs.feature_maps[-1], "pooler_output": outputs.feature_maps[-1].mean(dim=1)}
+    if type(model).__name__ == "Data2VecVisionModel":  # which has no pooling layer
+        found["pooler_output"] = outputs.last_hidden_state[:, 1:].mean(dim=1)
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def beit_pretrained(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """The hidden states that BEiT predicts visual tokens from, after their norm, and the mean of their patches."""
+    with torch.no_grad():
+        outputs = model.beit(torch.from_numpy(pixels), output_hidden_states=True)
+        hidden = model.layernorm(outputs.last_hidden_state)
+    found = dict(zip(("embeddings", "block"), outputs.hidden_states))
+    found |= {"last_hidden_state": hidden, "pooler_output": hidden[:, 1:].mean(dim=1)}
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def radio(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """What C-RADIO gives for pixels that are normalised already: it normalises them itself."""
+    conditioner = model.input_conditioner
+    with torch.no_grad():
+        given = torch.from_numpy(pixels) * conditioner.norm_std + conditioner.norm_mean
+        outputs = model(given, output_hidden_states=True)
+    found = dict(zip(("embeddings", "block"), outputs.hidden_states))
+    found |= {"last_hidden_state": outputs.last_hidden_state, "pooler_output": outputs.summary}
     return {name: value.numpy() for name, value in found.items()}
 
 
@@ -154,7 +194,8 @@ def write(folder: Path, model_class: Any, config: Any) -> None:
     model.save_pretrained(folder)
     generator = np.random.default_rng(0)
     arrays = {}
-    sizes = {"native": (24, 16)} if folder.name == "vitpose" else {"native": (16, 16), "other": (12, 24)}
+    side = getattr(config, "max_img_size", 16)
+    sizes = {"native": (24, 16)} if folder.name == "vitpose" else {"native": (side, side), "other": (12, 24)}
     for kind, size in sizes.items():  # ViTPose knows no other size
         pixels = generator.normal(size=(2, 3, *size)).astype(np.float32)
         results = expected(model, pixels, kind == "native")
