@@ -1,4 +1,4 @@
-"""Known kinds of checkpoints that are not supported: adapters, OpenCLIP's files, quantised weights, other families."""
+"""Known kinds of checkpoints that are not supported: adapters, OpenCLIP's files, other families."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,10 +59,7 @@ def refuse_unread_folder(path: Path, has_weights: bool) -> None:
 
 
 def refuse_unread_config(fields: Mapping[str, Any], file: object) -> None:
-    """Raise CheckpointError for a config.json of quantised weights, or of a family in `FAMILIES_NOT_READ`."""
-    if fields.get("quantization_config") is not None:
-        remedy = "give the original checkpoint; dtype='bfloat16' computes in half precision"
-        raise CheckpointError(f"{file}: quantization_config: quantised weights are not supported; {remedy}")
+    """Raise CheckpointError for a config.json of a family in `FAMILIES_NOT_READ`."""
     kind, name = fields.get("model_type"), fields.get("architecture")
     if kind == "timm_wrapper":
         remedy = f"give timm's own checkpoint; its config.json has architecture={shorten(name)} and no model_type"

@@ -1,6 +1,7 @@
 """Opening a checkpoint of any family, and checking each tensor against the shapes of its config."""
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +25,11 @@ from . import FAMILIES, family_of, family_of_tensors
 from .activations import with_our_activation
 from .family import NATIVE, Family, canonical, has_classifier, side_of
 from .not_read import refuse_unread_config, refuse_unread_folder
+from .quantised import refuse_quantised_config, refuse_quantised_names
+from .wrappers import unwrapped
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
+Reader = Callable[[Path], dict[str, Tensor]]
 
 
 def parameter_shapes(module_class: type[nn.Module], config: ViTClsConfig) -> Shapes:
@@ -55,6 +59,7 @@ class Source(NamedTuple):
         processor: the image processor's fields that the family or its config.json gives, or the reason why not.
         spare: names of tensors that are not part of the model.
         notes: how the label maps in config.json differ from those of `config`.
+        file_notes: how the model was found in its files, as in `LoadReport`.
     """
 
     path: Path
@@ -64,10 +69,18 @@ class Source(NamedTuple):
     processor: dict[str, Any] | CheckpointError
     spare: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    file_notes: tuple[str, ...] = ()
 
 
-def open_checkpoint(path: Path) -> Source:
+def read_headers(path: Path) -> dict[str, Tensor]:
+    """The tensors of a folder or a file as `read_weights` gives them, without their numbers."""
+    return {name: tensor.header() for name, tensor in read_weights(path).items()}
+
+
+def open_checkpoint(path: Path, read: Reader = read_weights) -> Source:
     """Read the config and the headers of a folder, or of a weight file, of any family. The weights are not read.
+
+    `read` gives the tensors: `read_weights`, or `read_headers` for tensors without numbers.
 
     Raises CheckpointError, or ConfigError for a config of ours, with file and field or tensor.
     """
@@ -76,13 +89,16 @@ def open_checkpoint(path: Path) -> Source:
     file = config_file(path)
     fields = read_json(file)
     refuse_unread_folder(path, holds_standard_weights(path))
+    refuse_quantised_config(fields, file)
     refuse_unread_config(fields, file)
     family = family_of(fields, file)
     if family is NATIVE:
         config = ViTClsConfig.from_dict(fields)  # before the weights, so that a wrong config is reported first
         notes = tuple(read_labels(fields)[1])
-        return Source(path, NATIVE, config, NATIVE.convert(read_weights(path)), {}, notes=notes)
-    weights = read_weights(path)
+        return Source(path, NATIVE, config, NATIVE.convert(read(path)), {}, notes=notes)
+    weights = read(path)
+    refuse_quantised_names(weights, path)
+    weights, wrapper = unwrapped(weights, _own_prefixes(family))
     family = family or family_of_tensors(weights, path)
     tensors = family.convert(weights)
     try:
@@ -99,7 +115,14 @@ def open_checkpoint(path: Path) -> Source:
     except (CheckpointError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         processor = CheckpointError(f"{file}, {family.name}: {error}")
     config.architectures = fields.get("architectures", config.architectures)
-    return Source(path, family, config, tensors, processor, tuple(family.spare(weights)), tuple(notes))
+    file_notes = (f"all tensors are inside {wrapper!r}, which was left out of their names",) if wrapper else ()
+    spare = tuple(family.spare(weights))
+    return Source(path, family, config, tensors, processor, spare, tuple(notes), file_notes)
+
+
+def _own_prefixes(family: Family | None) -> tuple[str, ...]:
+    """The prefixes that a family removes itself; of all families that need no config.json if it is still unknown."""
+    return family.prefixes if family else tuple(prefix for f in FAMILIES if f.signature for prefix in f.prefixes)
 
 
 def _outputs(tensors: dict[str, Tensor]) -> int | None:

@@ -26,6 +26,8 @@ class LoadReport(Mapping[str, list[str]]):
         nonfinite_keys: with NaN or infinity, unless a digest shows that they were saved with it.
         nonfinite_files: the files of these.
         config_notes: contradictions between the label maps of config.json, and which one was used.
+        file_notes: how the model was found in its files: inside a wrapper whose prefix all tensors have, or as a base
+            model and an adapter that were merged.
     """
 
     missing_keys: list[str] = field(default_factory=list)
@@ -41,6 +43,7 @@ class LoadReport(Mapping[str, list[str]]):
     nonfinite_keys: list[str] = field(default_factory=list)
     nonfinite_files: list[str] = field(default_factory=list)
     config_notes: list[str] = field(default_factory=list)
+    file_notes: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[str]:
         return (item.name for item in fields(self))
@@ -59,9 +62,9 @@ class LoadReport(Mapping[str, list[str]]):
         if str(file) not in self.nonfinite_files:
             self.nonfinite_files.append(str(file))
 
-    def log(self, folder: Path) -> None:
-        """Log a warning for each kind of difference between the parameters and the file."""
-        warnings = {
+    def warnings(self) -> list[str]:
+        """A sentence for each kind of difference between the parameters and the file."""
+        differences = {
             "missing, left out of the parameters": self.missing_keys,
             "newly drawn, to be trained": self.new_keys,
             "interpolated to another image or patch size": self.interpolated_keys,
@@ -70,8 +73,10 @@ class LoadReport(Mapping[str, list[str]]):
             "in the file and no part of the model, left out": self.unexpected_keys,
             f"NaN or infinite in {', '.join(self.nonfinite_files)}, so the outputs may be": self.nonfinite_keys,
         }
-        for text, names in warnings.items():
-            if names:
-                logger.warning("%s: %s: %s", folder, text, ", ".join(names))
-        for note in self.config_notes:
-            logger.warning("%s: config.json: %s", folder, note)
+        sentences = [f"{text}: {', '.join(names)}" for text, names in differences.items() if names]
+        return self.file_notes + sentences + [f"config.json: {note}" for note in self.config_notes]
+
+    def log(self, folder: Path) -> None:
+        """Log each of the `warnings`, with the checkpoint's folder."""
+        for sentence in self.warnings():
+            logger.warning("%s: %s", folder, sentence)
