@@ -79,9 +79,9 @@ def adapt(
 ) -> dict[str, Any]:
     """The tensors of a checkpoint with config `source` that `module` uses; names are canonical.
 
-    A tensor of a file is read only if it must be interpolated. Position embeddings and the patch embedding are interpolated to another grid and patch size. A head may be new,
-    dropped, or of another width. Parameters of a new head are not in the result; `report.new_keys` lists them. Raises
-    CheckpointError if the backbones differ.
+    A tensor of a file is read only if it must be interpolated, as position embeddings and the patch embedding are for
+    another grid and patch size. A head may be new, dropped, or of another width. Parameters of a new head are not in
+    the result; `report.new_keys` lists them. Raises CheckpointError if the backbones differ.
     """
     target: ViTClsConfig = module.config
     shapes = {canonical(name): shape for name, shape in parameter_shapes(type(module), target).items()}
