@@ -256,8 +256,8 @@ class _Handler(BaseHTTPRequestHandler):
         if found := self._commit(id, rev):
             fields = parse_qs(self.body.decode())
             files = found[0].commits[found[1]]
-            named = [name for name in fields["paths"] if name in files]
-            self._json([{"type": "file", "path": n, "size": len(files[n]), **self._digests(n, files[n])} for n in named])
+            named = [(name, files[name]) for name in fields["paths"] if name in files]
+            self._json([{"type": "file", "path": n, "size": len(c), **self._digests(n, c)} for n, c in named])
 
     def tree(self, id: str, rev: str) -> None:
         if found := self._commit(id, rev):

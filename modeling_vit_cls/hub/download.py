@@ -45,7 +45,10 @@ def download(repo_id: str, subfolder: str, revision: str | None, variant: str | 
         api = HfApi(token=hub.get("token"))
         names = api.list_repo_files(repo_id, revision=revision)
         converted = revision_without_pickles(api, repo_id, names, subfolder, revision)
-    return root if converted is None else download(repo_id, subfolder, converted, variant, hub)
+    if converted is None:
+        return root
+    logger.warning("%s: %s; offline, give revision=%r", repo_id, conversion_note(converted), converted)
+    return download(repo_id, subfolder, converted, variant, hub)
 
 
 def checkpoint_path(
@@ -123,7 +126,7 @@ def revision_without_pickles(
 ) -> str | None:
     """The revision with the safetensors of a repository that has pickled weights alone; None without pickled weights.
 
-    Warns that another revision is read. Raises CheckpointError, with the remedy, where nobody has converted them.
+    Raises CheckpointError, with the remedy, where the Hub's converter has not converted them.
     """
     prefix = _prefix(subfolder)
     pickled = next((name for name in names if name.startswith(prefix) and name.endswith(PICKLES)), None)
@@ -132,9 +135,12 @@ def revision_without_pickles(
     converted = converted_revision(api, repo_id, pickled) if revision in (None, "main") else None
     if converted is None:
         raise pickle_refused(f"{repo_id}/{pickled}")
-    text = "%s: has pickled weights only, which are never read; their safetensors by the Hub's converter are read from %s"
-    logger.warning(f"{text}; offline, give revision=%r", repo_id, converted, converted)
     return converted
+
+
+def conversion_note(converted: str) -> str:
+    """The sentence for a repository whose weights are read from the revision `converted`."""
+    return f"has pickled weights only, which are never read; the Hub's converter offers safetensors in {converted}"
 
 
 def _prefix(subfolder: str) -> str:

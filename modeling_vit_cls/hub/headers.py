@@ -1,6 +1,7 @@
 """The checkpoint of a repository without its weights: small files whole, of weight files the headers alone."""
 
 import io
+import logging
 import shutil
 import zipfile
 import zlib
@@ -12,9 +13,11 @@ from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url
 
 from ..errors import CheckpointError
 from ..files.formats import MAX_HEADER, SUFFIXES
-from .download import download, files_to_download, revision_without_pickles
+from .download import conversion_note, download, files_to_download, revision_without_pickles
 from .errors import errors_in_one_line
 from .ranges import RangeReader, RemoteFile
+
+logger = logging.getLogger(__name__)
 
 _FIRST = 64_000  # bytes of a safetensors file to ask for first: the header of a ViT-L has some 45,000
 _BLOCK = 8192  # bytes of an npz file to ask for: zipfile reads half as many at the beginning of an array
@@ -28,13 +31,15 @@ class HeaderFetch:
     which takes no space on the disk and reads as zeros: read the tensors by `read_headers`.
 
     Attributes:
+        repositories: the folders that were made, with the repository of each.
         size: bytes that a load would download.
         bytes_read: bytes of weight files that were read instead.
         licence: that of the first repository, by the metadata of its card.
     """
 
     def __init__(self, folder: Path):
-        self._folder, self._roots = folder, dict[Path, str]()
+        self._folder = folder
+        self.repositories: dict[Path, str] = {}
         self.size, self.bytes_read = 0, 0
         self.licence: str | None = None
 
@@ -44,7 +49,7 @@ class HeaderFetch:
         """The folder of a repository. Without a network it is the one in the cache, with whole files."""
         if hub.get("local_files_only") or constants.HF_HUB_OFFLINE:
             return download(repo_id, subfolder, revision, variant, hub)
-        root = self._folder / str(len(self._roots))
+        root = self._folder / str(len(self.repositories))
         (root / subfolder).mkdir(parents=True)
         api = HfApi(token=hub.get("token"))
         with errors_in_one_line(repo_id, revision, hub.get("token")):
@@ -54,9 +59,10 @@ class HeaderFetch:
             if variant is None and not any(name.endswith(SUFFIXES) for name in names):
                 converted = revision_without_pickles(api, repo_id, sizes, subfolder, revision)
                 if converted is not None:
+                    logger.warning("%s: %s", repo_id, conversion_note(converted))
                     return self(repo_id, subfolder, converted, variant, hub)
-            self.licence = self.licence if self._roots else _licence(info.card_data)
-            self._roots[root] = repo_id
+            self.licence = self.licence if self.repositories else licence_of(info.card_data)
+            self.repositories[root] = repo_id
             self.size += sum(sizes[name] for name in names)
             for name in names:
                 file = root / name
@@ -69,7 +75,7 @@ class HeaderFetch:
 
     def shown(self, text: str) -> str:
         """A message with the names of repositories instead of the folders that were made for them."""
-        for root, repo_id in self._roots.items():
+        for root, repo_id in self.repositories.items():
             text = text.replace(str(root), repo_id)
         return text
 
@@ -101,8 +107,8 @@ def _npz(remote: RemoteFile, copy: BinaryIO) -> None:
                 opened.read(1)
 
 
-def _licence(card: Any) -> str | None:
-    """The licence in a card's metadata: its identifier, or the name of one that has none."""
+def licence_of(card: Any) -> str | None:
+    """The licence in a card's metadata, if any: its identifier, or the name of one that has none."""
     fields = card.to_dict() if card is not None else {}
     licence = fields.get("license_name") if fields.get("license") == "other" else None
     licence = licence or fields.get("license")

@@ -62,9 +62,9 @@ class LoadReport(Mapping[str, list[str]]):
         if str(file) not in self.nonfinite_files:
             self.nonfinite_files.append(str(file))
 
-    def warnings(self) -> list[str]:
-        """A sentence for each kind of difference between the parameters and the file."""
-        differences = {
+    def log(self, folder: Path) -> None:
+        """Log a warning for each kind of difference between the parameters and the file."""
+        warnings = {
             "missing, left out of the parameters": self.missing_keys,
             "newly drawn, to be trained": self.new_keys,
             "interpolated to another image or patch size": self.interpolated_keys,
@@ -73,10 +73,10 @@ class LoadReport(Mapping[str, list[str]]):
             "in the file and no part of the model, left out": self.unexpected_keys,
             f"NaN or infinite in {', '.join(self.nonfinite_files)}, so the outputs may be": self.nonfinite_keys,
         }
-        sentences = [f"{text}: {', '.join(names)}" for text, names in differences.items() if names]
-        return self.file_notes + sentences + [f"config.json: {note}" for note in self.config_notes]
-
-    def log(self, folder: Path) -> None:
-        """Log each of the `warnings`, with the checkpoint's folder."""
-        for sentence in self.warnings():
-            logger.warning("%s: %s", folder, sentence)
+        for note in self.file_notes:
+            logger.warning("%s: %s", folder, note)
+        for text, names in warnings.items():
+            if names:
+                logger.warning("%s: %s: %s", folder, text, ", ".join(names))
+        for note in self.config_notes:
+            logger.warning("%s: config.json: %s", folder, note)
