@@ -31,7 +31,7 @@ def run_all(names: Collection[str], output: str | None, as_json: bool) -> None:
             reports.append(report)
             bar.update()
             if report.problem:
-                tqdm.write(f"vit-cls: {report.name}: {report.problem}", file=sys.stderr)
+                tqdm.write(f"vit-cls: {report.problem}", file=sys.stderr)
     text = json.dumps([report.to_dict() for report in reports], indent=2) + "\n" if as_json else table(reports)
     if output:
         Path(output).write_text(text, encoding="utf-8")

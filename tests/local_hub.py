@@ -285,7 +285,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": sha, "ETag": f'"{_oid(content)}"', "Accept-Ranges": "bytes"}
         if self.hub.ranges and (span := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
             first, last = int(span[1]), int(span[2] or len(content) - 1)
-            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+            total = 10**14 if self.fault == "larger" else len(content)
+            headers["Content-Range"] = f"bytes {first}-{last}/{total}"
             self._send(206, content[first : last + 1], headers)
         else:
             self._send(200, content, headers)

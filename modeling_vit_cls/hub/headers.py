@@ -100,11 +100,13 @@ def _safetensors(remote: RemoteFile, copy: BinaryIO) -> None:
 
 def _npz(remote: RemoteFile, copy: BinaryIO) -> None:
     """The directory at the end, and the beginning of each array. A damaged file is refused by its reader."""
-    reader = io.BufferedReader(RangeReader(remote, copy), _BLOCK)
-    with suppress(*_NPZ_ERRORS), zipfile.ZipFile(reader) as archive:
+    reader = RangeReader(remote, copy)
+    with suppress(*_NPZ_ERRORS), zipfile.ZipFile(io.BufferedReader(reader, _BLOCK)) as archive:
         for entry in archive.infolist():
             with archive.open(entry) as opened:
                 opened.read(1)
+    if reader.error is not None:
+        raise reader.error
 
 
 def licence_of(card: Any) -> str | None:

@@ -62,10 +62,14 @@ class RemoteFile:
 
 
 class RangeReader(io.RawIOBase):
-    """A remote file as a file to read and seek in. What was read is also written to the same place of `copy`."""
+    """A remote file as a file to read and seek in. What was read is also written to the same place of `copy`.
+
+    `error` is that of the connection, if any: zipfile takes it for a damaged file.
+    """
 
     def __init__(self, remote: RemoteFile, copy: BinaryIO):
         self._remote, self._copy, self._position = remote, copy, 0
+        self.error: Exception | None = None
 
     def readable(self) -> bool:
         """True."""
@@ -83,7 +87,11 @@ class RangeReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read the next bytes into `buffer`; returns their number."""
-        content = self._remote.read(self._position, self._position + len(buffer))
+        try:
+            content = self._remote.read(self._position, self._position + len(buffer))
+        except Exception as error:
+            self.error = error
+            raise
         buffer[: len(content)] = content
         self._copy.seek(self._position)
         self._copy.write(content)
