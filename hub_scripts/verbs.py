@@ -182,8 +182,8 @@ def _check(verbs: Any) -> None:
         "check:run",
         help="would a checkpoint load, and as what, without downloading its weights",
         description="Read config.json and the headers of the weight files, and show what the checkpoint is: family, "
-        "variant, parameters, size of the download, image processor, readout, classes, licence. The exit status is 1 if "
-        "it does not load; the error names the tensor or the field.",
+        "variant, parameters, size of the download, image processor, readout, classes, licence. The exit status is 1 "
+        "if it does not load; the error names the tensor or the field.",
         example="check google/vit-base-patch16-224",
     )
     parser.add_argument("checkpoint", help="a folder, a weight file or a Hub id")

@@ -21,6 +21,7 @@ from modeling_vit_cls import (
     FlaxViTClsForImageClassification,
     FlaxViTClsModel,
 )
+from modeling_vit_cls.families.open import open_checkpoint
 from modeling_vit_cls.files.finite import is_finite
 
 pytestmark = pytest.mark.world
@@ -230,10 +231,12 @@ def test_folders_of_other_tools_are_called_what_they_are(tmp_path):
     save_file({"visual.conv1.weight": np.zeros((16, 3, 4, 4), np.float32)}, clip / "open_clip_model.safetensors")
     (clip / "open_clip_config.json").write_text('{"model_cfg": {}}')
     for path in (peft, peft / "adapter_model.safetensors"):
-        with pytest.raises(CheckpointError, match="is a LORA adapter of PEFT for google/vit-base.*merge_and_unload"):
+        with pytest.raises(CheckpointError, match=r"lora_B.weight' missing"):
             FlaxViTClsForImageClassification.from_pretrained(path)
+        with pytest.raises(CheckpointError, match="is a LORA adapter of PEFT for google/vit-base, not a whole model"):
+            open_checkpoint(path)
     (peft / "adapter_config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="is an adapter of PEFT, not a whole model"):
+    with pytest.raises(CheckpointError, match="peft_type=None: only plain LoRA can be merged"):
         FlaxAutoModelForImageClassification.from_pretrained(peft)
     for path in (clip, clip / "open_clip_model.safetensors"):
         with pytest.raises(CheckpointError, match="is a checkpoint in OpenCLIP's layout, which is not supported"):

@@ -54,7 +54,7 @@ def refuse_unread_folder(path: Path, has_weights: bool) -> None:
         kind, base = fields.get("peft_type"), fields.get("base_model_name_or_path")
         what = f"a {kind} adapter of PEFT" if isinstance(kind, str) else "an adapter of PEFT"
         of = f" for {shorten(base, 200)[1:-1]}" if isinstance(base, str) else ""
-        remedy = "merge it with PEFT first: PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(...)"
+        remedy = "load it with from_pretrained, which merges it with its base, and save the model"
         raise CheckpointError(f"{path}: is {what}{of}, not a whole model; {remedy}")
 
 

@@ -23,6 +23,7 @@ from ..names import CONFIG, DIGESTS, PROCESSOR
 from ..nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from . import FAMILIES, family_of, family_of_tensors
 from .activations import with_our_activation
+from .adapter import Adapter
 from .family import NATIVE, Family, canonical, has_classifier, side_of
 from .not_read import refuse_unread_config, refuse_unread_folder
 from .quantised import refuse_quantised_config, refuse_quantised_names
@@ -60,6 +61,7 @@ class Source(NamedTuple):
         spare: names of tensors that are not part of the model.
         notes: how the label maps in config.json differ from those of `config`.
         file_notes: how the model was found in its files, as in `LoadReport`.
+        adapter: the adapter of PEFT that was merged into the tensors, if any.
     """
 
     path: Path
@@ -70,6 +72,7 @@ class Source(NamedTuple):
     spare: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     file_notes: tuple[str, ...] = ()
+    adapter: Adapter | None = None
 
 
 def read_headers(path: Path) -> dict[str, Tensor]:
@@ -77,10 +80,11 @@ def read_headers(path: Path) -> dict[str, Tensor]:
     return {name: tensor.header() for name, tensor in read_weights(path).items()}
 
 
-def open_checkpoint(path: Path, read: Reader = read_weights) -> Source:
+def open_checkpoint(path: Path, *, read: Reader = read_weights, adapter: Adapter | None = None) -> Source:
     """Read the config and the headers of a folder, or of a weight file, of any family. The weights are not read.
 
-    `read` gives the tensors: `read_weights`, or `read_headers` for tensors without numbers.
+    `read` gives the tensors: `read_weights`, or `read_headers` for tensors without numbers. An `adapter` of this
+    checkpoint is merged into it.
 
     Raises CheckpointError, or ConfigError for a config of ours, with file and field or tensor.
     """
@@ -93,6 +97,9 @@ def open_checkpoint(path: Path, read: Reader = read_weights) -> Source:
     refuse_unread_config(fields, file)
     family = family_of(fields, file)
     if family is NATIVE:
+        if adapter is not None:
+            problem = f"its base {adapter.base} is a checkpoint of this package, which PEFT does not know"
+            raise CheckpointError(f"{adapter.path}: {problem}")
         config = ViTClsConfig.from_dict(fields)  # before the weights, so that a wrong config is reported first
         notes = tuple(read_labels(fields)[1])
         return Source(path, NATIVE, config, NATIVE.convert(read(path)), {}, notes=notes)
@@ -101,6 +108,8 @@ def open_checkpoint(path: Path, read: Reader = read_weights) -> Source:
     weights, wrapper = unwrapped(weights, _own_prefixes(family))
     family = family or family_of_tensors(weights, path)
     tensors = family.convert(weights)
+    if adapter is not None:
+        tensors, fields = adapter.merged(tensors, family), adapter.fields(fields, family)
     try:
         labels, notes = read_labels(fields, _outputs(tensors))
         fields = {name: value for name, value in fields.items() if name not in LABEL_FIELDS} | labels
@@ -115,9 +124,10 @@ def open_checkpoint(path: Path, read: Reader = read_weights) -> Source:
     except (CheckpointError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         processor = CheckpointError(f"{file}, {family.name}: {error}")
     config.architectures = fields.get("architectures", config.architectures)
-    file_notes = (f"all tensors are inside {wrapper!r}, which was left out of their names",) if wrapper else ()
+    file_notes = [f"all tensors are inside {wrapper!r}, which was left out of their names"] if wrapper else []
+    file_notes += [adapter.note] if adapter else []
     spare = tuple(family.spare(weights))
-    return Source(path, family, config, tensors, processor, spare, tuple(notes), file_notes)
+    return Source(path, family, config, tensors, processor, spare, tuple(notes), tuple(file_notes), adapter)
 
 
 def _own_prefixes(family: Family | None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -15,8 +15,9 @@ from PIL import Image
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, one_line
-from ..families.open import config_file, has_head, open_checkpoint, parameter_shapes, read_headers
+from ..families.open import config_file, has_head, parameter_shapes, read_headers
 from ..files.folder import read_undisturbed
+from ..hub.adapted import open_with_base
 from ..hub.download import checkpoint_path
 from ..hub.headers import HeaderFetch, licence_of
 from ..images.processor import ViTClsImageProcessor
@@ -99,7 +100,7 @@ def check_pretrained(
         try:
             path = find(name_or_path, subfolder=subfolder, revision=revision, variant=variant)
             report.licence = _licence_in(path)
-            read_undisturbed(path, lambda: _inspect(path, report))
+            read_undisturbed(path, lambda: _inspect(path, find, report))
             report.loads = True
         except (CheckpointError, ConfigError) as error:
             report.problem = one_line(error)
@@ -140,9 +141,9 @@ def _warnings_into(notes: list[str]) -> Iterator[None]:
         logger.handlers, logger.propagate = handlers, propagate
 
 
-def _inspect(path: Path, report: CheckReport) -> None:
+def _inspect(path: Path, find: Callable[..., Path], report: CheckReport) -> None:
     """Fill in a report by the steps of `from_pretrained`. Raises CheckpointError and ConfigError as it does."""
-    source = open_checkpoint(path, read_headers)
+    source = open_with_base(path, find, read_headers)
     report.family = source.family.name
     module_class = FlaxViTClsForImageClassificationModule if has_head(source) else FlaxViTClsModule
     config = target_config(source, module_class, None, {})
