@@ -73,6 +73,7 @@ $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	$(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/python -m pip install --quiet torch==2.13.0
 	.venv-torch/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
+	.venv-torch/bin/python -m pip install --quiet --no-deps peft==0.21.2 accelerate==1.15.0 psutil==7.2.2
 	touch $@
 
 .venv-bench/ready: pyproject.toml constraints/transformers-4.txt
