@@ -49,8 +49,6 @@ class HeaderFetch:
         """The folder of a repository. Without a network it is the one in the cache, with whole files."""
         if hub.get("local_files_only") or constants.HF_HUB_OFFLINE:
             return download(repo_id, subfolder, revision, variant, hub)
-        root = self._folder / str(len(self.repositories))
-        (root / subfolder).mkdir(parents=True)
         api = HfApi(token=hub.get("token"))
         with errors_in_one_line(repo_id, revision, hub.get("token")):
             info = api.model_info(repo_id, revision=revision, files_metadata=True)
@@ -61,6 +59,8 @@ class HeaderFetch:
                 if converted is not None:
                     logger.warning("%s: %s", repo_id, conversion_note(converted))
                     return self(repo_id, subfolder, converted, variant, hub)
+            root = self._folder / str(len(self.repositories))
+            (root / subfolder).mkdir(parents=True)
             self.licence = self.licence if self.repositories else licence_of(info.card_data)
             self.repositories[root] = repo_id
             self.size += sum(sizes[name] for name in names)
