@@ -2,6 +2,7 @@
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import RepoFile
 
 _BOT, _TITLE = "SFconvertbot", "Adding `safetensors` variant of this model"
 
@@ -26,4 +27,5 @@ def converted_revision(api: HfApi, repo_id: str, pickled: str) -> str | None:
 
 def _content(api: HfApi, repo_id: str, name: str, revision: str) -> list[str]:
     """The identifier of a file's content at a revision; [] if there is no such file."""
-    return [file.blob_id for file in api.get_paths_info(repo_id, [name], revision=revision) if hasattr(file, "blob_id")]
+    files = api.get_paths_info(repo_id, [name], revision=revision)
+    return [file.blob_id for file in files if isinstance(file, RepoFile)]

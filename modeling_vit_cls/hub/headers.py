@@ -11,17 +11,17 @@ from typing import Any, BinaryIO
 
 from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url
 
-from ..errors import CheckpointError
 from ..files.formats import MAX_HEADER, SUFFIXES
 from .download import conversion_note, download, files_to_download, revision_without_pickles
 from .errors import errors_in_one_line
+from .msgpack import skim_msgpack
 from .ranges import RangeReader, RemoteFile
 
 logger = logging.getLogger(__name__)
 
 _FIRST = 64_000  # bytes of a safetensors file to ask for first: the header of a ViT-L has some 45,000
-_BLOCK = 8192  # bytes of an npz file to ask for: zipfile reads half as many at the beginning of an array
-_NPZ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, LookupError, NotImplementedError, RuntimeError)
+_BLOCK = 8192  # bytes of other files to ask for: zipfile reads half as many at the beginning of an array
+_DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, LookupError, NotImplementedError, RuntimeError)
 
 
 class HeaderFetch:
@@ -81,12 +81,16 @@ class HeaderFetch:
 
     def _write_headers(self, remote: RemoteFile, file: Path) -> None:
         """Write the headers of a weight file to their places in a file of the same size."""
-        writers = {".safetensors": _safetensors, ".npz": _npz}
-        if file.suffix not in writers:
-            problem = f"a {file.suffix[1:]} file has no header; download the checkpoint to check it"
-            raise CheckpointError(f"{remote.name}: {problem}")
         with open(file, "wb") as copy:
-            writers[file.suffix](remote, copy)
+            if file.suffix == ".safetensors":
+                _safetensors(remote, copy)
+            else:
+                reader = RangeReader(remote, copy)
+                with suppress(*_DAMAGES):  # a damaged file is refused by its reader
+                    skim = {".npz": _skim_npz, ".msgpack": skim_msgpack}[file.suffix]
+                    skim(io.BufferedReader(reader, _BLOCK))
+                if reader.error is not None:
+                    raise reader.error
             copy.truncate(remote.size)
         self.bytes_read += remote.bytes_read
 
@@ -98,15 +102,12 @@ def _safetensors(remote: RemoteFile, copy: BinaryIO) -> None:
     copy.write(head + remote.read(len(head), stop))
 
 
-def _npz(remote: RemoteFile, copy: BinaryIO) -> None:
-    """The directory at the end, and the beginning of each array. A damaged file is refused by its reader."""
-    reader = RangeReader(remote, copy)
-    with suppress(*_NPZ_ERRORS), zipfile.ZipFile(io.BufferedReader(reader, _BLOCK)) as archive:
+def _skim_npz(file: BinaryIO) -> None:
+    """Read the directory at the end of an npz file, and the beginning of each array."""
+    with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
             with archive.open(entry) as opened:
                 opened.read(1)
-    if reader.error is not None:
-        raise reader.error
 
 
 def licence_of(card: Any) -> str | None:

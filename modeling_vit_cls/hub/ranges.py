@@ -11,8 +11,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from ..errors import CheckpointError
 
-_MAX_READ = 32_000_000  # bytes of all headers of a file
-_MAX_SKIPPED = 8_000_000  # bytes to read and drop where a server sends a file from its beginning
+_MAX_READ = 8_000_000  # bytes of one file
 _RETRIES = 2
 
 
@@ -24,22 +23,22 @@ class RemoteFile:
         self._headers = {**build_hf_headers(token=token), "Accept-Encoding": "identity"}
 
     def read(self, start: int, stop: int) -> bytes:
-        """The bytes from `start` to `stop`, of a server that may ignore ranges and send the file from its beginning.
+        """The bytes from `start` to `stop`.
 
-        Raises CheckpointError if the server gives other bytes than these, or too many have been read; errors of
+        A server that ignores ranges sends the file from its beginning; what is left after `stop` is not received.
+        Raises CheckpointError if the server gives other bytes than these, or too many would be read; errors of
         huggingface_hub and of the connection go through.
         """
         stop = min(stop, self.size)
         if stop <= start:
             return b""
-        if self.bytes_read + stop - start > _MAX_READ:
-            raise CheckpointError(f"{self.name}: has headers of more than {_MAX_READ:,} bytes")
         with _stream(self.url, {**self._headers, "Range": f"bytes={start}-{stop - 1}"}) as response:
             hf_raise_for_status(response)
             first = self._first_byte(response)
-            if start - first > _MAX_SKIPPED:
-                problem = f"the server ignores range requests, and byte {start:,} is needed"
-                raise CheckpointError(f"{self.name}: {problem}; download the checkpoint to check it")
+            if self.bytes_read + stop - first > _MAX_READ:
+                reason = "the server ignores range requests" if first < start else "its headers are too long"
+                remedy = "download the checkpoint to check it"
+                raise CheckpointError(f"{self.name}: {reason}, more than {_MAX_READ:,} bytes would be read; {remedy}")
             content = _take(response, stop - first)
         if len(content) < stop - first:
             raise CheckpointError(f"{self.name}: the server sent {len(content):,} of {stop - first:,} bytes; try again")
@@ -103,6 +102,7 @@ class RangeReader(io.RawIOBase):
 def _stream(url: str, headers: dict[str, str]) -> Iterator[Any]:
     """The response to a GET request, whose body is still unread; what is left of it at the end is not received."""
     options: dict[str, Any] = {"headers": headers, "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
+    stream: Any
     if hasattr(utils, "http_stream_backoff"):
         stream = utils.http_stream_backoff("GET", url, max_retries=_RETRIES, follow_redirects=True, **options)
     else:  # huggingface_hub 0.36

@@ -133,7 +133,8 @@ def _warnings_into(notes: list[str]) -> Iterator[None]:
             notes.append(one_line(record.getMessage()))
 
     logger = logging.getLogger(__name__.partition(".")[0])
-    handlers, logger.handlers = logger.handlers, [Notes(logging.WARNING)]
+    notes_only: list[logging.Handler] = [Notes(logging.WARNING)]
+    handlers, logger.handlers = logger.handlers, notes_only
     propagate, logger.propagate = logger.propagate, False
     try:
         yield
@@ -165,7 +166,7 @@ def _describe(config: ViTClsConfig, module_class: type, report: CheckReport) -> 
     report.parameters = sum(leaf.size for leaf in parameter_shapes(module_class, config).values())
     report.image_size, report.patch_size, report.readout = config.image_hw, config.patch_size, config.readout
     if module_class is FlaxViTClsForImageClassificationModule:
-        report.labels = [config.id2label[index] for index in range(config.num_classes)]
+        report.labels = [config.id2label[i] for i in range(config.num_classes)]  # pyright: ignore
 
 
 def _in_words(processor: AnyProcessor, config: ViTClsConfig) -> str | None:
