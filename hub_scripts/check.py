@@ -4,27 +4,29 @@ import argparse
 import json
 import sys
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from modeling_vit_cls import CheckpointError, check_pretrained
+from modeling_vit_cls.errors import one_line
 from modeling_vit_cls.pretrained.check import CheckReport, check_all
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Check one checkpoint and print what it is. Raises CheckpointError if it does not load."""
+    """Check one checkpoint, or all of the catalogue, and print what they are. CheckpointError if one does not load."""
+    if arguments.catalogue:
+        from modeling_vit_cls import list_pretrained  # pyright: ignore
+
+        run_all([row.hub_id for row in list_pretrained()], arguments.json)
+        return
     report = check_pretrained(arguments.checkpoint, revision=arguments.revision, subfolder=arguments.subfolder)
     print(json.dumps(report.to_dict(), indent=2) if arguments.json else _lines(report))
     if report.problem:
         raise CheckpointError(report.problem)
 
 
-def run_all(names: Collection[str], output: str | None, as_json: bool) -> None:
-    """Check all checkpoints, print their reports or write them to `output`. CheckpointError if one does not load.
-
-    The format is a table in Markdown, or JSON.
-    """
+def run_all(names: Collection[str], as_json: bool) -> None:
+    """Check all checkpoints and print a table in Markdown, or JSON. Raises CheckpointError if one does not load."""
     reports = []
     with tqdm(total=len(names), unit="checkpoint", disable=None) as bar:  # None: a progress bar in a terminal only
         for report in check_all(names):
@@ -32,11 +34,7 @@ def run_all(names: Collection[str], output: str | None, as_json: bool) -> None:
             bar.update()
             if report.problem:
                 tqdm.write(f"vit-cls: {report.problem}", file=sys.stderr)
-    text = json.dumps([report.to_dict() for report in reports], indent=2) + "\n" if as_json else table(reports)
-    if output:
-        Path(output).write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
+    print(json.dumps([report.to_dict() for report in reports], indent=2) if as_json else table(reports))
     problems = sum(not report.loads for report in reports)
     if problems:
         raise CheckpointError(f"{problems} of {len(reports)} checkpoints do not load")
@@ -44,10 +42,10 @@ def run_all(names: Collection[str], output: str | None, as_json: bool) -> None:
 
 def table(reports: Iterable[CheckReport]) -> str:
     """The reports as a table in Markdown, one row for each checkpoint."""
-    rows = [{"checkpoint": f"`{report.name}`", **_facts(report)} for report in reports]
+    rows = [{"checkpoint": f"`{one_line(report.name)}`", **_facts(report)} for report in reports]
     columns = list(rows[0]) if rows else []
     cells = [columns, ["---"] * len(columns), *(row.values() for row in rows)]
-    return "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |\n" for row in cells)
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in cells)
 
 
 def _lines(report: CheckReport) -> str:
@@ -62,7 +60,7 @@ def _lines(report: CheckReport) -> str:
 def _facts(report: CheckReport) -> dict[str, str]:
     """What a report tells, in words; "" for what is not known."""
     image = report.image_size and f"{report.image_size[0]} x {report.image_size[1]}, patches of {report.patch_size}"
-    return {
+    facts = {
         "loads": "yes" if report.loads else "no",
         "family": report.family or "",
         "variant": report.variant or "",
@@ -75,6 +73,7 @@ def _facts(report: CheckReport) -> dict[str, str]:
         "licence": report.licence or "",
         "problem": report.problem or "",
     }
+    return {name: one_line(fact) for name, fact in facts.items()}
 
 
 def _head(labels: list[str]) -> str:

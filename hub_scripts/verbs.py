@@ -186,7 +186,11 @@ def _check(verbs: Any) -> None:
         "if it does not load; the error names the tensor or the field.",
         example="check google/vit-base-patch16-224",
     )
-    parser.add_argument("checkpoint", help="a folder, a weight file or a Hub id")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("checkpoint", nargs="?", help="a folder, a weight file or a Hub id")
+    which.add_argument(
+        "--catalogue", action="store_true", help="check all of `vit-cls models`, and print a table in Markdown"
+    )
     parser.add_argument("--revision", help="branch, tag or commit (default: main)")
     parser.add_argument("--subfolder", default="", help="folder of the checkpoint inside the repository")
 
