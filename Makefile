@@ -77,6 +77,7 @@ $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	.venv-torch/bin/python -m pip install --quiet torch==2.13.0
 	.venv-torch/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
 	.venv-torch/bin/python -m pip install --quiet --no-deps open_clip_torch==3.3.0 ftfy==6.3.1 wcwidth==0.9.4
+	.venv-torch/bin/python -m pip install --quiet --no-deps peft==0.21.2 accelerate==1.15.0 psutil==7.2.2
 	touch $@
 
 .venv-bench/ready: pyproject.toml constraints/transformers-4.txt

@@ -21,7 +21,7 @@ def command_line() -> Parser:
     parser.add_argument("--version", action="version", version=_versions(), help="show the versions and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
-    for add in (_train, _recipes, _benchmark, _predict, _embed, _variants, _import, _export, _verify, _push):
+    for add in (_train, _recipes, _benchmark, _predict, _embed, _variants, _import, _export, _check, _verify, _push):
         add(verbs)
     return parser
 
@@ -213,6 +213,26 @@ def _export(verbs: Any) -> None:
     parser.add_argument("model", help="a folder or a Hub id")
     parser.add_argument("folder", help="where to write: a folder without a checkpoint or program")
     parser.add_argument("--to", required=True, choices=["transformers", "timm", "onnx", "stablehlo"])
+
+
+def _check(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "check",
+        "check:run",
+        help="would a checkpoint load, and as what, without downloading its weights",
+        description="Read config.json and the headers of the weight files, and show what the checkpoint is: family, "
+        "variant, parameters, size of the download, image processor, readout, classes, licence. The exit status is 1 "
+        "if it does not load; the error names the tensor or the field.",
+        example="check google/vit-base-patch16-224",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("checkpoint", nargs="?", help="a folder, a weight file or a Hub id")
+    which.add_argument(
+        "--catalogue", action="store_true", help="check all of `vit-cls models`, and print a table in Markdown"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit (default: main)")
+    parser.add_argument("--subfolder", default="", help="folder of the checkpoint inside the repository")
 
 
 def _verify(verbs: Any) -> None:

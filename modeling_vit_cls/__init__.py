@@ -13,6 +13,7 @@ from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel,
 from .pipelines import ImageClassificationPipeline, ImageFeatureExtractionPipeline
 from .pretrained.auto import FlaxAutoModel, FlaxAutoModelForImageClassification
 from .pretrained.base import FlaxPreTrainedModel
+from .pretrained.check import check_pretrained
 from .variants import list_variants
 
 AutoConfig.register(ViTClsConfig.model_type, ViTClsConfig, exist_ok=True)
@@ -34,6 +35,7 @@ __all__ = [
     "ImageFeatureExtractionPipeline",
     "ViTClsConfig",
     "ViTClsImageProcessor",
+    "check_pretrained",
     "export_pretrained",
     "list_variants",
     "vit_cls_forward",

@@ -453,3 +453,42 @@ def test_the_offsets_in_the_fast_tests_are_torchvisions():
         cropped = torchvision.transforms.functional.center_crop(row, [1, 20])[0, 0]
         first = int((cropped > 0).nonzero()[0])
         assert int(cropped[first]) - 1 - first == start
+
+
+QUERY, VALUE = "query|q_proj", "value|v_proj"  # transformers 4 | 5
+LORAS = {
+    "plain": ("vit", {"target_modules": rf".*\.({QUERY}|{VALUE})", "lora_alpha": 7}),
+    "all": ("vit", {"target_modules": "all-linear", "use_rslora": True, "modules_to_save": ["classifier"]}),
+    "patterns": (
+        "dinov2",
+        {
+            "target_modules": rf".*\.({QUERY}|fc1)",
+            "rank_pattern": {"fc1": 2},
+            "alpha_pattern": {rf"[a-z]+\.0\..*({QUERY})": 9},
+        },
+    ),
+    "a convolution": ("vit", {"target_modules": ["projection"]}),
+    "fan_in_fan_out": ("deit", {"target_modules": rf".*\.({VALUE})", "fan_in_fan_out": True}),
+    "another head": ("vit_pooler", {"target_modules": rf".*\.({QUERY})", "modules_to_save": ["classifier"]}),
+}
+
+
+@pytest.mark.world
+@pytest.mark.filterwarnings("ignore")  # of PEFT, which is not ours to mend
+@pytest.mark.parametrize("case", LORAS)
+def test_an_adapter_of_peft_gives_the_numbers_of_peft(case, tmp_path):
+    import peft
+
+    base, options = LORAS[case]
+    folder = next(folder for folder in FOLDERS if folder.name == base)
+    torch.manual_seed(0)
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(folder, num_labels=5)
+    theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=4, **options)).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+        pixels = np.load(folder / "expected.npz")["native.pixels"]
+        expected = theirs(torch.from_numpy(pixels)).logits
+    theirs.save_pretrained(tmp_path)
+    compare(expected, FlaxViTClsForImageClassification.from_pretrained(tmp_path)(pixels).logits, case)

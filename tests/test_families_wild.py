@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import arrays
+from conftest import arrays, assert_same
 from safetensors.numpy import load_file, save_file
 from test_families import golden
 
@@ -168,9 +168,75 @@ def test_a_family_that_is_known_and_not_read_is_called_by_its_name(kind, words, 
         FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, model_type=kind))
 
 
-def test_quantised_weights_are_refused_by_name(tmp_path):
-    with pytest.raises(CheckpointError, match="quantization_config: quantised weights are not supported"):
-        FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, quantization_config={"load_in_8bit": True}))
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"quantization_config": {"load_in_8bit": True}}, "quantization_config: quantised weights are not supported"),
+        ({"quantization_config": {"quant_method": "gptq"}}, r"quantization_config: quantised weights \(gptq\) are not"),
+        ({"quantization_config": {}}, "quantization_config: quantised weights are not supported"),
+        ({"compression_config": {"quant_method": "sparseml"}}, r"compression_config: quantised weights \(sparseml\)"),
+    ],
+)
+def test_a_config_of_quantised_weights_is_refused_by_its_field(fields, words, tmp_path):
+    with pytest.raises(CheckpointError, match=words):
+        FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, **fields))
+
+
+@pytest.mark.parametrize(
+    ("end", "library"),
+    [
+        *((end, "bitsandbytes") for end in (".SCB", ".weight.absmax", ".weight.quant_state.bitsandbytes__nf4")),
+        *((end, "GPTQ or AWQ") for end in (".qweight", ".qzeros", ".g_idx")),
+        *((end, "compressed-tensors") for end in (".weight_packed", ".weight_scale")),
+        (".weight._data", "quanto"),
+    ],
+)
+def test_quantised_tensors_are_refused_by_name_and_library(end, library, tmp_path):
+    name = f"vit.encoder.layer.0.intermediate.dense{end}"
+    folder = changed("vit", tmp_path, {name: np.zeros(3, np.uint8)})
+    with pytest.raises(CheckpointError, match=rf"tensor '{name}' belongs to quantised weights \({library}\)"):
+        FlaxViTClsModel.from_pretrained(folder)
+
+
+def inside(prefix: str, name: str, folder: Path, bare: int = 0) -> Path:
+    """A golden folder whose tensors, but for the first `bare` ones, have a prefix."""
+    tensors = load_file(golden(name) / "model.safetensors")
+    renamed = {key if number < bare else prefix + key: tensor for number, (key, tensor) in enumerate(tensors.items())}
+    if (golden(name) / "config.json").exists():
+        shutil.copy(golden(name) / "config.json", folder)
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", "dinov2", "siglip", "clip", "timm_vit", "torchvision", "meta_dinov2_registers"]
+)
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "model.", "ema_model._orig_mod.", "state_dict.model."])
+def test_a_wrapper_that_all_tensors_share_is_taken_off_and_reported(name, prefix, tmp_path, caplog):
+    model, report = FlaxViTClsModel.from_pretrained(inside(prefix, name, tmp_path), output_loading_info=True)
+    assert report.file_notes == [f"all tensors are inside {prefix!r}, which was left out of their names"]
+    assert report.file_notes[0] in caplog.text
+    plain = FlaxViTClsModel.from_pretrained(golden(name))
+    assert model.config.to_dict() == plain.config.to_dict()
+    assert_same(model.params, plain.params)
+
+
+@pytest.mark.parametrize("name", ["vit", "timm_vit", "meta_dinov2_registers"])
+def test_a_prefix_that_some_tensors_share_is_an_error(name, tmp_path):
+    with pytest.raises(
+        CheckpointError, match="tensor 'model.*' does not belong to a|tensor .* and .* more missing|match none"
+    ):
+        FlaxViTClsModel.from_pretrained(inside("model.", name, tmp_path, bare=1))
+
+
+def test_prefixes_of_a_family_are_no_wrapper(tmp_path):
+    for number, (name, prefix) in enumerate(
+        (("dinov3", "model."), ("meta_dino", "module."), ("torchvision", "module."))
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        _, report = FlaxViTClsModel.from_pretrained(inside(prefix, name, folder), output_loading_info=True)
+        assert report.file_notes == []
 
 
 @pytest.mark.parametrize(("name", "kind"), [("clip", "CLIP"), ("metaclip2", "MetaClip2")])

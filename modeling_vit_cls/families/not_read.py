@@ -1,4 +1,4 @@
-"""Known kinds of checkpoints that are not supported: adapters, quantised weights, other families."""
+"""Known kinds of checkpoints that are not supported: adapters, other families."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,15 +40,12 @@ def refuse_unread_folder(path: Path, has_weights: bool) -> None:
         kind, base = fields.get("peft_type"), fields.get("base_model_name_or_path")
         what = f"a {kind} adapter of PEFT" if isinstance(kind, str) else "an adapter of PEFT"
         of = f" for {shorten(base, 200)[1:-1]}" if isinstance(base, str) else ""
-        remedy = "merge it with PEFT first: PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(...)"
+        remedy = "load it with from_pretrained, which merges it with its base, and save the model"
         raise CheckpointError(f"{path}: is {what}{of}, not a whole model; {remedy}")
 
 
 def refuse_unread_config(fields: Mapping[str, Any], file: object) -> None:
-    """Raise CheckpointError for a config.json of quantised weights, or of a family in `FAMILIES_NOT_READ`."""
-    if fields.get("quantization_config") is not None:
-        remedy = "give the original checkpoint; dtype='bfloat16' computes in half precision"
-        raise CheckpointError(f"{file}: quantization_config: quantised weights are not supported; {remedy}")
+    """Raise CheckpointError for a config.json of a family in `FAMILIES_NOT_READ`."""
     kind = fields.get("model_type")
     if isinstance(kind, str) and kind in FAMILIES_NOT_READ:
         problem = f"is {FAMILIES_NOT_READ[kind]}, a family that is not supported"

@@ -16,7 +16,7 @@ from ..names import CONFIG, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from . import timm
 from .family import Family
 from .layouts import conv, linear, norm, qkv, tokens, vector
-from .timm_architectures import arguments, present_name
+from .timm_architectures import ARCHITECTURES, present_name
 
 _BLOCK = "transformer.resblocks.{}"
 TABLE = {
@@ -169,7 +169,7 @@ def _fields_of_trunk(trunk: Family) -> Callable[[dict[str, Any], Mapping[str, Te
     def fields_of_trunk(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         vision = fields["model_cfg"]["vision_cfg"]
         name, size, pool = vision["timm_model_name"], vision.get("image_size", 224), vision.get("timm_pool", "avg")
-        built, projected = arguments(present_name(name)), vision.get("timm_proj", "linear") == "linear"
+        built, projected = ARCHITECTURES[present_name(name)], vision.get("timm_proj", "linear") == "linear"
         given = {"global_pool": pool or built["global_pool"]}
         if projected:  # timm's model is built with its own pooling, which decides where its norm is, then gets another
             given["fc_norm"] = built["global_pool"] == "avg" if built["fc_norm"] is None else built["fc_norm"]

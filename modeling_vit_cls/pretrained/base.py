@@ -8,6 +8,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,8 +21,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
-from ..families.open import open_checkpoint, parameter_shapes
+from ..families.open import parameter_shapes
 from ..files.folder import read_undisturbed, to_path
+from ..hub.adapted import open_with_base
 from ..hub.download import checkpoint_path
 from ..hub.push import push_folder
 from ..images.processor import ViTClsImageProcessor
@@ -344,7 +346,8 @@ class FlaxPreTrainedModel(_Upstream):
         """Load a model from a folder or a Hub repository. Every parameter comes from its files, except a new head.
 
         Args:
-            pretrained_model_name_or_path: a folder, a weight file, or a Hub id.
+            pretrained_model_name_or_path: a folder, a weight file, or a Hub id. It may be a LoRA adapter of PEFT, which
+                is then merged into its base model.
             dtype: type in which matrix products are computed; "auto" for the type of the file. Parameters keep the
                 type that they have in the file.
             config: a config to use instead of the checkpoint's; it may differ in sizes and head.
@@ -371,13 +374,14 @@ class FlaxPreTrainedModel(_Upstream):
         kwargs = without_habits({"token": token, **kwargs})
         hub = {"cache_dir": cache_dir, "force_download": force_download, "local_files_only": local_files_only}
         where = {"subfolder": subfolder or "", "revision": revision, "variant": variant}
-        path = checkpoint_path(pretrained_model_name_or_path, **where, **hub, token=kwargs.pop("token"))
+        find = partial(checkpoint_path, **hub, token=kwargs.pop("token"))
+        path = find(pretrained_model_name_or_path, **where)
         dtype, seed = kwargs.pop("torch_dtype", None) or dtype, kwargs.pop("seed", 0)
         attn_implementation = kwargs.pop("attn_implementation", "auto")
         is_auto = isinstance(dtype, str) and dtype == "auto"
 
         def load() -> tuple[Any, Params, LoadReport]:
-            source = open_checkpoint(path, kwargs)
+            source = open_with_base(path, find, kwargs)
             target = target_config(source, cls.module_class, config, kwargs)
             module, key = cls.module_class(target), jax.random.PRNGKey(seed)
             processor = read_processor(source, target)

@@ -52,11 +52,9 @@ def fit(
     drawn, from `key`. Every change is recorded in `report`. Raises CheckpointError if the backbones differ.
     """
     target: ViTClsConfig = module.config
-    shapes = parameter_shapes(type(module), target)
-    names = {canonical(name): name for name in shapes}
     tensors = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(dict(params)), sep=".").items()}
-    canonical_shapes = {name: shapes[names[name]] for name in names}
-    fitted = _adapt(tensors, canonical_shapes, source, target, ignore_mismatched_sizes, report)
+    fitted = adapt(tensors, source, module, report, ignore_mismatched_sizes)
+    names = {canonical(name): name for name in parameter_shapes(type(module), target)}
     loaded = to_device({names[name]: leaf for name, leaf in fitted.items()}, report.note_nonfinite)
     report.cast_keys += [name for name in fitted if str(fitted[name].dtype) != str(loaded[names[name]].dtype)]
     new = draw(module, key, (*target.image_hw, target.num_channels), [names[name] for name in report.new_keys])
@@ -74,20 +72,21 @@ def draw(
     return flatten_dict(variables["params"], sep=".")
 
 
-def _adapt(
-    tensors: dict[str, Any],
-    shapes: dict[str, jax.ShapeDtypeStruct],
+def adapt(
+    tensors: Mapping[str, Any],
     source: ViTClsConfig,
-    target: ViTClsConfig,
-    ignore_mismatched_sizes: bool,
+    module: Any,
     report: LoadReport,
+    ignore_mismatched_sizes: bool = False,
 ) -> dict[str, Any]:
-    """The tensors of a checkpoint with config `source` that a model with config `target` uses; names are canonical.
+    """The tensors of a checkpoint with config `source` that `module` uses; names are canonical.
 
-    Position embeddings and the patch embedding are interpolated to another grid and patch size. A head may be new,
-    dropped, or of another width. Parameters of a new head are not in the result; `report.new_keys` lists them. Raises
-    CheckpointError if the backbones differ.
+    A tensor of a file is read only if it must be interpolated, as position embeddings and the patch embedding are for
+    another grid and patch size. A head may be new, dropped, or of another width. Parameters of a new head are not in
+    the result; `report.new_keys` lists them. Raises CheckpointError if the backbones differ.
     """
+    target: ViTClsConfig = module.config
+    shapes = {canonical(name): shape for name, shape in parameter_shapes(type(module), target).items()}
     tensors = dict(tensors)
     report.changed_fields += [name for name in _SAME_WEIGHTS if getattr(source, name) != getattr(target, name)]
     if source.patch_size != target.patch_size and _PATCHES in tensors:

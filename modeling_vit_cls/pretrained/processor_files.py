@@ -44,14 +44,16 @@ def read_processor(source: Source, target: ViTClsConfig) -> AnyProcessor:
     """The image processor of a checkpoint, resized if `target` has another image size.
 
     Without a file it is the default of the checkpoint's family; None if there is none, and for models with neither 1
-    nor 3 channels. A file that is not supported does not stop the model from loading: the result is an UnreadProcessor,
-    and a warning tells why.
+    nor 3 channels. An adapter's own file comes before that of its base. A file that is not supported does not stop the
+    model from loading: the result is an UnreadProcessor, and a warning tells why.
     """
     if source.config.num_channels not in (1, 3):
         return None
     fields: dict[str, Any] = {}
     try:
-        file, fields = processor_fields(source.path)
+        file, fields = processor_fields(source.adapter.path if source.adapter else source.path)
+        if source.adapter and not fields:
+            file, fields = processor_fields(source.path)
         if not fields and not source.processor:
             return None
         processor = _processor(source, file, fields)
