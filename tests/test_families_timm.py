@@ -245,6 +245,15 @@ def test_a_keyword_that_the_tensors_contradict_is_named_with_the_tensor(field, t
         FlaxViTClsModel.from_pretrained(golden("timm_virchow"), **keywords)
 
 
+@pytest.mark.parametrize("change", [{"position_embedding_tokens": "patches"}, {"position_embedding": "none"}])
+def test_what_another_table_of_positions_would_need_is_named_too(change, tmp_path):
+    with pytest.raises(CheckpointError) as error:
+        FlaxViTClsModel.from_pretrained(golden("timm_virchow"), num_attention_heads=3, **change)
+    ((field, value),) = change.items()
+    assert "tensor 'embeddings.position_embedding.embedding'" in str(error.value)
+    assert f"(changed: {field}={value!r})" in str(error.value)
+
+
 def test_a_wrong_value_of_a_keyword_is_the_keywords_fault(tmp_path):
     folder = named_only("timm_virchow", tmp_path)
     for field, value in (("num_hidden_layers", "many"), ("num_register_tokens", -1), ("num_attention_heads", 0)):
@@ -289,6 +298,7 @@ def wrapped(name: str, folder: Path, kind: str, **fields: Any) -> Path:
     return folder
 
 
+@pytest.mark.world
 @pytest.mark.parametrize("name", ["timm_vit", "timm_dinov3", "timm_deit3"])
 def test_timm_inside_transformers_loads(name, tmp_path):
     expected, labels = np.load(golden(name) / "expected.npz"), ["ant", "bee", "cat", "dog", "eel"]
