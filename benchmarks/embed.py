@@ -1,12 +1,14 @@
 """Images per second of `embed`, as a share of the bare forward pass: `python -m benchmarks.embed`.
 
 The bare forward pass runs on batches that are on the device already, each started before the one before has ended.
-`embed` reads images from a dataset in memory, decodes and resizes them, and writes parquet files. Both take turns.
+`embed` reads images from a dataset in memory, decodes and resizes them, and writes parquet files. Both take turns. On a
+CPU they share the cores: there the share of processor time tells what reading and writing cost.
 Writes results/embed.md.
 """
 
 import argparse
 import io
+import os
 import statistics
 import tempfile
 import time
@@ -45,11 +47,11 @@ def bare(model: FlaxViTClsModel, count: int, batch_size: int) -> None:
         np.asarray(output)
 
 
-def seconds(action: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
+def seconds(action: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of one call: by the clock, and of all processors."""
+    start = time.perf_counter(), time.process_time()
     action()
-    return time.perf_counter() - start
+    return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
 def main() -> None:
@@ -64,7 +66,7 @@ def main() -> None:
     count, batch_size = given.images, given.batch_size
     model = FlaxViTClsModel(ViTClsConfig.from_variant(given.variant), dtype=given.dtype)
     sources = {name: dataset_of(count, *image) for name, image in IMAGES.items()}
-    times: dict[str, list[float]] = {name: [] for name in ("bare", *sources)}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ("bare", *sources)}
     bare(model, batch_size, batch_size)  # compiles
     with tempfile.TemporaryDirectory() as name:
         for number in range(given.rounds):
@@ -73,16 +75,18 @@ def main() -> None:
                 folder = Path(name) / f"{source}-{number}"
                 options = {"batch_size": batch_size, "shards": 2, "disable_tqdm": True}
                 times[source].append(seconds(lambda: embed(model, dataset, folder, **options)))  # noqa: B023
-    lines = [f"{given.variant}, {given.dtype}, {count} images, batches of {batch_size}, {given.rounds} rounds", ""]
-    lines += [
-        "| what | images/s, best | median | share of the bare forward pass, best | median |",
-        "|---|---|---|---|---|",
-    ]
-    for what, measured in times.items():
-        speeds = [count / choose(measured) for choose in (min, statistics.median)]
-        shares = [choose(times["bare"]) / choose(measured) for choose in (min, statistics.median)]
+    lines = [f"{given.variant}, {given.dtype}, {count} images, batches of {batch_size}, {given.rounds} rounds"]
+    lines += [f"load average {os.getloadavg()[0]:.1f} at the end", ""]
+    lines += ["| what | images/s, best | median | share of the forward pass, best | median | of its processor time |"]
+    lines += ["|---|---|---|---|---|---|"]
+    clocks = {what: [clock for clock, _ in measured] for what, measured in times.items()}
+    processors = {what: min(processor for _, processor in measured) for what, measured in times.items()}
+    for what, clock in clocks.items():
+        speeds = [f"{count / choose(clock):.1f}" for choose in (min, statistics.median)]
+        shares = [f"{choose(clocks['bare']) / choose(clock):.1%}" for choose in (min, statistics.median)]
         label = "forward pass, images on the device" if what == "bare" else f"embed, {what}"
-        lines.append(f"| {label} | {speeds[0]:.1f} | {speeds[1]:.1f} | {shares[0]:.1%} | {shares[1]:.1%} |")
+        row = [label, *speeds, *shares, f"{processors['bare'] / processors[what]:.1%}"]
+        lines.append(f"| {' | '.join(row)} |")
     write("embed", lines)
 
 
