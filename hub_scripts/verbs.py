@@ -81,16 +81,30 @@ def _benchmark(verbs: Any) -> None:
         verbs,
         "benchmark",
         "benchmark:run",
-        help="measure a classifier on a dataset",
+        help="measure a classifier, or the features of a model, on a dataset",
         description="Measure a classifier on a labelled dataset: accuracy, top-5 accuracy, macro F1, negative "
-        "log-likelihood, expected calibration error, images per second.",
-        example="benchmark my-vit --dataset_name digits --output my-vit/results.json",
+        "log-likelihood, expected calibration error, images per second. Or measure the features of a model without "
+        "training it, for each of its readouts: by the nearest neighbours, by retrieval, or by a linear probe.",
+        example="benchmark my-vit --dataset_name digits --output my-vit/results.json; benchmark my-vit --method probe "
+        "--dataset_name digits --output_dir my-probe",
     )
     parser.add_argument("model", help="a folder or a Hub id")
     parser.add_argument("--dataset_name", required=True, help="an id on the Hub, a folder of images, or 'digits'")
     parser.add_argument("--dataset_config_name", help="configuration of a dataset on the Hub that has several")
     parser.add_argument("--dataset_revision", help="branch, tag or commit of a dataset on the Hub")
     parser.add_argument("--split", default="test", help="split of the dataset (default: %(default)s)")
+    parser.add_argument(
+        "--method",
+        choices=["classify", "knn", "retrieval", "probe"],
+        default="classify",
+        help="classify: the model's own classifier; knn: a vote of the 10, 20, 100, 200 nearest training images; "
+        "retrieval: recall at 1, 5, 10 and mAP@R; probe: logistic regression (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--train_split",
+        help="for features: the split to search in or to fit to; for retrieval it may be the measured split (default: "
+        "train)",
+    )
     parser.add_argument("--image_column_name", help="default: the only column of images")
     parser.add_argument("--label_column_name", help="default: the only column of classes")
     parser.add_argument(
@@ -109,6 +123,9 @@ def _benchmark(verbs: Any) -> None:
         help="for a broken image: stop, or leave it out and count it (default: %(default)s)",
     )
     parser.add_argument("--output", metavar="FILE", help="file for the results, as JSON")
+    parser.add_argument(
+        "--output_dir", metavar="FOLDER", help="for probe: save the model with the probe as its classifier, and a card"
+    )
 
 
 def _predict(verbs: Any) -> None:
