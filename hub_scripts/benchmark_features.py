@@ -62,9 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
         "features": features,
     }
     found = {**measured.found, "duplicates": duplicates}
-    written = results(
-        found, backbone, model_name=arguments.model, **common, **known_of_training(Path(arguments.model))
-    )
+    written = results(found, backbone, model_name=arguments.model, **common, **known_of_training(Path(arguments.model)))
     # Printed first, so that the results are not lost if a file cannot be written.
     print(written.to_json() if arguments.json else _table(written))
     if arguments.output:
@@ -125,5 +123,7 @@ def _table(record: Results) -> str:
     width = max(map(len, [*names, *(name for name, _ in rows)])) + 2
     lines = [f"{name:<{width}}{text}" for name, text in rows]
     lines += ["", f"{'readout':<{width}}" + "".join(f"{readout:>10}" for readout in readouts)]
-    lines += [f"{one_line(name):<{width}}" + "".join(f"{row[name]:>10.4f}" for row in readouts.values()) for name in names]
+    lines += [
+        f"{one_line(name):<{width}}" + "".join(f"{row[name]:>10.4f}" for row in readouts.values()) for name in names
+    ]
     return "\n".join(lines)

@@ -21,7 +21,7 @@ def command_line() -> Parser:
     parser.add_argument("--version", action="version", version=_versions(), help="show the versions and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
-    for add in (_train, _recipes, _benchmark, _predict, _variants, _import, _export, _verify, _push):
+    for add in (_train, _recipes, _benchmark, _predict, _explain, _variants, _import, _export, _verify, _push):
         add(verbs)
     return parser
 
@@ -146,6 +146,29 @@ def _predict(verbs: Any) -> None:
         choices=["skip", "raise"],
         default="skip",
         help="for a broken image: leave it out and name it, or stop (default: %(default)s)",
+    )
+
+
+def _explain(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "explain",
+        "explain:run",
+        help="draw what a model sees in images",
+        description="Draw what a model sees in images, as PNG: attention of the last four blocks by head, attention "
+        "rollout, the features of the patches as colours, and their similarity to one patch. The exit status is 1 if a "
+        "path does not exist or no image can be read.",
+        example="explain my-vit cat.jpg photos/ --output pictures",
+    )
+    parser.add_argument("model", help="a folder or a Hub id")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder with its subfolders")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the pictures")
+    parser.add_argument(
+        "--patch",
+        nargs=2,
+        type=int,
+        metavar=("ROW", "COLUMN"),
+        help="the patch that others are compared with, from 0 (default: in the middle)",
     )
 
 

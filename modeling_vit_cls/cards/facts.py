@@ -56,7 +56,9 @@ class Facts:
     @property
     def is_of_features(self) -> bool:
         """Whether features of the model were measured, and not the classifier itself."""
-        return bool(self.results.features.method) and self.results.model.class_name != "FlaxViTClsForImageClassification"
+        return (
+            bool(self.results.features.method) and self.results.model.class_name != "FlaxViTClsForImageClassification"
+        )
 
     @property
     def local_base_model(self) -> str | None:

@@ -54,8 +54,8 @@ def fit_probe(
 ) -> Probe:
     """Fit a probe to features (N, F) and labels (N,) of classes with these names.
 
-    A tenth of each class is held out; of the `cs` with the best accuracy on it, the smallest is taken, and the
-    classifier is fitted again to all rows. The default `cs` are 45 numbers from 1e-6 to 1e5, as in DINOv2's evaluation.
+    A tenth of each class is held out. The C with the best accuracy on it is taken, of equal ones that with the highest
+    mean probability of the true class, and the classifier is fitted again to all rows. The default `cs` are 45 numbers from 1e-6 to 1e5, as in DINOv2's evaluation.
 
     Raises ConfigError for fewer than two classes, a class without a row, no class with two rows, and NaN.
     """
@@ -72,7 +72,8 @@ def fit_probe(
     kernels, biases = logistic_regression(features[kept], labels[kept], cs, len(names))
     logits = np.einsum("nf,cfk->cnk", features[held_out].astype(np.float64), kernels) + biases[:, None]
     accuracies = (logits.argmax(axis=2) == labels[held_out]).mean(axis=1)
-    best = max(range(len(cs)), key=lambda i: (accuracies[i], -cs[i]))
+    likelihoods = scores_of(logits, "softmax")[:, np.arange(len(held_out)), labels[held_out]].mean(axis=1)
+    best = max(range(len(cs)), key=lambda i: (accuracies[i], likelihoods[i]))
     kernels, biases = logistic_regression(features, labels, cs[best : best + 1], len(names))
     kernel, bias = kernels[0].astype(np.float32), biases[0].astype(np.float32)
     return Probe(kernel, bias, float(cs[best]), float(accuracies[best]))
@@ -100,9 +101,7 @@ def logistic_regression(
 
 
 @partial(jax.jit, static_argnames="classes")
-def _fit(
-    rows: jax.Array, labels: jax.Array, cs: jax.Array, count: jax.Array, *, classes: int
-) -> dict[str, jax.Array]:
+def _fit(rows: jax.Array, labels: jax.Array, cs: jax.Array, count: jax.Array, *, classes: int) -> dict[str, jax.Array]:
     """Kernels (C, F, K) and biases (C, K) for rows in blocks (b, n, F), labels (b, n), -1 for a row of padding.
 
     With strength s = 1 / (C N) the loss is s-strongly convex in the kernel, so it lies at most |gradient|^2 / (2 s)
@@ -117,7 +116,10 @@ def _fit(
             def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
                 return total + _cross_entropy(parameters, *block), None
 
-            total, _ = jax.lax.scan(jax.checkpoint(add, prevent_cse=False), jnp.zeros(()), (rows, labels))
+            if len(rows) == 1:
+                total = _cross_entropy(parameters, rows[0], labels[0])
+            else:  # only the logits of one block are in memory, also for the gradient
+                total, _ = jax.lax.scan(jax.checkpoint(add, prevent_cse=False), jnp.zeros(()), (rows, labels))
             return total / count + strength / 2 * (parameters["kernel"] ** 2).sum()
 
         optimizer = optax.lbfgs()
@@ -143,8 +145,7 @@ def _fit(
 
 def _cross_entropy(parameters: Mapping[str, jax.Array], rows: jax.Array, labels: jax.Array) -> jax.Array:
     """The sum of -ln p of rows (n, F) with labels (n,), exact for p near 1 too; rows with label -1 count 0."""
-    logits = rows @ parameters["kernel"] + parameters["bias"][None]
-    own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
-    others = jnp.where(own, -jnp.inf, logits - jnp.where(own, logits, 0).sum(axis=1, keepdims=True))
-    return jnp.where(labels >= 0, jax.nn.softplus(jax.nn.logsumexp(others, axis=1)), 0).sum()
-
+    logits = jnp.einsum("nf,fk->kn", rows, parameters["kernel"]) + parameters["bias"][:, None]
+    own = jax.nn.one_hot(labels, len(logits), axis=0, dtype=bool)
+    others = jnp.where(own, -jnp.inf, logits - jnp.where(own, logits, 0).sum(axis=0, keepdims=True))
+    return jnp.where(labels >= 0, jax.nn.softplus(jax.nn.logsumexp(others, axis=0)), 0).sum()
