@@ -1,4 +1,4 @@
-"""The part of a card on features that were evaluated without training: a sentence on the method, a table of readouts."""
+"""The part of a card on features that were evaluated without training: the method, and a table of readouts."""
 
 from .escape import cell, markdown
 from .facts import Facts
@@ -30,6 +30,6 @@ def features_section(facts: Facts) -> list[str]:
         lines += ["", "The same by other readouts:", ""]
         lines += [f"| readout | {' | '.join(map(cell, names))} |", "|---" * (len(names) + 1) + "|"]
         for readout, metrics in rows.items():
-            numbers = [f"{metrics[name]:.4f}" if name in metrics else "" for name in names]
+            numbers = [f"{metrics[name]:.4f}" if isinstance(metrics.get(name), float | int) else "" for name in names]
             lines.append(f"| {' | '.join([cell(readout), *numbers])} |")
     return lines

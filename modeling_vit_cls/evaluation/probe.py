@@ -55,7 +55,8 @@ def fit_probe(
     """Fit a probe to features (N, F) and labels (N,) of classes with these names.
 
     A tenth of each class is held out. The C with the best accuracy on it is taken, of equal ones that with the highest
-    mean probability of the true class, and the classifier is fitted again to all rows. The default `cs` are 45 numbers from 1e-6 to 1e5, as in DINOv2's evaluation.
+    mean probability of the true class, and the classifier is fitted again to all rows. The default `cs` are 45 numbers
+    from 1e-6 to 1e5, as in the evaluation of DINOv2.
 
     Raises ConfigError for fewer than two classes, a class without a row, no class with two rows, and NaN.
     """

@@ -1,4 +1,4 @@
-"""What a model sees in an image: attention and features of the patches, as numbers (view.py) and as PNG (explained.py)."""
+"""What a model sees in an image: attention and features of its patches, as numbers and as PNG."""
 
 from .explained import attention_picture, features_picture, rollout_picture, similarity_picture
 from .view import View, attention_rollout, patch_colours, patch_similarity, view
