@@ -20,6 +20,7 @@ from ..names import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, PICTURES, R
 from ..provenance import BUILT_IN, is_hub_id, last_name
 from .escape import cell, markdown
 from .facts import Facts, read_facts
+from .features import features_section
 from .history import training_sentences
 from .metadata import card_metadata, dataset_title, eval_results_yaml
 
@@ -153,6 +154,7 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
         dataset=dataset_title(facts),
         circumstances=_circumstances(facts),
         spelt_out=_SPELT_OUT,
+        features=features_section(facts),
         training=training_sentences(facts),
         commands=_commands(facts),
         own_data=_own_data(facts),
@@ -200,6 +202,8 @@ def _commands(facts: Facts) -> list[str]:
     name, split = facts.dataset.name, facts.dataset.split
     if facts.metrics and split and (facts.dataset.hub_id or name in BUILT_IN):
         words = ["vit-cls", "benchmark", facts.name, "--dataset_name", str(name), "--split", str(split)]
+        if facts.is_of_features:
+            words += ["--method", str(facts.results.features.method)]
         commands += [shlex.join(words)] if all(map(str.isprintable, words)) else []
     return commands
 

@@ -50,6 +50,8 @@ def eval_results_yaml(facts: Facts) -> str | None:
         notes.append(f"split {one_line(measured.split)}")
     if measured.examples:
         notes.append(f"{measured.examples} examples")
+    if facts.is_of_features:
+        notes.append(f"by {one_line(facts.results.features.method)} on features")
     entry["notes"] = ", ".join(notes)
     return yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)
 
