@@ -286,7 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.ranges and (span := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
             first, last = int(span[1]), int(span[2] or len(content) - 1)
             total = 10**14 if self.fault == "larger" else len(content)
-            headers["Content-Range"] = f"bytes {first}-{last}/{total}"
+            headers["Content-Range"] = f"bytes {first + (self.fault == 'shifted')}-{last}/{total}"
             self._send(206, content[first : last + 1], headers)
         else:
             self._send(200, content, headers)

@@ -99,8 +99,10 @@ def read_adapter(folder: Path, read: Callable[[Path], dict[str, Tensor]]) -> Ada
     base, revision = fields.get("base_model_name_or_path"), fields.get("revision")
     if not isinstance(base, str) or not base:
         raise CheckpointError(f"{file}: base_model_name_or_path={shorten(base)}: must name the base model")
-    if not (folder / _WEIGHTS).is_file() and (folder / _PICKLED).is_file():
-        raise pickle_refused(folder / _PICKLED)
+    if not (folder / _WEIGHTS).is_file():
+        if (folder / _PICKLED).is_file():
+            raise pickle_refused(folder / _PICKLED)
+        raise CheckpointError(f"{folder / _WEIGHTS}: is missing, but there is an {ADAPTER} in its folder")
     tensors = {}
     for name, tensor in read(folder / _WEIGHTS).items():
         if not name.startswith(_PREFIX):

@@ -35,6 +35,8 @@ class RemoteFile:
         with _stream(self.url, {**self._headers, "Range": f"bytes={start}-{stop - 1}"}) as response:
             hf_raise_for_status(response)
             first = self._first_byte(response)
+            if first > start:
+                raise CheckpointError(f"{self.name}: the server sent byte {first:,} first, not {start:,}; try again")
             if self.bytes_read + stop - first > _MAX_READ:
                 reason = "the server ignores range requests" if first < start else "its headers are too long"
                 remedy = "download the checkpoint to check it"
