@@ -415,6 +415,12 @@ def test_a_card_has_words_for_every_readout():
     assert set(READOUT_WORDS) == set(get_args(Readout))
 
 
+def test_the_mean_of_several_cls_tokens_is_called_so(tmp_path):
+    tiny_model(num_cls_tokens=2).save_pretrained(tmp_path / "trained")
+    write(tmp_path / "trained", results=RESULTS)
+    assert "It reads out the mean of the [CLS] tokens, from images" in render_card(tmp_path / "trained")
+
+
 def test_what_is_not_installed_is_named_with_the_remedy():
     done = subprocess.run([sys.executable, "-c", NOT_INSTALLED], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [

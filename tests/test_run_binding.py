@@ -8,7 +8,9 @@ from small_runs import EVERY_STEP, FULL, ROWS, base, copied, run, steps_without_
 
 from hub_scripts.__main__ import main
 from modeling_vit_cls import CheckpointError, ConfigError, FlaxViTClsForImageClassification, ViTClsImageProcessor
+from modeling_vit_cls.config_rules import LATER_FIELDS
 from modeling_vit_cls.images.sources import load_images
+from modeling_vit_cls.training.binding import changes_since
 
 pytestmark = pytest.mark.world
 
@@ -54,6 +56,17 @@ def test_a_run_goes_on_only_as_itself(base, name, tally):
         run(base, **(EVERY_STEP | change()), resume_from_checkpoint=True)
     assert error.value.field == field
     tally.note("refused by field")
+
+
+def test_a_field_that_came_later_binds_a_run_by_the_value_that_it_had_before():
+    record = {"arguments": {}, "processor": {}, "class_names": [], "train_dataset": {}, "eval_dataset": None}
+    record["total_steps"] = 1
+    before = {**record, "config": {"hidden_size": 16}}
+    now = {**record, "config": {"hidden_size": 16, **LATER_FIELDS}}
+    assert changes_since(now, before, Path("checkpoint-1")) == []
+    now["config"]["num_cls_tokens"] = 2
+    with pytest.raises(ConfigError, match="num_cls_tokens=2"):
+        changes_since(now, before, Path("checkpoint-1"))
 
 
 def test_a_run_that_is_refused_leaves_the_trainer_as_it_was(tmp_path):
