@@ -250,7 +250,9 @@ def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(
 
 def test_every_other_architecture_of_timm_is_refused_by_name():
     """Those of the same classes too, which have another block."""
-    names = {name for module in ("vision_transformer", "eva", "deit", "beit") for name in timm.list_models(module=module)}
+    names = {
+        name for module in ("vision_transformer", "eva", "deit", "beit") for name in timm.list_models(module=module)
+    }
     assert set(ARCHITECTURES) <= names
     for name in names - set(ARCHITECTURES):
         with pytest.raises(CheckpointError, match=f"architecture='{name}' is not one of timm's plain"):
