@@ -166,7 +166,7 @@ def test_a_tag_and_an_old_name_mean_the_present_one(name):
 
 def test_each_name_means_one_row_of_the_table_and_each_argument_is_one_of_timms():
     names = [name for patterns, _ in _ROWS for pattern in patterns.split() for name in _alternatives(pattern)]
-    assert len(names) == len(set(names)) == len(ARCHITECTURES) == 165
+    assert len(names) == len(set(names)) == len(ARCHITECTURES) == 179
     assert {frozenset(built) for built in ARCHITECTURES.values()} == {frozenset([*_DEFAULTS, "depth", "num_heads"])}
 
 
