@@ -101,7 +101,7 @@ def embed(
         raise ConfigError("worker", worker, "must be (k, n): worker k of n, with k from 0 to n - 1")
     folder = to_path(folder)
     stored = np.dtype(np.float32 if model.dtype == jnp.float32 else np.float16)
-    files = Shards(folder, _number_of_shards(shards, begun(folder), len(dataset)), len(dataset))
+    files = Shards(folder, _number_of_shards(shards, begun(folder), len(dataset)), len(dataset), batch_size)
     origin = origin or {}
     manifest = {
         "format": 1,
