@@ -25,6 +25,7 @@ from modeling_vit_cls import (
     ImageFeatureExtractionPipeline,
 )
 from modeling_vit_cls.embed import embed
+from modeling_vit_cls.embed.shards import Shards
 from modeling_vit_cls.images.sources import load_with_columns
 from modeling_vit_cls.predict import predict
 
@@ -182,6 +183,18 @@ def test_workers_share_the_shards(backbone, tmp_path):
     assert [(state.written, state.whole) for state in states] == [(2, 2), (2, 4), (1, 5)]
     assert sum(state.rows for state in states) == 11
     assert content(tmp_path / "two") == content(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "batch_size"), [(9, 3, 32), (48, 2, 16), (1000, 7, 32), (97, 6, 16), (7, 7, 1)]
+)
+def test_shards_are_a_partition_that_wastes_no_batch(rows, count, batch_size, tmp_path):
+    shards = Shards(tmp_path, count, rows, batch_size)
+    parts = [shards.part(shard) for shard in range(count)]
+    assert [row for part in parts for row in part] == list(range(rows))
+    assert all(parts)
+    batches = sum(-(-len(part) // batch_size) for part in parts)
+    assert batches == max(count, -(-rows // batch_size))
 
 
 def test_a_shard_that_was_damaged_or_is_missing_is_done_again(backbone, tmp_path):

@@ -66,7 +66,7 @@ def embed(
 
     The files have the columns of the dataset, `row`, the number of the row in the dataset, and `embedding`, a list of
     fixed length: float32, or float16 for a model that computes in bfloat16 or float16. Images are stored as in the
-    dataset: bytes as bytes, paths as paths.
+    dataset: bytes as bytes, paths as paths. Broken images have no row; the metadata `left_out` of a file lists them.
 
     A killed run is continued by the same call: it begins at the first shard that is not whole, and the files have the
     same bytes as without the interruption (on a GPU, as long as XLA chooses the same kernels in every process). Workers
@@ -101,7 +101,7 @@ def embed(
         raise ConfigError("worker", worker, "must be (k, n): worker k of n, with k from 0 to n - 1")
     folder = to_path(folder)
     stored = np.dtype(np.float32 if model.dtype == jnp.float32 else np.float16)
-    files = Shards(folder, _number_of_shards(shards, begun(folder), len(dataset)), len(dataset))
+    files = Shards(folder, _number_of_shards(shards, begun(folder), len(dataset)), len(dataset), batch_size)
     origin = origin or {}
     manifest = {
         "format": 1,

@@ -19,10 +19,15 @@ _ROW_GROUP = 1000  # rows that a reader of the file holds in memory at once
 
 
 class Shards:
-    """`count` shards of a dataset of `rows` rows, in a folder. Each has consecutive rows, in order."""
+    """`count` shards of a dataset of `rows` rows, in a folder. Each has consecutive rows, in order.
 
-    def __init__(self, folder: Path, count: int, rows: int):
+    Shards end where batches of `batch_size` rows end, so that no batch is filled up within the dataset; where there are
+    fewer batches than shards, they end anywhere.
+    """
+
+    def __init__(self, folder: Path, count: int, rows: int, batch_size: int = 1):
         self.folder, self.count, self._rows = folder, count, rows
+        self._unit = batch_size if count * batch_size <= rows else 1
 
     def file(self, shard: int) -> Path:
         """The file of a shard, such as part-00017-of-00512.parquet."""
@@ -30,7 +35,9 @@ class Shards:
 
     def part(self, shard: int) -> range:
         """The rows of the dataset that belong to a shard."""
-        return range(self._rows * shard // self.count, self._rows * (shard + 1) // self.count)
+        units = self._rows / (self.count * self._unit)
+        start, stop = (round(units * number) * self._unit for number in (shard, shard + 1))
+        return range(start, self._rows if shard + 1 == self.count else stop)
 
     def left_out(self, shard: int) -> dict[int, str] | None:
         """The broken images of a shard, {row: error}; None if the shard is not whole.
