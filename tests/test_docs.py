@@ -89,7 +89,9 @@ def deit_tiny(tmp_path_factory) -> Path:
 def place(tmp_path, monkeypatch, hub) -> Path:
     """A working folder with what the pages start from: images, a trained model, a Hub with checkpoints."""
     monkeypatch.chdir(tmp_path)
-    files = [f"photos/{split}/{name}/{n}.jpg" for split in ("train", "test") for name in ("cat", "dog") for n in range(6)]
+    files = [
+        f"photos/{split}/{name}/{n}.jpg" for split in ("train", "test") for name in ("cat", "dog") for n in range(6)
+    ]
     for seed, file in enumerate(["photo.jpg", "cat.jpg", *files]):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(seed).integers(0, 255, (20, 24, 3), np.uint8)).save(file)
