@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
         rule = f"is the training split too, and the method {arguments.method!r} would know its images"
         raise ConfigError("split", arguments.split, f"{rule}: give another split")
     duplicates = 0 if test is None else count_duplicates(test, [train])
-    if duplicates:
+    if test is not None and duplicates:
         rule = "are in the training split too, byte for byte: the results are too optimistic"
         _log.warning("%d of the %d images of %s %s", duplicates, len(test), arguments.split, rule)
     train_features = extract(backbone, train, **options)

@@ -70,11 +70,11 @@ def forward_pass(
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError("batch_size", batch_size, "must be a positive integer")
     check_on_bad_image(on_bad_image)
-    processor = processor or model.image_processor
-    check_processor(model, processor, "processor")
-    if processor.output_hw is None:  # the size depends on the image
+    fitting: ViTClsImageProcessor = processor or model.image_processor
+    check_processor(model, fitting, "processor")
+    if fitting.output_hw is None:  # the size depends on the image
         batch_size = 1
-    options: dict[str, Any] = {"processor": processor, "batch_size": batch_size, "take": take}
+    options: dict[str, Any] = {"processor": fitting, "batch_size": batch_size, "take": take}
     blank = np.zeros((*model.config.image_hw, 3), np.uint8)
     for _ in predict(model, [blank] * min(len(dataset), 2), **options):  # compiles for the shape of the batches
         pass

@@ -172,7 +172,7 @@ def load_metric(metric: str | EvaluationModule) -> EvaluationModule:
         raise ConfigError("metrics", metric, rule) from error
 
 
-def load_metrics(metrics: Sequence[str | EvaluationModule] | None, classes: int) -> dict[str, EvaluationModule]:
+def load_metrics(metrics: Sequence[str | EvaluationModule] | None, classes: int) -> dict[Any, EvaluationModule]:
     """Metrics by name, loaded by `load_metric`. The default has no top-5 accuracy for 5 classes or fewer."""
     names = DEFAULT_METRICS if metrics is None else tuple(metrics)
     if names == DEFAULT_METRICS and classes <= 5:
