@@ -54,9 +54,8 @@ def push(hub, files: dict[str, bytes]) -> str:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        file.name: file.read_bytes() for file in folder.iterdir() if file.name not in ("expected.npz", "versions.txt")
-    }
+    of_the_tests = ("expected.npz", "patch_sizes.npz", "versions.txt")
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name not in of_the_tests}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

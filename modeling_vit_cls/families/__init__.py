@@ -84,17 +84,25 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
     raise CheckpointError(f"{file}: model_type={shorten(model_type)} is not supported, only {known}")
 
 
+def recognised(tensors: Mapping[str, Tensor]) -> Family | None:
+    """The family that some of these tensor names belong to alone, if there is one."""
+    for family in FAMILIES:
+        if any(fnmatchcase(family.short(name), pattern) for name in tensors for pattern in family.signature):
+            return family
+    return None
+
+
 def family_of_tensors(tensors: Mapping[str, Tensor], path: object) -> Family:
     """The family of a weight file without a config.json, from its tensor names.
 
     Warns where files of timm may have the same names. Raises CheckpointError, naming `path`, if there is no such
     family.
     """
-    for family in FAMILIES:
-        if any(fnmatchcase(family.short(name), pattern) for name in tensors for pattern in family.signature):
-            if not any(fnmatchcase(name, pattern) for name in tensors for pattern in family.proof):
-                logger.warning(_AMBIGUOUS, path, family.name)
-            return family
+    family = recognised(tensors)
+    if family is not None:
+        if not any(fnmatchcase(name, pattern) for name in tensors for pattern in family.proof):
+            logger.warning(_AMBIGUOUS, path, family.name)
+        return family
     known = ", ".join(family.name for family in FAMILIES if family.signature)
     problem = f"without a config.json, only weights of {known} are recognised, and these tensor names match none"
     raise CheckpointError(f"{path}: {problem}; add the checkpoint's config.json")

@@ -22,7 +22,7 @@ from ..files.weights import holds_standard_weights, read_weights
 from ..label_maps import LABEL_FIELDS, read_labels
 from ..names import CONFIG, DIGESTS, OPEN_CLIP_CONFIG, PROCESSOR
 from ..nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
-from . import FAMILIES, family_of, family_of_tensors
+from . import FAMILIES, family_of, family_of_tensors, recognised
 from .activations import with_our_activation
 from .adapter import Adapter
 from .family import NATIVE, Family, canonical, has_classifier, side_of
@@ -124,7 +124,8 @@ def open_checkpoint(
         return Source(path, NATIVE, config, tensors, {}, notes=notes)
     weights = read(weights_of(path) if is_open_clip(path) else path)
     refuse_quantised_names(weights, path)
-    weights, wrapper = unwrapped(weights, _own_prefixes(family))
+    likely = family or recognised(weights)  # a family removes its own prefixes, which may be names of wrappers too
+    weights, wrapper = unwrapped(weights, likely.prefixes if likely else ())
     family = family or family_of_tensors(weights, path)
     tensors = family.convert(weights)
     if adapter is not None:
@@ -160,11 +161,6 @@ def open_checkpoint(
         file_notes=tuple(file_notes),
         adapter=adapter,
     )
-
-
-def _own_prefixes(family: Family | None) -> tuple[str, ...]:
-    """The prefixes that a family removes itself; of all families that need no config.json if it is still unknown."""
-    return family.prefixes if family else tuple(prefix for f in FAMILIES if f.signature for prefix in f.prefixes)
 
 
 def _outputs(tensors: dict[str, Tensor]) -> int | None:
