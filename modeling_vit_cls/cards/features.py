@@ -22,7 +22,7 @@ def features_section(facts: Facts) -> list[str]:
     if facts.is_of_features:
         sentence = f"These numbers are not of the model's own classifier, but of {what}{strength}"
     else:
-        sentence = f"The classifier is {what}{strength}; the rest of the model was not trained"
+        sentence = f"The classifier is {what}{strength}; the rest is that of the model it was made from"
     lines = [f"{sentence}. The readout is {markdown(own)}." if own else f"{sentence}."]
     rows = features.readouts or {}
     if len(rows) > 1:
