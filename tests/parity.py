@@ -3,11 +3,14 @@
 Not part of `make test`; there the same files are held to bit-equality on their way back.
 """
 
-import re
+import json
+import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import others
 import pytest
 import timm
 import torch
@@ -15,16 +18,25 @@ import torchvision
 import transformers
 from PIL import Image
 from test_export import REFUSED
-from test_families import FOLDERS, load
+from test_families import FOLDERS, differences, load
 from test_processor import CROP_STARTS
 
-from modeling_vit_cls import ViTClsConfig, ViTClsImageProcessor, export_pretrained
+from modeling_vit_cls import (
+    CheckpointError,
+    FlaxViTClsForImageClassification,
+    FlaxViTClsModel,
+    ViTClsConfig,
+    ViTClsImageProcessor,
+    export_pretrained,
+)
 from modeling_vit_cls.families import family_of, timm_export
 from modeling_vit_cls.families import timm as timm_families
 from modeling_vit_cls.families import torchvision as torchvision_families
-from modeling_vit_cls.families.open import Source, checked_tensors
+from modeling_vit_cls.families.open import Source, checked_tensors, parameter_shapes
+from modeling_vit_cls.families.timm_architectures import ARCHITECTURES, present_name
 from modeling_vit_cls.files.tensor import Tensor
 from modeling_vit_cls.images.processor_classes import CLASSES
+from modeling_vit_cls.nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 
 OURS = {"logits", "cls_logits", "distillation_logits", "last_hidden_state", "pooler_output", "image_embeds"}
 
@@ -142,11 +154,6 @@ def test_onnxruntime_gives_what_the_source_gives(folder, tmp_path):
         compare(torch.from_numpy(array), model(pixels)[name] if known is None else known, name)
 
 
-KNOWN = [
-    name
-    for name in timm.list_models(["vit*", "deit*"])
-    if any(re.fullmatch(family.architectures, name) for family in timm_families.FAMILIES)
-]
 ACTIVATIONS = {
     "GELU": "gelu",
     "GELUnone": "gelu",
@@ -169,19 +176,28 @@ BUILT_OTHERWISE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "arguments"), [(name, {}) for name in KNOWN] + BUILT_OTHERWISE)
+# timm leaves the registers out of its attention pooling, ours pools all tokens.
+POOLED_OTHERWISE = "vit_so150m_patch16_reg4_map_256"
+
+
+def tensors_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The tensors of a model as those of a file, without numbers."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return {name: Tensor(name, Path("f"), shape, "float32", lambda: None, shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [(name, {}) for name in ARCHITECTURES if name != POOLED_OTHERWISE] + BUILT_OTHERWISE
+)
 def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(name, arguments):
     with torch.device("meta"):  # shapes alone: some have billions of parameters
         model = timm.create_model(name, **arguments)
     fields = {"architecture": name, "num_classes": model.num_classes, "pretrained_cfg": model.pretrained_cfg}
     fields["model_args"] = arguments
-    family = family_of(fields, name)
-    found = {
-        key: Tensor(key, Path(name), tuple(tensor.shape), "float32", lambda: None, tuple(tensor.shape))
-        for key, tensor in model.state_dict().items()
-    }
-    tensors = family.convert(found)
-    ours = {"mlp": "mlp", "position_embedding": "learned"} | family.fields(fields, tensors)
+    family, tensors = family_of(fields, name), tensors_of(model)
+    tensors = family.convert(tensors)
+    ours = {"position_embedding": "learned"} | family.fields(fields, tensors)
+    tensors = family.merge(fields, tensors)
     block, nothing = model.blocks[0], torch.nn.Identity
     act = block.mlp.act
     registers, positions = getattr(model, "reg_token", None), getattr(model, "pos_embed", None)
@@ -203,6 +219,7 @@ def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(
         "position_embedding_tokens": "patches" if model.no_embed_class and model.cls_token is not None else "all",
         "use_distillation_token": hasattr(model, "dist_token"),
         "mlp": "mlp" if type(block.mlp).__name__ == "Mlp" else "swiglu",
+        "dynamic_image_size": model.dynamic_img_size,
         "architectures": ["ViTClsForImageClassification" if model.num_classes else "ViTClsModel"],
         "patch_bias": model.patch_embed.proj.bias is not None,
     }
@@ -212,10 +229,138 @@ def test_every_architecture_of_timm_that_is_taken_has_the_facts_that_we_give_it(
     config = ViTClsConfig.from_dict(ours | {"ignore_border": True})
     config.architectures = ours["architectures"]
     checked_tensors(Source(Path(name), family, config, tensors, {}), allow_missing=False)  # every name and shape
+    merged = 0 if model.no_embed_class or positions is None or registers is None else registers.numel()
+    module = FlaxViTClsForImageClassificationModule if model.num_classes else FlaxViTClsModule
+    counts = [math.prod(shape.shape) for shape in parameter_shapes(module, config).values()]
+    assert sum(counts) == sum(parameter.numel() for parameter in model.parameters()) - merged
     processor = ViTClsImageProcessor.from_fields(family.processor(fields, config))
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     image = noise(config.image_hw[0] + 36, config.image_hw[1] + 101)
     np.testing.assert_allclose(processor(image)["pixel_values"][0], transform(image).numpy(), atol=1e-6)
+
+
+def test_every_other_architecture_of_timm_is_refused_by_name():
+    """Those of the same classes too, which have another block."""
+    names = {name for module in ("vision_transformer", "eva", "deit") for name in timm.list_models(module=module)}
+    assert set(ARCHITECTURES) <= names
+    for name in names - set(ARCHITECTURES):
+        with pytest.raises(CheckpointError, match=f"architecture='{name}' is not one of timm's plain"):
+            family_of({"architecture": name}, name)
+    with torch.device("meta"):
+        model = timm.create_model(POOLED_OTHERWISE)
+    fields = {"architecture": POOLED_OTHERWISE, "pretrained_cfg": model.pretrained_cfg}
+    family = family_of(fields, "file")
+    with pytest.raises(CheckpointError, match="global_pool='map' with .CLS. or registers is not supported"):
+        family.fields(fields, family.convert(tensors_of(model)))
+
+
+def test_names_with_a_tag_and_old_names_are_those_that_timm_takes():
+    for name in timm.list_pretrained():
+        assert present_name(name) == name.partition(".")[0]
+    old = {name: new for name, new in timm.models._registry._deprecated_models.items() if present_name(new) in ARCHITECTURES}
+    assert len(old) == 28
+    assert {name: present_name(name) for name in old} == {name: present_name(new) for name, new in old.items()}
+
+
+SMALL = {
+    "tipsv2": {"model_name": "vit_base_patch14_reg1_tipsv2", "num_classes": 0},
+    "tipsv2_giant": {"model_name": "vit_giant_patch14_reg1_tipsv2", "num_classes": 0},
+    "lingbot": {"model_name": "vit_small_patch16_lingbot", "num_classes": 0},
+    "lingbot_giant": {"model_name": "vit_giant_patch16_lingbot"},
+    "so150m2": {"model_name": "vit_so150m2_patch16_reg1_gap_256"},
+    "eva_large": {"model_name": "eva_large_patch14_196"},
+    "eva_giant_clip": {"model_name": "eva_giant_patch14_clip_224", "num_classes": 0},
+    "eva_registers": {"model_name": "eva_giant_patch14_224", "num_reg_tokens": 2},
+    "map_of_registers": {"model_name": "test_vit3"},
+    "flexivit_dynamic": {"model_name": "flexivit_base"},
+    "miil": {"model_name": "vit_base_patch16_224_miil"},
+    "36x1": {"model_name": "vit_small_patch16_36x1_224"},
+    "plus_clip": {"model_name": "vit_base_patch16_plus_clip_240", "num_classes": 0},
+    "giant_gap": {"model_name": "vit_giant_patch16_gap_224", "num_classes": 0},
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_each_rule_of_an_architecture_gives_timms_numbers(kind, tmp_path):
+    others.write_timm(tmp_path, SMALL[kind])
+    found = differences(tmp_path)
+    assert {f"{kind}.{name}" for kind in ("native", "other") for name in ("embeddings", "block")} < set(found)
+    for name, difference in found.items():
+        assert difference < (1e-5 if name.startswith("native") else 1e-4), name
+
+
+# As their cards build them, at a small size: the name, the arguments, and the keywords that a user gives here.
+PATHOLOGY = {
+    "UNI": ("vit_large_patch16_224", {"init_values": 1e-5}, {"layer_scale_init_value": 1e-5}),
+    "UNI2-h": (
+        "vit_giant_patch14_224",
+        {"init_values": 1e-5, "no_embed_class": True, "reg_tokens": 8, **others.CLASSES},
+        {},
+    ),
+    "Virchow": ("vit_huge_patch14_224", {"init_values": 1e-5, **others.CLASSES}, {"readout": "cls_mean"}),
+    "Virchow2": ("vit_huge_patch14_224", {"init_values": 1e-5, "reg_tokens": 4, **others.CLASSES}, {}),
+    "H-optimus-0": ("vit_giant_patch14_reg4_dinov2", {"init_values": 1e-5, "dynamic_img_size": False}, {}),
+    "H0-mini": ("vit_base_patch14_reg4_dinov2", {"init_values": 1e-5, **others.CLASSES}, {}),
+    "GigaPath": ("vit_giant_patch14_dinov2", {"patch_size": 2}, {}),
+    "mSTAR": ("vit_large_patch16_224", {"init_values": 1e-5}, {"layer_scale_init_value": 1.0}),
+    "Prost40M": ("vit_small_patch14_dinov2", {"img_size": 24}, {"image_size": 24}),
+}
+
+
+@pytest.mark.parametrize("kind", PATHOLOGY)
+def test_pathologys_models_load_with_the_number_of_heads_alone(kind, tmp_path):
+    name, arguments, keywords = PATHOLOGY[kind]
+    others.write_timm(tmp_path, {**others.TIMM, "model_name": name, "num_classes": 0, **arguments})
+    fields = json.loads((tmp_path / "config.json").read_text())
+    fields["pretrained_cfg"]["input_size"] = [3, 16, 16]
+    del fields["model_args"]  # as on the Hub: the arguments stand in the text of the card
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    model = FlaxViTClsModel.from_pretrained(tmp_path, num_attention_heads=3, **keywords)
+    expected = np.load(tmp_path / "expected.npz")
+    resized = {"interpolate_pos_encoding": True}  # of Prost40M, whose positions are those of a larger image
+    outputs = model(expected["native.pixels"], output_hidden_states=True, **resized)
+    for result, want in (
+        (outputs.hidden_states[0], expected["native.embeddings"]),
+        (outputs.hidden_states[1], expected["native.block"]),
+        (outputs.last_hidden_state, expected["native.last_hidden_state"]),
+    ):
+        compare(torch.from_numpy(np.array(result)), want, kind)
+
+
+@pytest.mark.parametrize("side", [2, 6, 8, 16])
+def test_flexivit_has_patches_of_any_size(side):
+    folder = next(folder for folder in FOLDERS if folder.name == "timm_flexivit")
+    sizes = {"patch_size": side, "img_size": (48, 96)}
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True, **sizes).eval()
+    ours = FlaxViTClsForImageClassification.from_pretrained(folder, patch_size=side, image_size=(48, 96))
+    pixels = np.random.default_rng(0).normal(size=(1, 3, 48, 96)).astype(np.float32)
+    with torch.no_grad():
+        want = theirs(torch.from_numpy(pixels)).numpy()
+    assert abs(ours(pixels).logits - want).max() < 1e-4 * abs(want).max()
+
+
+@pytest.mark.world
+@pytest.mark.parametrize("head", [True, False])
+def test_timm_inside_transformers_gives_the_same_numbers(head, tmp_path):
+    folder = next(folder for folder in FOLDERS if folder.name == "timm_vit")
+    kind = transformers.TimmWrapperForImageClassification if head else transformers.TimmWrapperModel
+    fields = json.loads((folder / "config.json").read_text())
+    del fields["model_args"]["num_classes"]  # which transformers gives itself
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    shutil.copy(folder / "model.safetensors", tmp_path)
+    theirs = kind.from_pretrained(tmp_path)
+    theirs.save_pretrained(tmp_path)
+    pixels = np.load(folder / "expected.npz")["native.pixels"]
+    with torch.no_grad():
+        want = theirs.eval()(torch.from_numpy(pixels))
+    if head:
+        model = FlaxViTClsForImageClassification.from_pretrained(tmp_path)
+        compare(want.logits, model(pixels).logits, "logits")
+        assert model.config.id2label == theirs.config.id2label
+    else:
+        outputs = FlaxViTClsModel.from_pretrained(tmp_path)(pixels)
+        compare(want.last_hidden_state, outputs.last_hidden_state, "last_hidden_state")
+        compare(want.pooler_output, outputs.pooler_output, "pooler_output")
 
 
 def noise(width: int, height: int) -> Image.Image:

@@ -107,7 +107,7 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
     """The family of a target that can express a config, chosen by the features that only this family has."""
     gated, rope = config.mlp == "swiglu", config.position_embedding == "rope"
     if target == "timm":
-        name = "timm DINOv3" if rope else "timm DINOv2 giant" if gated else "timm ViT"
+        name = "timm Eva" if timm_export.is_eva(config) else "timm DINOv2 giant" if gated else "timm ViT"
     elif rope:
         name = "transformers DINOv3"
     elif config.num_register_tokens:

@@ -38,6 +38,11 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
     Raises CheckpointError, naming `file`, for a model that is not supported.
     """
     model_type, architecture = fields.get("model_type"), fields.get("architecture")
+    if model_type == timm.WRAPPER:
+        model_type = None
+        if architecture is None:
+            problem = "model_type='timm_wrapper' (timm inside transformers) without the name of an architecture"
+            raise CheckpointError(f"{file}: {problem}")
     if model_type is None and architecture is None:
         return None
     name = present_name(str(architecture))

@@ -21,6 +21,10 @@ _OUTSIDE = ("classifier.", "distillation_classifier.", "projection.")  # modules
 
 
 Processor = Callable[[dict[str, Any], ViTClsConfig], dict[str, Any]]
+Override = Callable[
+    [dict[str, Any], Mapping[str, Any], Mapping[str, Tensor]],
+    tuple[dict[str, Any], list[str]],
+]
 
 
 def always(fields: dict[str, Any]) -> Processor:
@@ -50,12 +54,14 @@ class Export(NamedTuple):
         prefix: of its tensor names.
         without: rows of the table to leave out, where several rows are the same parameter of ours.
         zeros: {name: shape} of parameters that only the family has, and that change nothing when they are zero.
+        finish: changes the family's arrays, by its names, where renaming is not enough.
     """
 
     fields: dict[str, Any]
     prefix: str = ""
     without: tuple[str, ...] = ()
     zeros: Mapping[str, tuple[int, ...]] = {}
+    finish: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = lambda arrays: arrays
 
 
 class Family(NamedTuple):
@@ -73,6 +79,11 @@ class Family(NamedTuple):
         prefixes: removed from its tensor names, in this order.
         ignored: shell wildcards of tensors that are not used, after `prefixes`.
         prepare: changes tensors where renaming is not enough.
+        merge: (fields of its config.json, tensors by our names) -> tensors by our names, where we have one parameter for
+            what the family has in two.
+        override: (fields of its config.json, fields of ours that a user gave, tensors by our names) -> fields of its
+            config.json as if these stood there, and notes about what came from the tensors. For a family whose
+            config.json may leave out what a model was built with.
         processor: (fields of its config.json, our config) -> fields of the image processor, for a checkpoint without a
             preprocessor_config.json.
         processor_class: the class of a preprocessor_config.json that names none.
@@ -90,6 +101,8 @@ class Family(NamedTuple):
     prefixes: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda tensors: tensors
+    merge: Callable[[dict[str, Any], dict[str, Tensor]], dict[str, Tensor]] = lambda _, tensors: tensors
+    override: Override = lambda fields, *_: (fields, [])
     processor: Processor = always({})
     processor_class: str | None = None
     export: Callable[[ViTClsConfig, bool], Export] | None = None
@@ -172,7 +185,7 @@ class Family(NamedTuple):
             )
             remaining = {name: array for name, array in remaining.items() if name not in layout.names}
         zeros = {export.prefix + name: np.zeros(shape, np.float32) for name, shape in export.zeros.items()}
-        return restored | zeros, set(remaining)
+        return export.finish(restored | zeros), set(remaining)
 
     def _rows(self, depth: int, without: tuple[str, ...]) -> Iterator[tuple[str, Layout]]:
         """The name of every possible tensor of the family, and its layout with our names, for each block."""

@@ -63,12 +63,7 @@ def refuse_unread_config(fields: Mapping[str, Any], file: object) -> None:
     if fields.get("quantization_config") is not None:
         remedy = "give the original checkpoint; dtype='bfloat16' computes in half precision"
         raise CheckpointError(f"{file}: quantization_config: quantised weights are not supported; {remedy}")
-    kind, name = fields.get("model_type"), fields.get("architecture")
-    if kind == "timm_wrapper":
-        remedy = f"give timm's own checkpoint; its config.json has architecture={shorten(name)} and no model_type"
-        raise CheckpointError(
-            f"{file}: model_type='timm_wrapper' (timm inside transformers) is not supported; {remedy}"
-        )
+    kind = fields.get("model_type")
     if isinstance(kind, str) and kind in FAMILIES_NOT_READ:
         problem = f"is {FAMILIES_NOT_READ[kind]}, a family that is not supported"
         raise CheckpointError(f"{file}: model_type={kind!r} {problem}")

@@ -1,8 +1,10 @@
 """Opening a checkpoint of any family, and checking each tensor against the shapes of its config."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -24,6 +26,8 @@ from . import FAMILIES, family_of, family_of_tensors
 from .activations import with_our_activation
 from .family import NATIVE, Family, canonical, has_classifier, side_of
 from .not_read import refuse_unread_config, refuse_unread_folder
+from .sizes import fields_shown
+from .timm import WRAPPER
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -55,6 +59,8 @@ class Source(NamedTuple):
         processor: the image processor's fields that the family or its config.json gives, or the reason why not.
         spare: names of tensors that are not part of the model.
         notes: how the label maps in config.json differ from those of `config`.
+        from_tensors: fields that were read from the tensors, because the user's keywords say that config.json does not
+            describe the model.
     """
 
     path: Path
@@ -64,11 +70,13 @@ class Source(NamedTuple):
     processor: dict[str, Any] | CheckpointError
     spare: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    from_tensors: tuple[str, ...] = ()
 
 
-def open_checkpoint(path: Path) -> Source:
+def open_checkpoint(path: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Source:
     """Read the config and the headers of a folder, or of a weight file, of any family. The weights are not read.
 
+    `overrides` are fields of our config that a user gave; they matter to a family whose config.json may leave them out.
     Raises CheckpointError, or ConfigError for a config of ours, with file and field or tensor.
     """
     if (path / DIGESTS).is_file():  # a checkpoint-N: each weight file has digests of its own, compared when it is read
@@ -88,7 +96,9 @@ def open_checkpoint(path: Path) -> Source:
     try:
         labels, notes = read_labels(fields, _outputs(tensors))
         fields = {name: value for name, value in fields.items() if name not in LABEL_FIELDS} | labels
+        fields, from_tensors = family.override(fields, overrides, tensors)
         config = ViTClsConfig.from_dict(with_our_activation(_with_border(family.fields(fields, tensors))))
+        tensors = family.merge(fields, tensors)
     except (ConfigError, CheckpointError) as error:
         raise CheckpointError(f"{file if fields else path}, {family.name}: {error}") from error
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:  # the JSON may hold anything
@@ -99,7 +109,7 @@ def open_checkpoint(path: Path) -> Source:
     except (CheckpointError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         processor = CheckpointError(f"{file}, {family.name}: {error}")
     config.architectures = fields.get("architectures", config.architectures)
-    return Source(path, family, config, tensors, processor, tuple(family.spare(weights)), tuple(notes))
+    return Source(path, family, config, tensors, processor, tuple(family.spare(weights)), tuple(notes), tuple(from_tensors))
 
 
 def _outputs(tensors: dict[str, Tensor]) -> int | None:
@@ -126,7 +136,7 @@ def is_foreign(path: Path) -> bool:
     file = config_file(path)
     fields = read_json(file)
     model_type = fields.get("model_type")
-    return model_type is None or (model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES))
+    return model_type in (None, WRAPPER) or (model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES))
 
 
 def config_file(path: Path) -> Path:
@@ -151,10 +161,10 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
         if name not in expected:
             if source.family is not NATIVE and name.startswith(_unused_heads(source)):
                 continue
-            raise CheckpointError(f"{where} does not belong to the model of config.json")
+            raise CheckpointError(f"{where} does not belong to the model of config.json{_remedy(source)}")
         if tensor.shape != expected[name].shape:
             problem = f"has shape {tensor.shape}, expected {expected[name].shape} by config.json"
-            raise CheckpointError(f"{where} {problem}")
+            raise CheckpointError(f"{where} {problem}{_remedy(source)}")
         if tensor.dtype not in FLOATS.values():
             raise CheckpointError(f"{where} is {tensor.dtype}, expected floating-point of 16 to 64 bits")
     missing = sorted(set(expected) - set(tensors))
@@ -162,8 +172,20 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
         file = min((str(tensor.file) for tensor in tensors.values()), default=str(source.path))
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         problem = f"tensor {full_names[missing[0]]!r}{more} missing"
-        raise CheckpointError(f"{file}: {problem}; the file does not belong to this config.json")
+        raise CheckpointError(f"{file}: {problem}; the file does not belong to this config.json{_remedy(source)}")
     return {name: tensor for name, tensor in tensors.items() if name in expected}, missing
+
+
+def _remedy(source: Source) -> str:
+    """What to do where the tensors are those of another model than config.json describes, which may leave things out."""
+    if source.family.override is NATIVE.override:
+        return ""
+    shown = {name: value for name, (value, _) in fields_shown(source.tensors).items()}
+    if shown["layer_scale_init_value"] and source.config.layer_scale_init_value:
+        del shown["layer_scale_init_value"]  # the tensors show only whether there is one
+    others = [f"{name}={value!r}" for name, value in shown.items() if getattr(source.config, name) != value]
+    remedy = "if it was built with arguments that config.json leaves out, give them to from_pretrained"
+    return f"; by its tensors the model has {', '.join(others)}: {remedy}" if others else ""
 
 
 def _unused_heads(source: Source) -> tuple[str, ...]:

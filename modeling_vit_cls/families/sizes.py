@@ -8,6 +8,23 @@ from ..errors import CheckpointError
 from ..files.tensor import Tensor
 from .family import has
 
+PATCH_KERNEL = "embeddings.patch_embedding.projection.kernel"
+# {field of our config: the parameter that there is only with it}
+_PRESENT = {
+    "use_cls_token": "embeddings.cls_token",
+    "use_distillation_token": "embeddings.distillation_token",
+    "patch_bias": "embeddings.patch_embedding.projection.bias",
+    "pre_norm": "pre_norm.scale",
+    "qkv_bias": "encoder.layer_00.attention.query.bias",
+    "layer_scale_init_value": "encoder.layer_00.layer_scale1",
+}
+# {field of our config: the parameter and the axis that have this size}
+_SIZES = {
+    "hidden_size": (PATCH_KERNEL, 3),
+    "num_channels": (PATCH_KERNEL, 2),
+    "intermediate_size": ("encoder.layer_00.mlp.fc1.kernel", 1),
+    "num_register_tokens": ("embeddings.register_tokens", 0),
+}
 # {width: number of heads} of published models. At other widths a head has 64 features, as nearly everywhere.
 _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 
@@ -38,7 +55,7 @@ def sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     Which parts the model has is not guessed from the tensors: a missing one would go unnoticed. Raises CheckpointError
     if a tensor with one of these sizes is missing.
     """
-    side, _, channels, width = shape_of(tensors, "embeddings.patch_embedding.projection.kernel", 4)
+    side, _, channels, width = shape_of(tensors, PATCH_KERNEL, 4)
     ours = {
         "hidden_size": width,
         "num_hidden_layers": len({name.split(".")[1] for name in tensors if name.startswith("encoder.layer_")}),
@@ -64,3 +81,39 @@ def square_of_positions(tensors: Mapping[str, Tensor], side: int, prefix: int) -
         if grid and grid * grid == rows - others:
             return {"image_size": grid * side, "position_embedding_tokens": tokens}
     raise CheckpointError(f"tensor {tensors[name].name!r} has {rows} positions, which fit no square image")
+
+
+def fields_shown(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, str]]:
+    """The fields of our config that the tensors of a checkpoint show: the value, and our name of the parameter.
+
+    A LayerScale is shown as 1e-5, a usual initial value, or None; other values cannot be told from it.
+    """
+    shown: dict[str, tuple[Any, str]] = {field: (name in tensors, name) for field, name in _PRESENT.items()}
+    scale, name = shown["layer_scale_init_value"]
+    shown["layer_scale_init_value"] = (1e-5 if scale else None, name)
+    for field, (name, axis) in _SIZES.items():
+        if name in tensors and axis < len(tensors[name].shape):
+            shown[field] = (tensors[name].shape[axis], name)
+    shown.setdefault("num_register_tokens", (0, "embeddings.register_tokens"))
+    blocks = sorted({name.split(".")[1] for name in tensors if name.startswith("encoder.layer_")})
+    if blocks:
+        shown["num_hidden_layers"] = (len(blocks), f"encoder.{blocks[-1]}.norm1.scale")
+        gate = f"encoder.{blocks[0]}.mlp.gate.kernel"
+        shown["mlp"] = ("swiglu" if gate in tensors else "mlp", gate)
+    return shown
+
+
+def refuse_contradictions(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for a field of our config that the tensors of a checkpoint contradict, naming both."""
+    for field, (value, name) in fields_shown(tensors).items():
+        given = fields.get(field, value)
+        if field == "layer_scale_init_value":
+            given, value = given is not None, value is not None
+        if given == value:
+            continue
+        if name in tensors:
+            evidence = f"tensor {tensors[name].name!r} of shape {tensors[name].stored}"
+        else:
+            evidence = f"the file, without a tensor for our parameter {name!r},"
+        rule = "the new config differs in the backbone, but only a head may be drawn anew"
+        raise CheckpointError(f"{field}={fields[field]!r}: {evidence} shows another value: {rule}")

@@ -1,38 +1,25 @@
-"""timm's `vit_*` and `deit*`, with its DINOv2, DINOv3, CLIP and SigLIP: fused qkv; its config.json names the model."""
+"""timm's VisionTransformer and Eva: fused qkv; its config.json names the architecture and its arguments."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
+import numpy as np
 
-from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, shorten
 from ..files.tensor import Tensor
-from .family import IMAGENET, Family
+from .family import Family, has
 from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
 from .sizes import sizes
-from .timm_architectures import arguments, present_name
-from .timm_export import INTERPOLATIONS, export
+from .timm_architectures import ARCHITECTURES
+from .timm_arguments import arguments, overridden
+from .timm_export import export
+from .timm_processor import image_size, labels, processor
 
-# Architectures with our block. Others have the same tensor names but compute something else.
-_PLAIN = (
-    r"vit_(tiny|small|medium|base|large|huge|so400m|giantopt)_patch\d+(_reg\d)?(_clip(_quickgelu)?|_siglip|_dinov2)?"
-    r"(_gap)?(_\d+)?|deit3?_(tiny|small|medium|base|large|huge)(_distilled)?_patch\d+_\d+"
-)
-_GIANT = r"vit_giant_patch14(_reg4)?_dinov2"
-_DINOV3 = r"vit_(tiny|small|small_plus|base|large|huge_plus|7b)_patch16_dinov3(_qkvb)?"
 _ACT_LAYERS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
-# Arguments of create_model that are used here, are visible in the shape of a tensor, or matter only in training. Any
-# other argument may change what the model computes, so it is refused.
-_ARGUMENTS = {"img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio"}
-_ARGUMENTS |= {"qkv_bias", "init_values", "class_token", "no_embed_class", "reg_tokens", "num_reg_tokens", "pre_norm"}
-_ARGUMENTS |= {"fc_norm", "use_fc_norm", "global_pool", "act_layer", "swiglu_mlp", "swiglu_align_to", "weight_init"}
-_ARGUMENTS |= {"dynamic_img_size", "strict_img_size", "drop_rate", "pos_drop_rate", "patch_drop_rate"}
-_ARGUMENTS |= {"proj_drop_rate", "attn_drop_rate", "drop_path_rate"}
-_EVA_NAMES = {"num_reg_tokens": "reg_tokens", "use_fc_norm": "fc_norm"}
 READOUTS = {"token": "cls", "avg": "mean", "map": "map", "": "cls"}  # ours by timm's global_pool
-
+WRAPPER = "timm_wrapper"  # the model_type of a model of timm inside transformers
+_WRAPPED = "timm_model."  # the beginning of its tensors' names
+_POSITIONS, _REGISTERS = "embeddings.position_embedding.embedding", "embeddings.register_tokens"
 _POOLING = "readout.attention_pooling"
 TABLE = {
     "cls_token": tokens("embeddings.cls_token"),
@@ -61,15 +48,15 @@ TABLE = {
     "blocks.{}.mlp.fc2": linear("{}.mlp.fc2"),
     "blocks.{}.ls2.gamma": vector("{}.layer_scale2"),
 }
-_SWIGLU = TABLE | {"blocks.{}.mlp.fc1": stacked("{}.mlp.gate", "{}.mlp.fc1")}
+_PACKED = {"blocks.{}.mlp.fc1": stacked("{}.mlp.gate", "{}.mlp.fc1")}  # of SwiGLUPacked
+_SPLIT = {"blocks.{}.mlp.fc1_g": linear("{}.mlp.gate"), "blocks.{}.mlp.fc1_x": linear("{}.mlp.fc1")}
 _EVA_ROWS = {
     "blocks.{}.attn.qkv": {"weight": qkv("{}.attention")["weight"]},
     "blocks.{}.attn.q_bias": vector("{}.attention.query.bias"),
     "blocks.{}.attn.v_bias": vector("{}.attention.value.bias"),
     "blocks.{}.gamma_1": vector("{}.layer_scale1"),
     "blocks.{}.gamma_2": vector("{}.layer_scale2"),
-    "blocks.{}.mlp.fc1_g": linear("{}.mlp.gate"),
-    "blocks.{}.mlp.fc1_x": linear("{}.mlp.fc1"),
+    **_SPLIT,
 }
 _EVA = _EVA_ROWS | TABLE | _EVA_ROWS  # the names of timm's Eva class come first, and replace those of TABLE
 
@@ -77,49 +64,95 @@ _EVA = _EVA_ROWS | TABLE | _EVA_ROWS  # the names of timm's Eva class come first
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The config of the model that timm's create_model("local-dir:...") builds.
 
-    Its arguments come from `model_args`, or else from the name of the architecture.
+    Its arguments come from `model_args`, or else from the name of the architecture. Which MLP it has, timm is told by a
+    class in Python, so that it shows in the tensors alone.
     """
-    name = present_name(fields["architecture"])
-    given: dict[str, Any] = fields.get("model_args") or {}
-    for argument in sorted(set(given) - _ARGUMENTS):
-        problem = f"{argument}={given[argument]!r} is not supported, because it may change what the model computes"
-        raise CheckpointError(f"config.json: model_args: {problem}")
-    built = arguments(name)
-    built |= {_EVA_NAMES.get(argument, argument): value for argument, value in given.items()}
+    built, given = arguments(fields), fields.get("model_args") or {}
     classes, pool = _num_classes(fields, given), built["global_pool"]
-    _refuse_readouts(name, classes, built)
-    act = built["act_layer"] or "gelu"
+    _refuse_readouts(classes, built)
+    gated = built["swiglu_mlp"] or (not built["eva"] and has(tensors, "encoder.layer_00.mlp.gate"))
+    act = built["act_layer"] or ("silu" if gated else "gelu")
     fc_norm = pool == "avg" if built["fc_norm"] is None else bool(built["fc_norm"])
     _refuse_norms(tensors, fc_norm)
     ours = sizes(tensors) | {
         "num_hidden_layers": built["depth"],
         "num_attention_heads": built["num_heads"],
-        "image_size": _size(fields, given),
+        "image_size": image_size(fields, given),
         "qkv_bias": bool(built["qkv_bias"]),
         "layer_scale_init_value": built["init_values"] or None,
-        "hidden_act": _ACT_LAYERS.get(act, act),
-        "layer_norm_eps": 1e-5 if "_clip" in name or "_dinov3" in name else 1e-6,
+        "mlp": "swiglu" if gated else "mlp",
+        "hidden_act": "silu" if gated and built["eva"] else _ACT_LAYERS.get(act, act),
+        "layer_norm_eps": built["eps"],
         "pre_norm": bool(built["pre_norm"]),
         "patch_bias": not built["pre_norm"],
         "use_cls_token": bool(built["class_token"]),
-        "use_distillation_token": "_distilled" in name,
+        "use_distillation_token": built["distilled"],
         "num_register_tokens": built["reg_tokens"],
         "position_embedding_tokens": "patches" if built["no_embed_class"] and built["class_token"] else "all",
-        "position_interpolation": "bicubic_antialias",
+        "position_interpolation": _interpolation(built),
         "readout": READOUTS[pool],
         "norm_position": "after_readout" if fc_norm else "before_readout",
         "architectures": ["ViTClsForImageClassification" if classes else "ViTClsModel"],
+        "dynamic_image_size": bool(built["dynamic_img_size"]),
     }
-    if built["swiglu_mlp"]:
-        ours |= {"mlp": "swiglu", "hidden_act": "silu"}
-    if "_dinov3" in name:
-        ours |= {"position_embedding": "rope", "key_bias": False}
-    ours["dynamic_image_size"] = bool(given.get("dynamic_img_size", "_dinov3" in name))
-    return ours | ({"num_labels": classes} | _labels(fields, classes) if classes else {})
+    if built["eva"]:
+        ours["key_bias"] = False
+    if built["rope"]:
+        ours["position_embedding"] = "rope"
+    return ours | ({"num_labels": classes} | labels(fields, classes) if classes else {})
+
+
+def _interpolation(built: dict[str, Any]) -> str:
+    """How timm resamples positions: in each call always in one way, and those of FlexiViT in another when it loads."""
+    return "bicubic_antialias" if built["dynamic_img_size"] else built["interpolation"]
+
+
+def _without_positions(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in which registers have no positions, as in our model: what they had is added to the registers.
+
+    Half precision becomes float32, in which timm adds them.
+    """
+    built, ours = arguments(fields), dict(tensors)
+    if built["no_embed_class"] or not built["reg_tokens"] or not {_POSITIONS, _REGISTERS} <= set(ours):
+        return ours
+    table, registers, first = ours[_POSITIONS], ours[_REGISTERS], bool(built["class_token"]) + built["distilled"]
+    rows = slice(first, first + built["reg_tokens"])
+    dtype = "float32" if registers.dtype in ("float16", "bfloat16") else registers.dtype
+
+    def added() -> np.ndarray:
+        return registers.view().astype(dtype) + table.view()[rows].astype(dtype)
+
+    ours[_REGISTERS] = registers._replace(view=added, dtype=dtype, offset=None, digest=None)
+    ours[_POSITIONS] = table.through(lambda array: np.delete(array, rows, axis=0))
+    return ours
+
+
+def _unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with the two halves of SwiGLUPacked's `fc1` as Eva has them, `fc1_g` and `fc1_x`.
+
+    Such an `fc1` has twice as many rows as `fc2` has columns.
+    """
+    weights = {name: tensor for name, tensor in tensors.items() if name.endswith("mlp.fc2.weight")}
+    rows = [tensors[name] for name in (name.replace("fc2", "fc1") for name in weights) if name in tensors]
+    widths = {2 * tensor.shape[1] for tensor in weights.values() if len(tensor.shape) == 2}
+    if not widths & {tensor.shape[0] for tensor in rows}:
+        return dict(tensors)
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        before, is_fc1, parameter = name.partition(".mlp.fc1.")
+        half = tensor.shape[0] // 2 if is_fc1 else 0
+        if half:
+            result[f"{before}.mlp.fc1_g.{parameter}"] = tensor.through(lambda array, half=half: array[:half])
+            result[f"{before}.mlp.fc1_x.{parameter}"] = tensor.through(lambda array, half=half: array[half:])
+        else:
+            result[name] = tensor
+    return result
 
 
 def _num_classes(fields: dict[str, Any], given: dict[str, Any]) -> int:
     """The number of classes, 0 without a head. Raises CheckpointError if timm would replace the file's head."""
+    if fields.get("model_type") == WRAPPER and fields.get("architectures") == ["TimmWrapperModel"]:
+        return 0  # whatever its config.json has for num_classes
     count = fields.get("num_classes", (fields.get("pretrained_cfg") or {}).get("num_classes", 1000))
     if given.get("num_classes", count) != count:
         problem = f"num_classes={count!r}, but model_args has {given['num_classes']!r}: timm would draw a new head"
@@ -138,86 +171,34 @@ def _refuse_norms(tensors: Mapping[str, Tensor], fc_norm: bool) -> None:
             raise CheckpointError(f"{tensor.file.name}: {problem}; check fc_norm and global_pool in config.json")
 
 
-def _refuse_readouts(name: str, classes: int, built: dict[str, Any]) -> None:
+def _refuse_readouts(classes: int, built: dict[str, Any]) -> None:
     """Raise CheckpointError for a readout of timm that none of ours computes."""
-    pool = built["global_pool"]
+    pool, has_prefix = built["global_pool"], bool(built["class_token"] or built["reg_tokens"])
     if pool not in READOUTS:
         supported = ", ".join(map(repr, READOUTS))
         raise CheckpointError(f"config.json: global_pool={shorten(pool)} is not supported, only {supported}")
-    if "_distilled" in name and pool != "token":
+    if built["distilled"] and pool != "token":
         raise CheckpointError(f"config.json: global_pool={pool!r}: timm's distilled models have 'token' alone")
-    if pool == "map" and (built["class_token"] or built["reg_tokens"]):
+    if pool == "map" and has_prefix and not built["pool_include_prefix"]:
         problem = (
             "global_pool='map' with [CLS] or registers is not supported: timm leaves them out, ours pools all tokens"
         )
+        raise CheckpointError(f"config.json: {problem}")
+    if pool == "avg" and has_prefix and built["pool_include_prefix"]:
+        problem = "pool_include_prefix with global_pool='avg' is not supported: our mean is that of the patches"
         raise CheckpointError(f"config.json: {problem}")
     if pool == "" and classes:
         raise CheckpointError(
             "config.json: global_pool='' with a classifier is not supported: it classifies each token"
         )
-    if "_distilled" in name and not classes:
+    if built["distilled"] and not classes:
         problem = "a distilled backbone without a head is not supported: timm averages both tokens, ours reads [CLS]"
         raise CheckpointError(f"config.json: {problem}")
 
 
-def _size(fields: dict[str, Any], given: dict[str, Any]) -> tuple[int, int]:
-    size = given.get("img_size") or (fields.get("pretrained_cfg") or fields).get("input_size", (3, 224, 224))[1:]
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _labels(fields: dict[str, Any], count: int) -> dict[str, Any]:
-    """The `id2label` of `count` classes from `label_names`, a list or a dict by number (which may have gaps).
-
-    An old config.json without a `pretrained_cfg` may have them under "labels". Raises CheckpointError for names that do
-    not fit the classifier.
-    """
-    pretrained = fields.get("pretrained_cfg")
-    names = fields.get("label_names", (fields if pretrained is None else pretrained).get("label_names"))
-    names = fields.get("labels", names) if pretrained is None else names
-    if not names or not count:
-        return {}
-    pairs = dict(enumerate(names)) if isinstance(names, list) and len(names) == count else names
-    pairs = pairs if isinstance(pairs, dict) else {"": names}
-    id2label = {int(i): label for i, label in pairs.items() if str(i).isdecimal() and isinstance(label, str)}
-    if len(id2label) != len(pairs) or max(id2label) >= count:
-        raise CheckpointError(f"label_names={shorten(names)}: expected the names of {count} classes, a list or a dict")
-    return {"id2label": {i: id2label.get(i, f"LABEL_{i}") for i in range(count)}}
-
-
-def _processor(fields: dict[str, Any], config: ViTClsConfig) -> dict[str, Any]:
-    """The image processor of a `pretrained_cfg`, as in timm.data.transforms_imagenet_eval, for the model's image size.
-
-    With "center", the default, the aspect ratio is kept and the image covers size / crop_pct; with "squash" it is
-    resized to exactly that. Then the centre is cropped. Raises CheckpointError for other modes.
-    """
-    pretrained = fields.get("pretrained_cfg") or fields
-    share, mode = pretrained.get("crop_pct") or 0.875, pretrained.get("crop_mode") or "center"
-    interpolation = pretrained.get("interpolation") or "bicubic"
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0.01 <= share <= 100:
-        raise CheckpointError(f"crop_pct={shorten(share)} must be a number from 0.01 to 100")
-    if mode not in ("center", "squash"):
-        raise CheckpointError(f"crop_mode={shorten(mode)} is not supported, only 'center' and 'squash'")
-    if interpolation not in INTERPOLATIONS:
-        raise CheckpointError(f"interpolation={shorten(interpolation)} must be one of {', '.join(INTERPOLATIONS)}")
-    height, width = config.image_hw
-    rows, columns = math.floor(height / share), math.floor(width / share)
-    if mode == "squash":
-        size = {"height": rows, "width": columns}
-    else:
-        size = {"shortest_edge": rows} if rows == columns else {"min_height": rows, "min_width": columns}
-    return {
-        "size": size,
-        "do_center_crop": mode == "center" or (rows, columns) != (height, width),
-        "crop_size": {"height": height, "width": width},
-        "crop_rounding": "torchvision",
-        "resample": int(Image.Resampling[interpolation.upper()]),
-        "image_mean": _each_channel(pretrained.get("mean") or IMAGENET["image_mean"], config.num_channels),
-        "image_std": _each_channel(pretrained.get("std") or IMAGENET["image_std"], config.num_channels),
-    }
-
-
-def _each_channel(numbers: Any, channels: int) -> list[Any]:
-    return list(numbers) * (channels if len(numbers) == 1 else 1)
+def _names(**arguments: Any) -> str:
+    """A regular expression for the architectures that are built with these arguments."""
+    return "|".join(name for name, built in ARCHITECTURES.items() if arguments.items() <= built.items())
 
 
 FAMILIES = tuple(
@@ -226,13 +207,17 @@ FAMILIES = tuple(
         _fields,
         table,
         architectures=architectures,
+        prefixes=(_WRAPPED,),
         ignored=("mask_token",),
-        processor=_processor,
+        prepare=prepare,
+        merge=_without_positions,
+        override=overridden,
+        processor=processor,
         export=export,
     )
-    for kind, architectures, table in (
-        ("ViT", _PLAIN, TABLE),
-        ("DINOv2 giant", _GIANT, _SWIGLU),
-        ("DINOv3", _DINOV3, _EVA),
+    for kind, architectures, table, prepare in (
+        ("ViT", _names(eva=False, swiglu_mlp=False), TABLE | _SPLIT, _unpacked),
+        ("DINOv2 giant", _names(eva=False, swiglu_mlp=True), TABLE | _PACKED, dict),
+        ("Eva", _names(eva=True), _EVA, dict),
     )
 )

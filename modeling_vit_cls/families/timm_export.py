@@ -1,8 +1,10 @@
 """Our config as timm's: the architecture that computes the same, and its arguments."""
 
 import math
+from functools import partial
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..configuration_vit_cls import ViTClsConfig
@@ -23,8 +25,8 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
     if config.readout not in _POOLS:
         raise ConfigError("readout", config.readout, f"must be one that timm has: {', '.join(_POOLS)}")
     pool, fc_norm = _POOLS[config.readout], config.norm_position == "after_readout"
-    if config.readout == "map" and config.num_prefix_tokens:
-        rule = "timm pools only patches, ours all tokens: only models without [CLS] and registers can be exported"
+    if config.readout == "map" and config.num_prefix_tokens and is_eva(config):
+        rule = "timm's Eva pools only patches, ours all tokens: only models without [CLS] and registers can be exported"
         raise ConfigError("readout", "map", rule)
     if config.readout == "map" and (config.mlp == "swiglu" or not config.qkv_bias):
         raise ConfigError(
@@ -38,9 +40,6 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
         rule = "timm's distilled backbones return the mean of both tokens: export the classifier instead"
         raise ConfigError("use_distillation_token", True, rule)
     patches_only = config.position_embedding_tokens == "patches" or config.num_positioned_prefix_tokens == 0
-    if config.num_register_tokens and config.position_embedding == "learned" and not patches_only:
-        rule = "must be 'patches' for models with registers in timm"
-        raise ConfigError("position_embedding_tokens", config.position_embedding_tokens, rule)
     height, width = config.image_hw
     arguments = {
         "img_size": [height, width],
@@ -49,22 +48,20 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
         "embed_dim": config.hidden_size,
         "depth": config.num_hidden_layers,
         "num_heads": config.num_attention_heads,
-        "mlp_ratio": _ratio(config, packed=config.mlp == "swiglu" and config.position_embedding != "rope"),
+        "mlp_ratio": _ratio(config, packed=config.mlp == "swiglu" and not is_eva(config)),
         "qkv_bias": config.qkv_bias,
         "init_values": config.layer_scale_init_value,
         "global_pool": pool,
     }
-    if config.position_embedding == "rope":
+    if is_eva(config):
         arguments |= {"num_reg_tokens": config.num_register_tokens, "use_fc_norm": fc_norm}
+        arguments |= {"swiglu_mlp": True} if config.mlp == "swiglu" else {}
     else:
-        arguments |= {
-            "reg_tokens": config.num_register_tokens,
-            "class_token": config.use_cls_token,
-            "no_embed_class": patches_only,
-            "pre_norm": config.pre_norm,
-            "fc_norm": fc_norm,
-            "dynamic_img_size": True,
-        }
+        arguments |= {"reg_tokens": config.num_register_tokens, "fc_norm": fc_norm, "pre_norm": config.pre_norm}
+        arguments |= {"pool_include_prefix": True} if config.readout == "map" and config.num_prefix_tokens else {}
+    if config.position_embedding != "rope":
+        arguments |= {"class_token": config.use_cls_token, "no_embed_class": patches_only}
+        arguments |= {"dynamic_img_size": config.position_interpolation != "bilinear"}
     fields = {
         "architecture": _architecture(config),
         "num_classes": config.num_classes if has_head else 0,
@@ -84,7 +81,22 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
     without = ["norm" if fc_norm else "fc_norm"]
     if config.mlp == "mlp":
         without.append("blocks.{}.mlp.fc1_x")
-    return Export(fields, without=tuple(without))
+    finish = partial(_with_positions, config) if config.num_register_tokens and not patches_only else dict
+    return Export(fields, without=tuple(without), finish=finish)
+
+
+def is_eva(config: ViTClsConfig) -> bool:
+    """Whether timm has a block like this in its class Eva alone: with rotary positions, or without a bias of the keys."""
+    return config.position_embedding == "rope" or (config.qkv_bias and config.key_bias is False)
+
+
+def _with_positions(config: ViTClsConfig, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays with positions for registers, which are zero: where [CLS] has one in timm, registers have one too."""
+    if "pos_embed" not in arrays:
+        return arrays
+    zeros = np.zeros((1, config.num_register_tokens, config.hidden_size), arrays["pos_embed"].dtype)
+    prefix, patches = np.split(arrays["pos_embed"], [config.num_positioned_prefix_tokens], axis=1)
+    return {**arrays, "pos_embed": np.concatenate([prefix, zeros, patches], axis=1)}
 
 
 def _architecture(config: ViTClsConfig) -> str:
@@ -92,12 +104,16 @@ def _architecture(config: ViTClsConfig) -> str:
     if config.position_embedding == "rope":
         size = "huge_plus" if config.mlp == "swiglu" else "small"
         return f"vit_{size}_patch16_dinov3" + ("_qkvb" if config.qkv_bias else "")
+    if is_eva(config):
+        return "eva_giant_patch14_224"
     if config.mlp == "swiglu":
         return "vit_giant_patch14_dinov2"
     if config.use_distillation_token:
         return "deit_tiny_distilled_patch16_224"
     if config.layer_norm_eps == 1e-5:
         return "vit_base_patch16_clip" + ("_quickgelu" if config.hidden_act == "quick_gelu" else "") + "_224"
+    if config.position_interpolation == "bilinear" and config.hidden_act == "gelu":
+        return "flexivit_base"
     return "vit_so400m_patch16_siglip_256" if config.hidden_act == "gelu_pytorch_tanh" else "vit_base_patch16_224"
 
 

@@ -80,17 +80,19 @@ def resample_positions(table: jax.Array, old: Grid, new: Grid, method: str) -> j
     return resized.reshape(-1, table.shape[-1]).astype(table.dtype)
 
 
-def resample_patch_kernel(kernel: Any, side: int) -> np.ndarray:
+def resample_patch_kernel(kernel: Any, side: int, positions: str = "bicubic_antialias") -> np.ndarray:
     """PI-resize of a patch embedding's kernel: (P, P, C, D) -> (side, side, C, D), computed in float32.
 
     If w is the kernel and B x the resized patch x, the new kernel is pinv(B^T) w. An enlarged patch then has the same
     embedding as the original one; a reduced patch has the nearest one, on average over white noise. Beyer et al. 2023
-    (FlexiViT), section 3.4. B is the bicubic resize with antialias, as in timm's `resample_patch_embed`.
+    (FlexiViT), section 3.4. B is the resize of timm's `resample_patch_embed`: bilinear for models whose positions are
+    resampled so (`positions`), as timm does for FlexiViT, else bicubic with antialias.
     """
     old = len(kernel)
     if old == side:
         return kernel
+    method = "bilinear" if positions == "bilinear" else "bicubic_antialias"
     # B resizes both axes by one matrix, so its pseudo-inverse is that of this matrix, applied to both axes.
-    inverse = np.linalg.pinv(resize_matrix(old, side, "bicubic_antialias").T).astype(np.float32)
+    inverse = np.linalg.pinv(resize_matrix(old, side, method).T).astype(np.float32)
     resampled = np.einsum("ph,qw,hwcd->pqcd", inverse, inverse, np.asarray(kernel, np.float32), optimize=True)
     return resampled.astype(kernel.dtype)

@@ -374,13 +374,13 @@ class FlaxPreTrainedModel(_Upstream):
         is_auto = isinstance(dtype, str) and dtype == "auto"
 
         def load() -> tuple[Any, Params, LoadReport]:
-            source = open_checkpoint(path)
+            source = open_checkpoint(path, kwargs)
             target = target_config(source, cls.module_class, config, kwargs)
             module, key = cls.module_class(target), jax.random.PRNGKey(seed)
             processor = read_processor(source, target)
             params, report = load_params(source, module, key, ignore_mismatched_sizes, allow_missing=not _do_init)
             report.interpolated_keys += interpolated_in_calls(processor, target)
-            report.config_notes += label_notes(source, config, kwargs)
+            report.config_notes += [*label_notes(source, config, kwargs), *source.from_tensors]
             model = cls(
                 target,
                 seed=seed,

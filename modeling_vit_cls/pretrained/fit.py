@@ -89,7 +89,8 @@ def _adapt(
     tensors = dict(tensors)
     report.changed_fields += [name for name in _SAME_WEIGHTS if getattr(source, name) != getattr(target, name)]
     if source.patch_size != target.patch_size and _PATCHES in tensors:
-        tensors[_PATCHES] = resample_patch_kernel(_read(_PATCHES, tensors[_PATCHES], report), target.patch_size)
+        kernel = _read(_PATCHES, tensors[_PATCHES], report)
+        tensors[_PATCHES] = resample_patch_kernel(kernel, target.patch_size, target.position_interpolation)
         report.interpolated_keys.append(_PATCHES)
     if source.grid != target.grid and POSITIONS in tensors and POSITIONS in shapes:
         table = _read(POSITIONS, tensors[POSITIONS], report)

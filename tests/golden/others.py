@@ -14,6 +14,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from scipy.ndimage import zoom
+from timm.layers import SwiGLUPacked
 from torch.nn.functional import interpolate
 
 SIZES = {"native": (16, 16), "other": (12, 24)}
@@ -22,6 +23,9 @@ TIMM |= {"dynamic_img_size": True}
 # Without a config.json a head has 64 features.
 WIDE = TIMM | {"embed_dim": 64, "num_heads": 1, "mlp_ratio": 1, "num_classes": 0}
 EVA = {"global_pool": "token", "swiglu_align_to": 8}
+# Arguments that are classes, which no config.json tells.
+CLASSES = {"mlp_layer": SwiGLUPacked, "act_layer": torch.nn.SiLU}
+PACKED = {**CLASSES, "init_values": 1e-5, "global_pool": ""}
 
 Arrays = dict[str, np.ndarray]
 
@@ -40,6 +44,10 @@ def timm_cases() -> dict[str, dict[str, Any]]:
         "timm_dinov3_gated": {"model_name": "vit_huge_plus_patch16_dinov3", "num_classes": 0, **EVA},
         "timm_clip": {"model_name": "vit_base_patch16_clip_quickgelu_224"},
         "timm_siglip": {"model_name": "vit_so400m_patch16_siglip_256"},
+        "timm_so150m": {"model_name": "vit_so150m_patch16_reg4_gap_256"},
+        "timm_flexivit": {"model_name": "flexivit_small", "dynamic_img_size": False},
+        "timm_eva_giant": {"model_name": "eva_giant_patch14_224"},
+        "timm_virchow": {"model_name": "vit_huge_patch14_224", "num_classes": 0, "reg_tokens": 4, **PACKED},
     }
 
 
@@ -61,6 +69,8 @@ def timm_outputs(model: Any, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         result = model(pixels)
         handle.remove()
         hidden = model.forward_features(pixels)
+    if result.ndim == 3:  # without a pooling
+        result = result[:, 0]
     return {**first, "last_hidden_state": hidden, "logits" if model.num_classes else "pooler_output": result}
 
 
@@ -81,10 +91,28 @@ def write_timm(folder: Path, arguments: dict[str, Any]) -> None:
     """One golden folder of timm's."""
     arguments = {**TIMM, **arguments}
     model = noisy(timm.create_model(**arguments))
-    sizes = {name: value for name, value in arguments.items() if name not in ("model_name", "num_classes")}
+    left_out = {"model_name", "num_classes", *CLASSES}
+    sizes = {name: value for name, value in arguments.items() if name not in left_out}
+    for name in CLASSES:
+        model._model_args.pop(name, None)  # timm refuses to write it
     timm.models.save_for_hf(model, folder, model_args=sizes, safe_serialization=True)
     (folder / "config.json").chmod(0o644)
-    save(folder, lambda _, pixels: timm_outputs(model, pixels), f"timm {timm.__version__}")
+    models = {"native": model, "other": model}
+    if not arguments["dynamic_img_size"]:  # positions are resampled when the model is loaded
+        name = f"local-dir:{folder}"
+        models["other"] = timm.create_model(name, pretrained=True, img_size=SIZES["other"]).eval()
+    save(folder, lambda kind, pixels: timm_outputs(models[kind], pixels), f"timm {timm.__version__}")
+
+
+def write_patch_sizes(folder: Path) -> None:
+    """What timm gives for a golden FlexiViT with patches of other sizes: patch_sizes.npz."""
+    arrays = {"pixels": np.random.default_rng(1).normal(size=(1, 3, 24, 48)).astype(np.float32)}
+    for side in (2, 6, 8):
+        sizes = {"patch_size": side, "img_size": (24, 48)}
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True, **sizes).eval()
+        found = timm_outputs(model, torch.from_numpy(arrays["pixels"]))
+        arrays |= {f"{side}.{name}": found[name].numpy() for name in ("embeddings", "logits")}
+    np.savez_compressed(folder / "patch_sizes.npz", **arrays)
 
 
 def write_torchvision(folder: Path) -> None:
@@ -280,6 +308,7 @@ def write_all(target: Path) -> None:
     """Write all of these golden folders."""
     for name, arguments in timm_cases().items():
         write_timm(target / name, arguments)
+    write_patch_sizes(target / "timm_flexivit")
     write_torchvision(target / "torchvision")
     for name, case in meta_cases().items():
         write_meta(target / name, *case)
