@@ -2,7 +2,7 @@
 
 A row of timm comes from timm's registry, any other one from tests/catalogue/others.yaml, which is kept by hand. The
 source's own library builds each model without numbers; the strict check of a load then accepts its tensors, and the
-parameters are counted. Rows of families that do not load are left out, and printed.
+parameters are counted. Rows of families that do not load are left out.
 """
 
 import csv
@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import fields as fields_of
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -74,21 +75,35 @@ IMAGES = {
     "ogvl_2pt5": "",
     "ogvl_dist": "",
 }
-NOT_IMAGES = {"augreg", "augreg2", "orig", "sam", "fb", "sw", "sbb", "sbb2", "e32", "e200", "e250", "s39b", "r160", "v2"}
+NOT_IMAGES = {
+    "augreg",
+    "augreg2",
+    "orig",
+    "sam",
+    "fb",
+    "sw",
+    "sbb",
+    "sbb2",
+    "e32",
+    "e200",
+    "e250",
+    "s39b",
+    "r160",
+    "v2",
+}
 NOT_IMAGES |= {"300ep", "600ep", "1000ep", "1200ep", "patch16", "patch30", "tinyclip", "eupe", "apple", "mclip2"}
 
 
 def images_of(tag: str) -> str:
     """What a tag of timm tells of the training images: "augreg_in21k_ft_in1k" -> "ImageNet-21k, then ImageNet-1k".
 
-    Raises KeyError for a tag with a part that has no row in the tables above.
+    Training without and then with labels on the same images counts once. Raises KeyError for a tag with a part that has
+    no row in the tables above.
     """
     if tag in IMAGES:
         return IMAGES[tag]
-    stages = [
-        IMAGES[part] for part in tag.replace("_ft_", "_").split("_") if part not in NOT_IMAGES
-    ]
-    return ", then ".join(stages)
+    stages = [IMAGES[part] for part in tag.replace("_ft_", "_").split("_") if part not in NOT_IMAGES]
+    return ", then ".join(images for images, _ in groupby(stages))
 
 
 def timm_rows() -> Iterator[dict[str, Any]]:
@@ -144,7 +159,7 @@ def loads(config: dict[str, Any]) -> bool:
 
 
 def counted(config: dict[str, Any], keywords: dict[str, Any], built: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The columns that a model itself tells; `built` are the arguments that timm needs beside a config.json."""
+    """The columns that a model itself tells; `built` are arguments that it was built with beside its config.json."""
     return dict(_counted(json.dumps(config), json.dumps(keywords), json.dumps(built or {})))
 
 
@@ -176,11 +191,12 @@ def empty_model(config: dict[str, Any], built: dict[str, Any]) -> dict[str, torc
     """The tensors, without numbers, of the model that the library of a config.json builds for it."""
     with torch.device("meta"):
         if "architecture" in config:
-            name, size = config["architecture"], config["pretrained_cfg"]["input_size"][1]
-            given = {"num_classes": config["num_classes"], **({"img_size": size} if "eva" in name else {}), **built}
-            return timm.create_model(name, **given).state_dict()
+            given = {"num_classes": config["num_classes"], **built}
+            if "mlp_layer" in built:
+                given["mlp_layer"] = getattr(timm.layers, built["mlp_layer"])
+            return timm.create_model(config["architecture"], **given).state_dict()
         kind = getattr(transformers, config["architectures"][0])
-        return kind(kind.config_class(**config)).state_dict()
+        return kind(kind.config_class(**config), **built).state_dict()
 
 
 def write_sparse(path: Path, shapes: dict[str, list[int]]) -> None:
@@ -197,7 +213,6 @@ def write_sparse(path: Path, shapes: dict[str, list[int]]) -> None:
 
 def main() -> None:
     """Write the table."""
-    logging.disable()
     rows = sorted([*timm_rows(), *other_rows()], key=lambda row: row["hub_id"].lower())
     with TABLE.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -209,4 +224,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.disable()  # notes of loads
     main()
