@@ -257,7 +257,11 @@ def test_every_other_architecture_of_timm_is_refused_by_name():
 def test_names_with_a_tag_and_old_names_are_those_that_timm_takes():
     for name in timm.list_pretrained():
         assert present_name(name) == name.partition(".")[0]
-    old = {name: new for name, new in timm.models._registry._deprecated_models.items() if present_name(new) in ARCHITECTURES}
+    old = {
+        name: new
+        for name, new in timm.models._registry._deprecated_models.items()
+        if present_name(new) in ARCHITECTURES
+    }
     assert len(old) == 28
     assert {name: present_name(name) for name in old} == {name: present_name(new) for name, new in old.items()}
 

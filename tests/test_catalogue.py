@@ -58,15 +58,18 @@ def tensors_of(row: CatalogueRow) -> dict[str, Tensor]:
 
 
 def number_of_parameters(config: ViTClsConfig, num_labels: int) -> int:
-    """Counted on a backbone of one block, with patches of one pixel, and with one patch where each has a position.
+    """Counted on a backbone of one block and one head for one patch of one pixel, so that few models are traced.
 
-    So that few models are traced: fields without parameters are left out too.
+    The table of relative positions alone depends on the grid and the number of heads.
     """
     small = {name: getattr(config, name) for name in FIELD_NAMES if name not in WITHOUT_PARAMETERS}
-    has_rows = config.position_embedding == "learned"
-    small |= {"num_hidden_layers": 1, "patch_size": 1, "image_size": 1 if has_rows else config.grid}
-    small |= {"num_attention_heads": 1} if has_rows else {}
-    small |= {"readout": "mean"} if config.readout == "cls" else {}
+    small |= {"num_hidden_layers": 1, "patch_size": 1, "readout": "map" if config.readout == "map" else "mean"}
+    if config.position_embedding == "relative":
+        small["image_size"] = config.grid
+    else:
+        small |= {"image_size": 1, "num_attention_heads": 1}
+    if config.norm_position == "after_readout":
+        small["norm_position"] = "before_readout"
     if config.layer_scale_init_value is not None:
         small["layer_scale_init_value"] = 1.0
     count = 0

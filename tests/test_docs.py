@@ -35,6 +35,9 @@ STAND_INS = {
     "facebook/deit-tiny-patch16-224": "vit",
     "facebook/dinov2-small": "dinov2",
     "openai/clip-vit-base-patch32": "clip_model",
+    "MahmoodLab/UNI2-h": "timm_virchow",
+    "paige-ai/Virchow2": "timm_virchow",
+    "timm/flexivit_base.1200ep_in1k": "timm_flexivit",
 }
 PROCESSOR = b'{"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}}'
 NPZ = "S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0.npz"

@@ -1,15 +1,32 @@
 """timm's config.json: the architecture's name and model_args say what is built; what is not known is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from test_families import golden
+from test_families import compare, golden
 
-from modeling_vit_cls import CheckpointError, FlaxViTClsForImageClassification, FlaxViTClsModel
+from modeling_vit_cls import (
+    CheckpointError,
+    ConfigError,
+    FlaxAutoModel,
+    FlaxAutoModelForImageClassification,
+    FlaxViTClsForImageClassification,
+    FlaxViTClsModel,
+)
+from modeling_vit_cls.families import family_of
+from modeling_vit_cls.families.timm_architectures import (
+    _DEFAULTS,
+    _ROWS,
+    ARCHITECTURES,
+    _alternatives,
+    present_name,
+)
 
 
 def with_config(name: str, folder: Path, arguments: dict[str, Any] | None = None, **fields: Any) -> Path:
@@ -127,6 +144,179 @@ def test_without_a_config_timm_is_taken_for_no_other_library_in_silence(name, tm
     else:
         with pytest.raises(CheckpointError):
             FlaxViTClsModel.from_pretrained(file)
+
+
+PRESENT = {  # a name with a tag, or an old one: the present one without a tag
+    "vit_base_patch16_224.augreg_in21k_ft_in1k": "vit_base_patch16_224",
+    "vit_base_patch16_224_in21k": "vit_base_patch16_224",
+    "vit_small_patch8_224_dino": "vit_small_patch8_224",
+    "vit_base_patch16_224_miil_in21k": "vit_base_patch16_224_miil",
+    "vit_huge_patch14_224_clip_laion2b": "vit_huge_patch14_clip_224",
+    "deit3_base_patch16_384_in21ft1k": "deit3_base_patch16_384",
+    "flexivit_base.1200ep_in1k": "flexivit_base",
+}
+
+
+@pytest.mark.parametrize("name", PRESENT)
+def test_a_tag_and_an_old_name_mean_the_present_one(name):
+    assert present_name(name) == PRESENT[name]
+    assert PRESENT[name] in ARCHITECTURES
+    assert family_of({"architecture": name}, "config.json").name.startswith("timm")
+
+
+def test_each_name_means_one_row_of_the_table_and_each_argument_is_one_of_timms():
+    names = [name for patterns, _ in _ROWS for pattern in patterns.split() for name in _alternatives(pattern)]
+    assert len(names) == len(set(names)) == len(ARCHITECTURES) == 165
+    assert {frozenset(built) for built in ARCHITECTURES.values()} == {frozenset([*_DEFAULTS, "depth", "num_heads"])}
+
+
+@pytest.mark.parametrize("side", [2, 6, 8])
+def test_flexivit_takes_patches_of_any_size(side):
+    golden_sizes = np.load(golden("timm_flexivit") / "patch_sizes.npz")
+    keywords = {"patch_size": side, "image_size": (24, 48)}
+    model = FlaxViTClsForImageClassification.from_pretrained(golden("timm_flexivit"), **keywords)
+    outputs = model(golden_sizes["pixels"], output_hidden_states=True)
+    compare(outputs.hidden_states[0], golden_sizes[f"{side}.embeddings"], 1e-4, "embeddings")
+    compare(outputs.logits, golden_sizes[f"{side}.logits"], 1e-4, "logits")
+
+
+def named_only(name: str, folder: Path, architecture: str | None = None) -> Path:
+    """A golden folder whose config.json names the architecture and the image size, as those of pathology's models."""
+    told = json.loads((golden(name) / "config.json").read_text())
+    told["pretrained_cfg"]["input_size"] = [3, 16, 16]
+    del told["model_args"]
+    (folder / "config.json").write_text(json.dumps(told | {"architecture": architecture or told["architecture"]}))
+    shutil.copy(golden(name) / "model.safetensors", folder)
+    return folder
+
+
+@pytest.mark.parametrize("architecture", ["vit_huge_patch14_224", "vit_base_patch14_reg4_dinov2"])
+def test_keywords_describe_a_checkpoint_where_its_name_does_not(architecture, tmp_path, caplog):
+    folder, expected = named_only("timm_virchow", tmp_path, architecture), np.load(golden("timm_virchow/expected.npz"))
+    model, report = FlaxViTClsModel.from_pretrained(folder, num_attention_heads=3, output_loading_info=True)
+    outputs = model(expected["native.pixels"])
+    compare(outputs.last_hidden_state, expected["native.last_hidden_state"], 1e-5, "last_hidden_state")
+    assert (model.config.num_hidden_layers, model.config.num_register_tokens, model.config.mlp) == (2, 4, "swiglu")
+    (note,) = [note for note in report.config_notes if note.startswith("num_hidden_layers")]
+    assert note.startswith(f"num_hidden_layers=2 by its tensors, where {architecture} has ")
+    assert note in caplog.text
+    assert report.changed_fields == report.new_keys == report.missing_keys == []
+    model.save_pretrained(tmp_path / "ours")
+    again = FlaxViTClsModel.from_pretrained(tmp_path / "ours")
+    np.testing.assert_array_equal(again(expected["native.pixels"]).pooler_output, outputs.pooler_output)
+
+
+def test_without_keywords_a_name_is_taken_at_its_word_and_the_error_tells_what_the_tensors_show(tmp_path):
+    folder = named_only("timm_virchow", tmp_path, "vit_small_patch16_224")  # whose width has so many heads
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, "model_args": {"num_heads": 3}}))
+    with pytest.raises(CheckpointError) as error:
+        FlaxViTClsModel.from_pretrained(folder)
+    assert re.search(
+        "by its tensors the model has .*num_register_tokens=4, num_hidden_layers=2: if it", str(error.value)
+    )
+    assert "give them to from_pretrained" in str(error.value)
+
+
+CONTRADICTIONS = {  # a keyword -> the tensor that shows another value
+    "num_hidden_layers": (3, "blocks.1.norm1.weight"),
+    "num_register_tokens": (8, "reg_token"),
+    "hidden_size": (48, "patch_embed.proj.weight"),
+    "intermediate_size": (96, "blocks.0.mlp.fc1.weight"),
+    "num_channels": (1, "patch_embed.proj.weight"),
+    "layer_scale_init_value": (None, "blocks.0.ls1.gamma"),
+    "use_cls_token": (False, "cls_token"),
+    "qkv_bias": (False, "blocks.0.attn.qkv.bias"),
+    "patch_bias": (False, "patch_embed.proj.bias"),
+    "pre_norm": (True, "pre_norm.scale"),
+    "mlp": ("mlp", "blocks.0.mlp.fc1.weight"),
+    "use_distillation_token": (True, "embeddings.distillation_token"),
+}
+
+
+@pytest.mark.parametrize("field", CONTRADICTIONS)
+def test_a_keyword_that_the_tensors_contradict_is_named_with_the_tensor(field, tmp_path):
+    value, tensor = CONTRADICTIONS[field]
+    folder = named_only("timm_virchow", tmp_path)
+    keywords = {"num_attention_heads": 3, "readout": "mean", field: value}
+    with pytest.raises(CheckpointError, match=f"{field}={value!r}: .*'{tensor}'"):
+        FlaxViTClsModel.from_pretrained(folder, **keywords)
+    with pytest.raises(CheckpointError, match=f"{field}={value!r}: .*'{tensor}'"):  # with a whole config.json too
+        FlaxViTClsModel.from_pretrained(golden("timm_virchow"), **keywords)
+
+
+@pytest.mark.parametrize("change", [{"position_embedding_tokens": "patches"}, {"position_embedding": "none"}])
+def test_what_another_table_of_positions_would_need_is_named_too(change, tmp_path):
+    with pytest.raises(CheckpointError) as error:
+        FlaxViTClsModel.from_pretrained(golden("timm_virchow"), num_attention_heads=3, **change)
+    ((field, value),) = change.items()
+    assert "tensor 'embeddings.position_embedding.embedding'" in str(error.value)
+    assert f"(changed: {field}={value!r})" in str(error.value)
+
+
+def test_a_wrong_value_of_a_keyword_is_the_keywords_fault(tmp_path):
+    folder = named_only("timm_virchow", tmp_path)
+    for field, value in (("num_hidden_layers", "many"), ("num_register_tokens", -1), ("num_attention_heads", 0)):
+        keywords = {"num_attention_heads": 3, "num_hidden_layers": 2, field: value}
+        with pytest.raises(ConfigError, match=f"{field}={value!r}: must be an integer"):
+            FlaxViTClsModel.from_pretrained(folder, **keywords)
+
+
+def test_positions_belong_to_the_image_size_that_a_user_gives_where_they_fit_no_other(tmp_path):
+    folder = named_only("timm_virchow", tmp_path)
+    told = json.loads((folder / "config.json").read_text())
+    told["pretrained_cfg"]["input_size"] = [3, 224, 224]
+    (folder / "config.json").write_text(json.dumps(told))
+    model = FlaxViTClsModel.from_pretrained(folder, num_attention_heads=3, image_size=16)
+    pixels = np.load(golden("timm_virchow") / "expected.npz")["native.pixels"]
+    want = np.load(golden("timm_virchow") / "expected.npz")["native.last_hidden_state"]
+    compare(model(pixels).last_hidden_state, want, 1e-5, "last_hidden_state")
+    with pytest.raises(CheckpointError, match="'pos_embed' has shape"):
+        FlaxViTClsModel.from_pretrained(folder, num_attention_heads=3, image_size=24)
+
+
+def test_positions_of_registers_are_added_in_full_precision(tmp_path):
+    tensors = load_file(golden("timm_so150m") / "model.safetensors")
+    shutil.copy(golden("timm_so150m") / "config.json", tmp_path)
+    half = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    save_file(half, tmp_path / "model.safetensors")
+    embeddings = FlaxViTClsModel.from_pretrained(tmp_path).params["embeddings"]
+    want = half["reg_token"][0].astype(np.float32) + half["pos_embed"][0, :4].astype(np.float32)
+    np.testing.assert_array_equal(embeddings["register_tokens"], want)
+    np.testing.assert_array_equal(embeddings["position_embedding"]["embedding"], half["pos_embed"][0, 4:])
+
+
+def wrapped(name: str, folder: Path, kind: str, **fields: Any) -> Path:
+    """A golden folder as transformers writes a model of timm: the names have a prefix, and config.json has labels."""
+    told = json.loads((golden(name) / "config.json").read_text())
+    del told["model_args"]["num_classes"]
+    told |= {"model_type": "timm_wrapper", "architectures": [kind], "do_pooling": True, "initializer_range": 0.02}
+    (folder / "config.json").write_text(json.dumps(told | fields))
+    tensors = load_file(golden(name) / "model.safetensors")
+    tensors = {name: tensor for name, tensor in tensors.items() if kind != "TimmWrapperModel" or "head" not in name}
+    save_file({f"timm_model.{name}": tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.world
+@pytest.mark.parametrize("name", ["timm_vit", "timm_dinov3", "timm_deit3"])
+def test_timm_inside_transformers_loads(name, tmp_path):
+    expected, labels = np.load(golden(name) / "expected.npz"), ["ant", "bee", "cat", "dog", "eel"]
+    told = {"label_names": labels, "problem_type": "multi_label_classification"}
+    folder = wrapped(name, tmp_path, "TimmWrapperForImageClassification", **told)
+    model = FlaxAutoModelForImageClassification.from_pretrained(folder)
+    compare(model(expected["native.pixels"]).logits, expected["native.logits"], 1e-5, "logits")
+    assert model.config.id2label == dict(enumerate(labels))
+    assert model.config.problem_type == "multi_label_classification"
+    folder = wrapped(name, tmp_path, "TimmWrapperModel", num_classes=1000)  # whose num_classes means nothing
+    assert isinstance(FlaxAutoModel.from_pretrained(folder), FlaxViTClsModel)
+    for architecture in ("resnet50", "vit_base_patch16_rpn_224"):
+        folder = wrapped(name, tmp_path, "TimmWrapperModel", architecture=architecture)
+        with pytest.raises(CheckpointError, match=f"architecture='{architecture}' is not one of timm's plain"):
+            FlaxAutoModel.from_pretrained(folder)
+    folder = wrapped(name, tmp_path, "TimmWrapperModel", model_args={"features_only": True})
+    with pytest.raises(CheckpointError, match="model_args: features_only=True is not supported"):
+        FlaxAutoModel.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("name", ["meta_dinov2", "meta_dinov2_giant", "meta_dinov2_registers", "meta_dinov3"])

@@ -79,8 +79,8 @@ class Family(NamedTuple):
         prefixes: removed from its tensor names, in this order.
         ignored: shell wildcards of tensors that are not used, after `prefixes`.
         prepare: changes tensors where renaming is not enough.
-        merge: (fields of its config.json, tensors by our names) -> tensors by our names, where we have one parameter for
-            what the family has in two.
+        merge: (fields of its config.json, tensors by our names) -> tensors by our names, where one parameter of ours is
+            two of the family.
         override: (fields of its config.json, fields of ours that a user gave, tensors by our names) -> fields of its
             config.json as if these stood there, and notes about what came from the tensors. For a family whose
             config.json may leave out what a model was built with.

@@ -26,7 +26,7 @@ from . import FAMILIES, family_of, family_of_tensors
 from .activations import with_our_activation
 from .family import NATIVE, Family, canonical, has_classifier, side_of
 from .not_read import refuse_unread_config, refuse_unread_folder
-from .sizes import fields_shown
+from .sizes import fields_shown, refuse_contradictions
 from .timm import WRAPPER
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
@@ -76,8 +76,11 @@ class Source(NamedTuple):
 def open_checkpoint(path: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Source:
     """Read the config and the headers of a folder, or of a weight file, of any family. The weights are not read.
 
-    `overrides` are fields of our config that a user gave; they matter to a family whose config.json may leave them out.
-    Raises CheckpointError, or ConfigError for a config of ours, with file and field or tensor.
+    `overrides` are fields of our config that a user gave. They count in a family whose config.json may leave out what a
+    model was built with.
+
+    Raises CheckpointError, or ConfigError for a config of ours, with file and field or tensor. Both name an override
+    that is wrong.
     """
     if (path / DIGESTS).is_file():  # a checkpoint-N: each weight file has digests of its own, compared when it is read
         check_digests(path, (CONFIG, PROCESSOR))
@@ -89,10 +92,13 @@ def open_checkpoint(path: Path, overrides: Mapping[str, Any] = MappingProxyType(
     if family is NATIVE:
         config = ViTClsConfig.from_dict(fields)  # before the weights, so that a wrong config is reported first
         notes = tuple(read_labels(fields)[1])
-        return Source(path, NATIVE, config, NATIVE.convert(read_weights(path)), {}, notes=notes)
+        tensors = NATIVE.convert(read_weights(path))
+        refuse_contradictions(tensors, overrides, path)
+        return Source(path, NATIVE, config, tensors, {}, notes=notes)
     weights = read_weights(path)
     family = family or family_of_tensors(weights, path)
     tensors = family.convert(weights)
+    refuse_contradictions(tensors, overrides, path)
     try:
         labels, notes = read_labels(fields, _outputs(tensors))
         fields = {name: value for name, value in fields.items() if name not in LABEL_FIELDS} | labels
@@ -109,7 +115,9 @@ def open_checkpoint(path: Path, overrides: Mapping[str, Any] = MappingProxyType(
     except (CheckpointError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         processor = CheckpointError(f"{file}, {family.name}: {error}")
     config.architectures = fields.get("architectures", config.architectures)
-    return Source(path, family, config, tensors, processor, tuple(family.spare(weights)), tuple(notes), tuple(from_tensors))
+    return Source(
+        path, family, config, tensors, processor, tuple(family.spare(weights)), tuple(notes), tuple(from_tensors)
+    )
 
 
 def _outputs(tensors: dict[str, Tensor]) -> int | None:
@@ -136,7 +144,9 @@ def is_foreign(path: Path) -> bool:
     file = config_file(path)
     fields = read_json(file)
     model_type = fields.get("model_type")
-    return model_type in (None, WRAPPER) or (model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES))
+    return model_type in (None, WRAPPER) or (
+        model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES)
+    )
 
 
 def config_file(path: Path) -> Path:
@@ -177,7 +187,7 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
 
 
 def _remedy(source: Source) -> str:
-    """What to do where the tensors are those of another model than config.json describes, which may leave things out."""
+    """What to do where the tensors are those of another model than config.json describes. Empty if it tells all."""
     if source.family.override is NATIVE.override:
         return ""
     shown = {name: value for name, (value, _) in fields_shown(source.tensors).items()}

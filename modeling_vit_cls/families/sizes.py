@@ -4,7 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import CheckpointError
+import numpy as np
+
+from ..config_rules import RULES
+from ..errors import CheckpointError, ConfigError
 from ..files.tensor import Tensor
 from .family import has
 
@@ -103,17 +106,24 @@ def fields_shown(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, str]]:
     return shown
 
 
-def refuse_contradictions(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:
-    """Raise CheckpointError for a field of our config that the tensors of a checkpoint contradict, naming both."""
-    for field, (value, name) in fields_shown(tensors).items():
-        given = fields.get(field, value)
+def refuse_contradictions(tensors: Mapping[str, Tensor], overrides: Mapping[str, Any], path: object) -> None:
+    """Raise CheckpointError for a field that a user gave and the tensors of a checkpoint contradict, naming both.
+
+    Raises ConfigError for a value that breaks its field's rule.
+    """
+    shown = {"num_attention_heads": (overrides.get("num_attention_heads"), ""), **fields_shown(tensors)}
+    for field, (value, name) in shown.items() if overrides else ():
+        given = overrides.get(field, value)
+        given = given.item() if isinstance(given, np.generic) else given
+        is_right, rule = RULES[field]
+        if field in overrides and not is_right(given):
+            raise ConfigError(field, given, rule)
         if field == "layer_scale_init_value":
             given, value = given is not None, value is not None
         if given == value:
             continue
+        evidence = f"the file has no tensor for our parameter {name!r}"
         if name in tensors:
-            evidence = f"tensor {tensors[name].name!r} of shape {tensors[name].stored}"
-        else:
-            evidence = f"the file, without a tensor for our parameter {name!r},"
+            evidence = f"tensor {tensors[name].name!r} of shape {tensors[name].stored} shows another value"
         rule = "the new config differs in the backbone, but only a head may be drawn anew"
-        raise CheckpointError(f"{field}={fields[field]!r}: {evidence} shows another value: {rule}")
+        raise CheckpointError(f"{path}: {field}={overrides[field]!r}: {evidence}: {rule}")

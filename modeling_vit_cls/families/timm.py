@@ -99,7 +99,10 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
         ours["key_bias"] = False
     if built["rope"]:
         ours["position_embedding"] = "rope"
-    return ours | ({"num_labels": classes} | labels(fields, classes) if classes else {})
+    if not classes:
+        return ours
+    kept = {name: fields[name] for name in ("id2label", "problem_type") if fields.get(name)}  # of transformers' wrapper
+    return ours | {"num_labels": classes} | kept | labels(fields, classes)
 
 
 def _interpolation(built: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..config_rules import RULES
 from ..errors import CheckpointError
 from ..files.tensor import Tensor
 from .sizes import PATCH_KERNEL, fields_shown, shape_of
@@ -52,7 +51,7 @@ def overridden(
     describes the model, and the others are read from the tensors where they show them. Returns the fields, and a note
     for each argument that the tensors show and nobody gave.
     """
-    ours = {name: value for name, value in overrides.items() if name in _NAMES and RULES[name][0](value)}
+    ours = {name: value for name, value in overrides.items() if name in _NAMES}
     if not ours:
         return dict(fields), []
     built, notes, told = arguments(fields), [], {_NAMES[name]: value for name, value in ours.items()}

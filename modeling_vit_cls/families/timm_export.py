@@ -86,7 +86,7 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
 
 
 def is_eva(config: ViTClsConfig) -> bool:
-    """Whether timm has a block like this in its class Eva alone: with rotary positions, or without a bias of the keys."""
+    """Whether timm has such a block in its class Eva alone: with rotary positions, or without a bias of the keys."""
     return config.position_embedding == "rope" or (config.qkv_bias and config.key_bias is False)
 
 

@@ -1,6 +1,7 @@
 """What else timm's config.json tells: the size and preparation of images, and the names of classes."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
@@ -11,7 +12,7 @@ from .family import IMAGENET
 from .timm_export import INTERPOLATIONS
 
 
-def image_size(fields: dict[str, Any], given: dict[str, Any]) -> tuple[int, int]:
+def image_size(fields: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[int, int]:
     """Height and width of the images, in pixels; `given` are the `model_args`."""
     size = given.get("img_size") or (fields.get("pretrained_cfg") or fields).get("input_size", (3, 224, 224))[1:]
     return (size, size) if isinstance(size, int) else tuple(size)

@@ -360,10 +360,12 @@ class FlaxPreTrainedModel(_Upstream):
             kwargs: `seed` of a new head; `attn_implementation` as in the class; `torch_dtype`, the old name of `dtype`;
                 `add_pooling_layer=False` leaves out a pooler. Other keywords of transformers (`device_map`,
                 `low_cpu_mem_usage`, ...) are ignored, or refused with a remedy. Any other keyword overrides a field of
-                the config.
+                the config. For a checkpoint of timm whose config.json leaves out what it was built with, give
+                `num_attention_heads` or another field that its card tells: what the tensors show (depth, registers,
+                LayerScale, ...) then comes from them, with a warning for each difference from its name.
 
-        Raises CheckpointError, naming file and tensor, for weights that do not match config.json, and ConfigError for a
-        config that contradicts itself.
+        Raises CheckpointError, naming file and tensor, for weights that do not match config.json or a keyword, and
+        ConfigError for a config that contradicts itself.
         """
         kwargs = without_habits({"token": token, **kwargs})
         hub = {"cache_dir": cache_dir, "force_download": force_download, "local_files_only": local_files_only}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
 from ..families.family import canonical
@@ -101,15 +102,19 @@ def _adapt(
         for name in tensors
         if name in shapes and tensors[name].shape != shapes[name].shape
     }
-    replaced = tuple({_head_of(name, difference) for name, difference in mismatched.items()})
+    changed = [name for name in FIELD_NAMES if getattr(source, name) != getattr(target, name)]
+    changes = ", ".join(f"{name}={getattr(target, name)!r}" for name in changed)
+    replaced = tuple({_head_of(name, difference, changes) for name, difference in mismatched.items()})
     if mismatched and not _head_changes(source, target, ignore_mismatched_sizes):
         name, difference = next(iter(mismatched.items()))
         raise CheckpointError(f"tensor {name!r} {difference}; pass ignore_mismatched_sizes=True for a new head")
     report.mismatched_keys += mismatched
     kept = {name: array for name, array in tensors.items() if name in shapes and not name.startswith(replaced)}
-    report.dropped_keys += [name for name in tensors if name not in shapes and _head_of(name, "is not in the model")]
+    report.dropped_keys += [
+        name for name in tensors if name not in shapes and _head_of(name, "is not in the model", changes)
+    ]
     absent = sorted(set(shapes) - set(kept) - set(report.missing_keys))
-    report.new_keys += [name for name in absent if _head_of(name, "is not in the checkpoint")]
+    report.new_keys += [name for name in absent if _head_of(name, "is not in the checkpoint", changes)]
     return kept
 
 
@@ -118,14 +123,18 @@ def _head_changes(source: ViTClsConfig, target: ViTClsConfig, ignore_mismatched_
     return ignore_mismatched_sizes or any(getattr(source, f) != getattr(target, f) for f in fields)
 
 
-def _head_of(name: str, problem: str) -> str:
-    """The group in `_HEADS` that a parameter belongs to. Raises CheckpointError for a parameter of the backbone."""
+def _head_of(name: str, problem: str, changes: str) -> str:
+    """The group in `_HEADS` that a parameter belongs to.
+
+    Raises CheckpointError for a parameter of the backbone, with the changes of the config.
+    """
     for head in _HEADS:
         if name.startswith(head):
             return head
-    raise CheckpointError(
-        f"tensor {name!r} {problem}: the new config differs in the backbone, but only a head may be drawn anew"
+    rule = (
+        f"the new config differs in the backbone, but only a head may be drawn anew (changed: {changes or 'nothing'})"
     )
+    raise CheckpointError(f"tensor {name!r} {problem}: {rule}")
 
 
 def _read(name: str, tensor: Any, report: LoadReport) -> Any:

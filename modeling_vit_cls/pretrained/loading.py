@@ -10,7 +10,6 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, shorten
 from ..families.family import NATIVE, canonical
 from ..families.open import Source, checked_tensors, parameter_shapes
-from ..families.sizes import refuse_contradictions
 from ..files.folder import to_path
 from ..label_maps import LABEL_FIELDS
 from ..nn.vit import FlaxViTClsForImageClassificationModule
@@ -21,7 +20,7 @@ from .report import LoadReport
 def target_config(source: Source, module_class: type, config: Any, overrides: Mapping[str, Any]) -> ViTClsConfig:
     """The config of the model: that of the checkpoint, or `config` instead, with the fields in `overrides` replaced.
 
-    Raises CheckpointError if there is no config, or for an override that the tensors contradict, and ConfigError for one that contradicts itself.
+    Raises CheckpointError if there is no config, ConfigError for one that contradicts itself.
     """
     if config is None:
         fields = source.config.to_dict()
@@ -39,10 +38,6 @@ def target_config(source: Source, module_class: type, config: Any, overrides: Ma
     if config is None and _leaves_out_pooler(source, module_class, overrides):
         changes = {"representation_size": None, **changes}
     target = ViTClsConfig.from_dict(fields, **changes)
-    try:
-        refuse_contradictions(source.tensors, changes)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source.path}: {error}") from error
     target.dtype = None  # transformers 4.57 stores a type of jax here, which cannot be saved
     return target
 

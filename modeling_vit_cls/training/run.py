@@ -114,7 +114,8 @@ def build_model(arguments: ModelArguments, labels: list[str], seed: int) -> Flax
     A checkpoint with the same class names keeps their order, and so its head stays valid.
     """
     if arguments.model_name_or_path is not None:
-        source = open_checkpoint(checkpoint_path(arguments.model_name_or_path, revision=arguments.model_revision))
+        path = checkpoint_path(arguments.model_name_or_path, revision=arguments.model_revision)
+        source = open_checkpoint(path, arguments.overrides)
         id2label: Any = source.config.id2label
         names = model_names(id2label) if has_head(source) else []
         if sorted(map(class_name, names)) == sorted(map(class_name, labels)):
