@@ -12,7 +12,7 @@ import yaml
 
 from modeling_vit_cls import ViTClsConfig, list_pretrained
 from modeling_vit_cls.catalogue import TABLE, CatalogueRow
-from modeling_vit_cls.config_rules import FIELD_NAMES, readout_size
+from modeling_vit_cls.config_rules import FIELD_NAMES
 from modeling_vit_cls.families import FAMILIES, family_of
 from modeling_vit_cls.families.open import parameter_shapes
 from modeling_vit_cls.files.tensor import Tensor
@@ -82,7 +82,7 @@ def number_of_parameters(config: ViTClsConfig, num_labels: int) -> int:
             size += (math.prod(config.grid) - 1) * config.hidden_size
         count += size
     heads = 2 if config.has_distillation_head else 1
-    return count + heads * num_labels * (readout_size(config.readout, config.hidden_size) + 1)
+    return count + heads * num_labels * (config.readout_size + 1)
 
 
 @cache
