@@ -25,24 +25,27 @@ test: $(VENV)/ready  ## the tests, in one world
 	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 
 soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py and the kills of runs, SOAK times as many: a night's work
-	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py
+	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py tests/test_embed.py
 
 parity: $(VENV)/ready .venv-torch/ready  ## other libraries' checkpoints, written by the libraries just now
 	rm -rf build/golden && mkdir -p build/golden
 	$(WITH_TORCH) tests/golden/make.py build/golden
 	VIT_CLS_GOLDEN=build/golden $(WITH_TORCH) -m pytest -p cpu_torchvision $(PYTEST_ARGUMENTS) \
-	  tests/parity.py tests/parity_catalogue.py tests/test_families.py::test_numbers_are_those_of_the_source
+	  tests/parity.py $(if $(filter 5,$(TRANSFORMERS)),tests/parity_open_clip.py tests/parity_catalogue.py) \
+	  tests/test_families.py::test_numbers_are_those_of_the_source \
+	  tests/test_zero_shot.py::test_logits_are_those_of_the_whole_model
 	VIT_CLS_GOLDEN=build/golden $(WITH_TORCH) tests/parity_table.py
 
 catalogue: $(VENV)/ready .venv-torch/ready  ## write modeling_vit_cls/catalogue.csv anew: a minute
 	$(WITH_TORCH) tests/make_catalogue.py
 
-bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm, a profile, the start: an hour
+bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm, a profile, the start, embedding: an hour
 	.venv-bench/bin/python -m benchmarks.speed
 	.venv-bench/bin/python -m benchmarks.picture
 	.venv-bench/bin/python -m benchmarks.profile
 	$(BIN)/python -m benchmarks.start
 	.venv-bench/bin/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.embed
 
 bench-gpu:  ## speed beside timm and Hugging Face's PyTorch on a GPU, under ten minutes; with the Python that has them: make bench-gpu PYTHON=...
 	$(PYTHON) -W ignore -m benchmarks.gpu
@@ -71,11 +74,13 @@ $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	if [ $(TRANSFORMERS) = 4 ]; then $(BIN)/python tests/fetch_upstream.py; fi
 	touch $@
 
-# PyTorch and what needs it, and nothing else: both worlds put their own packages before it.
+# PyTorch and what needs it, and nothing else (OpenCLIP needs ftfy, which needs wcwidth): both worlds put their own packages before it.
 .venv-torch/ready: Makefile
 	$(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/python -m pip install --quiet torch==2.13.0
 	.venv-torch/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
+	.venv-torch/bin/python -m pip install --quiet --no-deps open_clip_torch==3.3.0 ftfy==6.3.1 wcwidth==0.9.4
+	.venv-torch/bin/python -m pip install --quiet --no-deps peft==0.21.2 accelerate==1.15.0 psutil==7.2.2
 	touch $@
 
 .venv-bench/ready: pyproject.toml constraints/transformers-4.txt

@@ -4,14 +4,21 @@ import argparse
 from pathlib import Path
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
-from modeling_vit_cls.errors import one_line
+from modeling_vit_cls.errors import ConfigError, one_line
 from modeling_vit_cls.results import Results
 
+from .benchmark_features import run as run_features
 from .messages import no_bars_in_files
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Load model and dataset, benchmark, print the results and write them."""
+    if arguments.method != "classify":
+        run_features(arguments)
+        return
+    for option in ("train_split", "output_dir"):
+        if (value := getattr(arguments, option)) is not None:
+            raise ConfigError(option, value, "is for --method knn, retrieval and probe, which measure features")
     # Imported here because datasets and evaluate take a second, which other verbs do not need.
     from modeling_vit_cls.evaluation.benchmark import DEFAULT_METRICS, benchmark
     from modeling_vit_cls.evaluation.results import known_of_training, results
@@ -24,6 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.split,
         dataset_config_name=arguments.dataset_config_name,
         revision=arguments.dataset_revision,
+        data_dir=arguments.data_dir,
         image_column_name=arguments.image_column_name,
         label_column_name=arguments.label_column_name,
         id2label=model.config.id2label,

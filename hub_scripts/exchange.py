@@ -7,7 +7,8 @@ from typing import Any
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
 from modeling_vit_cls.export import export_pretrained
-from modeling_vit_cls.families.open import has_head, open_checkpoint
+from modeling_vit_cls.families.open import has_head
+from modeling_vit_cls.hub.adapted import open_with_base
 from modeling_vit_cls.hub.download import checkpoint_path
 
 
@@ -29,7 +30,7 @@ def run_export(arguments: argparse.Namespace) -> None:
 
 def _load(name: str) -> tuple[Any, str]:
     """The model of a checkpoint, with a classifier if the checkpoint has one, and the name of its family."""
-    source = open_checkpoint(checkpoint_path(name))
+    source = open_with_base(checkpoint_path(name))
     model_class = FlaxViTClsForImageClassification if has_head(source) else FlaxViTClsModel
     return model_class.from_pretrained(name), source.family.name
 

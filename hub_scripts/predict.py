@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     `--on_bad_image raise`, raises it for the first broken image, before anything is printed.
     """
     pipeline = ImageClassificationPipeline(FlaxViTClsForImageClassification.from_pretrained(arguments.model))
-    paths, problems = _expand(arguments.images)
+    paths, problems = image_paths(arguments.images)
     if not paths:
         raise BadImageError("; ".join(problems))
     results: list[dict[str, Any]] = []
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise BadImageError("; ".join(problems))
 
 
-def _expand(names: Sequence[str]) -> tuple[list[Path], list[str]]:
+def image_paths(names: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Paths of image files, for folders those in and below them; and the problems with other names."""
     paths: list[Path] = []
     problems: list[str] = []

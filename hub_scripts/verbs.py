@@ -21,7 +21,8 @@ def command_line() -> Parser:
     parser.add_argument("--version", action="version", version=_versions(), help="show the versions and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
-    for add in (_train, _recipes, _benchmark, _predict, _variants, _models, _import, _export, _verify, _push):
+    use, files = (_train, _recipes, _benchmark, _predict, _embed, _explain), (_import, _export, _check, _verify, _push)
+    for add in (*use, _variants, _models, *files):
         add(verbs)
     return parser
 
@@ -81,16 +82,33 @@ def _benchmark(verbs: Any) -> None:
         verbs,
         "benchmark",
         "benchmark:run",
-        help="measure a classifier on a dataset",
+        help="measure a classifier, or the features of a model, on a dataset",
         description="Measure a classifier on a labelled dataset: accuracy, top-5 accuracy, macro F1, negative "
-        "log-likelihood, expected calibration error, images per second.",
-        example="benchmark my-vit --dataset_name digits --output my-vit/results.json",
+        "log-likelihood, expected calibration error, images per second. Or measure the features of a model without "
+        "training it, for each of its readouts: by the nearest neighbours, by retrieval, or by a linear probe.",
+        example="benchmark my-vit --dataset_name digits --output my-vit/results.json; benchmark my-vit --method probe "
+        "--dataset_name digits --output_dir my-probe",
     )
     parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("--dataset_name", required=True, help="an id on the Hub, a folder of images, or 'digits'")
+    parser.add_argument(
+        "--dataset_name", required=True, help="an id on the Hub, a folder of images, 'digits' or 'fashion_mnist'"
+    )
     parser.add_argument("--dataset_config_name", help="configuration of a dataset on the Hub that has several")
     parser.add_argument("--dataset_revision", help="branch, tag or commit of a dataset on the Hub")
+    parser.add_argument("--data_dir", metavar="FOLDER", help="the IDX files of 'fashion_mnist'")
     parser.add_argument("--split", default="test", help="split of the dataset (default: %(default)s)")
+    parser.add_argument(
+        "--method",
+        choices=["classify", "knn", "retrieval", "probe"],
+        default="classify",
+        help="classify: the model's own classifier; knn: a vote of the 10, 20, 100, 200 nearest training images; "
+        "retrieval: recall at 1, 5, 10 and mAP@R; probe: logistic regression (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--train_split",
+        help="for features: the split to search in or to fit to; for retrieval it may be the measured split (default: "
+        "train)",
+    )
     parser.add_argument("--image_column_name", help="default: the only column of images")
     parser.add_argument("--label_column_name", help="default: the only column of classes")
     parser.add_argument(
@@ -109,6 +127,9 @@ def _benchmark(verbs: Any) -> None:
         help="for a broken image: stop, or leave it out and count it (default: %(default)s)",
     )
     parser.add_argument("--output", metavar="FILE", help="file for the results, as JSON")
+    parser.add_argument(
+        "--output_dir", metavar="FOLDER", help="for probe: save the model with the probe as its classifier, and a card"
+    )
 
 
 def _predict(verbs: Any) -> None:
@@ -129,6 +150,66 @@ def _predict(verbs: Any) -> None:
         choices=["skip", "raise"],
         default="skip",
         help="for a broken image: leave it out and name it, or stop (default: %(default)s)",
+    )
+
+
+def _embed(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "embed",
+        "embed:run",
+        help="one vector for each image of a dataset, for search",
+        description="Embed the images of a dataset, with or without labels: write numbered parquet files with its "
+        "columns and the column 'embedding', for datasets.load_dataset('parquet', data_dir=FOLDER). The same command "
+        "continues a run that was killed.",
+        example="embed facebook/dinov2-small photos --output photos-embedded --normalize",
+    )
+    parser.add_argument("model", help="a folder or a Hub id; of a classifier the backbone is used")
+    parser.add_argument("dataset", help="an id on the Hub, a folder of images or of parquet files, or 'digits'")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="a new folder, or that of an earlier run")
+    parser.add_argument("--split", default="train", help="split of the dataset (default: %(default)s)")
+    parser.add_argument("--dataset_config_name", help="configuration of a dataset on the Hub that has several")
+    parser.add_argument("--dataset_revision", help="branch, tag or commit of a dataset on the Hub")
+    parser.add_argument("--image_column_name", help="default: the only column of images")
+    parser.add_argument("--readout", choices=["cls", "mean", "cls_mean", "map"], help="default: the model's own")
+    parser.add_argument("--normalize", action="store_true", help="give each vector length 1")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        default="float32",
+        help="type to compute in; embeddings of the last two are stored as float16 (default: %(default)s)",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="images in a batch (default: %(default)s)")
+    parser.add_argument("--shards", type=int, help="number of files (default: one for each 1,000 images, up to 1,000)")
+    parser.add_argument("--worker", metavar="K/N", help="do the shards K, K + N, ... only (default: by Slurm, or all)")
+    parser.add_argument(
+        "--max_bad_images",
+        type=int,
+        default=100,
+        help="broken images are left out and listed; stop at more than this number (default: %(default)s)",
+    )
+
+
+def _explain(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "explain",
+        "explain:run",
+        help="draw what a model sees in images",
+        description="Draw what a model sees in images, as PNG: attention of the last four blocks by head, attention "
+        "rollout, the features of the patches as colours, and their similarity to one patch. The exit status is 1 if a "
+        "path does not exist or no image can be read.",
+        example="explain my-vit cat.jpg photos/ --output pictures",
+    )
+    parser.add_argument("model", help="a folder or a Hub id")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder with its subfolders")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the pictures")
+    parser.add_argument(
+        "--patch",
+        nargs=2,
+        type=int,
+        metavar=("ROW", "COLUMN"),
+        help="the patch that others are compared with, from 0 (default: in the middle)",
     )
 
 
@@ -189,6 +270,26 @@ def _export(verbs: Any) -> None:
     parser.add_argument("model", help="a folder or a Hub id")
     parser.add_argument("folder", help="where to write: a folder without a checkpoint or program")
     parser.add_argument("--to", required=True, choices=["transformers", "timm", "onnx", "stablehlo"])
+
+
+def _check(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "check",
+        "check:run",
+        help="would a checkpoint load, and as what, without downloading its weights",
+        description="Read config.json and the headers of the weight files, and show what the checkpoint is: family, "
+        "variant, parameters, size of the download, image processor, readout, classes, licence. The exit status is 1 "
+        "if it does not load; the error names the tensor or the field.",
+        example="check google/vit-base-patch16-224",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("checkpoint", nargs="?", help="a folder, a weight file or a Hub id")
+    which.add_argument(
+        "--catalogue", action="store_true", help="check all of `vit-cls models`, and print a table in Markdown"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit (default: main)")
+    parser.add_argument("--subfolder", default="", help="folder of the checkpoint inside the repository")
 
 
 def _verify(verbs: Any) -> None:

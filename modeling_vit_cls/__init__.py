@@ -11,9 +11,10 @@ from .errors import BadImageError, CheckpointError, ConfigError
 from .export import export_pretrained
 from .images.processor import ViTClsImageProcessor
 from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, vit_cls_forward
-from .predict import ImageClassificationPipeline
+from .pipelines import ImageClassificationPipeline, ImageFeatureExtractionPipeline
 from .pretrained.auto import FlaxAutoModel, FlaxAutoModelForImageClassification
 from .pretrained.base import FlaxPreTrainedModel
+from .pretrained.check import check_pretrained
 from .variants import list_variants
 
 AutoConfig.register(ViTClsConfig.model_type, ViTClsConfig, exist_ok=True)
@@ -32,8 +33,10 @@ __all__ = [
     "FlaxViTClsForImageClassification",
     "FlaxViTClsModel",
     "ImageClassificationPipeline",
+    "ImageFeatureExtractionPipeline",
     "ViTClsConfig",
     "ViTClsImageProcessor",
+    "check_pretrained",
     "export_pretrained",
     "list_pretrained",
     "list_variants",

@@ -13,8 +13,8 @@ Rule = tuple[Callable[[Any], bool], str]
 
 # The choices of a field. Each is written here alone: the config's annotations and the rules below read them.
 Activation = Literal["gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"]
-Readout = Literal["cls", "mean", "cls_mean", "map"]
-Positions = Literal["learned", "sincos2d", "rope", "none"]
+Readout = Literal["cls", "cls_concat", "mean", "cls_mean", "map"]
+Positions = Literal["learned", "relative", "sincos2d", "rope", "none"]
 PositionTokens = Literal["all", "patches"]
 Interpolation = Literal[
     "bicubic",
@@ -24,11 +24,14 @@ Interpolation = Literal[
     "bilinear",
     "bilinear_antialias",
     "bilinear_align_corners",
+    "cpe",
+    "cpe_align_corners",
 ]
 MlpKind = Literal["mlp", "swiglu"]
-NormPosition = Literal["before_readout", "after_readout"]
+NormPosition = Literal["before_readout", "after_readout", "none"]
+ClassifierInput = Literal["readout", "unit_embedding"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-READOUTS_OF_CLS = ("cls", "cls_mean")  # those that need the [CLS] token
+READOUTS_OF_CLS = ("cls", "cls_concat", "cls_mean")  # those that need the [CLS] token
 
 
 def _is_int(value: object) -> bool:
@@ -72,6 +75,7 @@ RULES: dict[str, Rule] = {
     "patch_size": _integer(1, 65536),
     "num_channels": _integer(1, 4096),
     "patch_bias": _BOOLEAN,
+    "patch_padding": _integer(0, 65536),
     "ignore_border": _BOOLEAN,
     "dynamic_image_size": _BOOLEAN,
     "hidden_act": _choice(Activation),
@@ -84,6 +88,7 @@ RULES: dict[str, Rule] = {
     "initializer_range": _SMALL,
     "readout": _choice(Readout),
     "use_cls_token": _BOOLEAN,
+    "num_cls_tokens": _integer(1, 64),
     "num_register_tokens": _integer(0, 4096),
     "use_distillation_token": _BOOLEAN,
     "use_distillation_head": _or_none(_BOOLEAN),
@@ -97,15 +102,18 @@ RULES: dict[str, Rule] = {
     "norm_position": _choice(NormPosition),
     "representation_size": _or_none(_integer(1, 65536)),
     "projection_size": _or_none(_integer(1, 65536)),
+    "classifier_input": _choice(ClassifierInput),
     "num_labels": _integer(1, MAX_LABELS),
 }
 PROBLEM_TYPE = _or_none(_choice(ProblemType))
 FIELD_NAMES = tuple(name for name in RULES if name != "num_labels")  # num_labels is a field of transformers' base class
+# Fields that 0.1.0 did not have and that change the outputs, with the value that it computed with.
+LATER_FIELDS = {"num_cls_tokens": 1, "patch_padding": 0, "classifier_input": "readout"}
 
 
-def readout_size(readout: str, hidden_size: int) -> int:
+def readout_size(readout: str, hidden_size: int, num_cls_tokens: int) -> int:
     """Width of a readout of tokens of width `hidden_size`."""
-    return 2 * hidden_size if readout == "cls_mean" else hidden_size
+    return {"cls_concat": num_cls_tokens, "cls_mean": 2}.get(readout, 1) * hidden_size
 
 
 def check_config(fields: Mapping[str, Any]) -> None:
@@ -137,6 +145,7 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
     distillation_head = f["use_distillation_token"] and f["use_distillation_head"] is not False
     reads_cls = f["readout"] in READOUTS_OF_CLS
     position, head_width = f["position_embedding"], width // heads
+    prefix = f["use_cls_token"], f["num_cls_tokens"], f["use_distillation_token"], f["num_register_tokens"]
     return [
         ("hidden_size", width % heads != 0, f"must be a multiple of num_attention_heads={heads}"),
         ("image_size", any(s < patch for s in sides), f"each side must hold at least one patch of patch_size={patch}"),
@@ -150,7 +159,9 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
             math.prod(s // patch for s in sides) > 2**20,
             f"gives over 2**20 patches with patch_size={patch}",
         ),
+        ("patch_padding", 2 * f["patch_padding"] >= patch, f"must be less than half of patch_size={patch}"),
         ("readout", reads_cls and not f["use_cls_token"], "reads the [CLS] token: needs use_cls_token=True"),
+        ("num_cls_tokens", f["num_cls_tokens"] > 1 and not f["use_cls_token"], "needs use_cls_token=True"),
         ("use_distillation_token", f["use_distillation_token"] and not f["use_cls_token"], "needs use_cls_token=True"),
         (
             "use_distillation_head",
@@ -169,8 +180,14 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
         ),
         (
             "norm_position",
-            f["norm_position"] == "after_readout" and f["readout"] == "cls_mean",
-            "'after_readout' normalises one vector of hidden_size; readout='cls_mean' has two: use 'before_readout'",
+            f["norm_position"] == "after_readout" and f["readout"] in ("cls_mean", "cls_concat"),
+            f"'after_readout' normalises one vector of hidden_size; readout={f['readout']!r} has several: use "
+            "'before_readout'",
+        ),
+        (
+            "classifier_input",
+            f["classifier_input"] != "readout" and distillation_head,
+            "a model with a distillation head classifies tokens: use 'readout'",
         ),
         (
             "position_embedding",
@@ -182,6 +199,12 @@ def _contradictions(f: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
             position == "rope" and head_width % 4 != 0,
             f"'rope' needs hidden_size / num_attention_heads = {head_width} to be a multiple of 4",
         ),
+        (
+            "position_embedding",
+            position == "relative" and prefix != (True, 1, False, 0),
+            "'relative' is between patches and one [CLS] token: needs use_cls_token=True, num_cls_tokens=1, no "
+            "distillation token and no registers",
+        ),
     ]
 
 
@@ -191,6 +214,8 @@ def estimate_parameters(f: Mapping[str, Any]) -> int:
     sides = f["image_size"] if isinstance(f["image_size"], tuple | list) else (f["image_size"],) * 2
     block = 4 * width**2 + (3 if f["mlp"] == "swiglu" else 2) * width * hidden
     tables = math.prod(s // patch for s in sides) * width if f["position_embedding"] == "learned" else 0
-    feature = f["representation_size"] or readout_size(f["readout"], width)
+    feature = f["representation_size"] or readout_size(f["readout"], width, f["num_cls_tokens"])
     stem = patch**2 * f["num_channels"] * width + f["num_register_tokens"] * width + tables
+    if f["position_embedding"] == "relative":
+        block += math.prod(2 * (s // patch) - 1 for s in sides) * f["num_attention_heads"]
     return f["num_hidden_layers"] * block + stem + width * feature + feature * f["num_labels"]

@@ -9,6 +9,7 @@ from .config_call import check_call
 from .config_rules import (
     FIELD_NAMES,
     Activation,
+    ClassifierInput,
     Interpolation,
     MlpKind,
     NormPosition,
@@ -35,6 +36,8 @@ class ViTClsConfig(PretrainedConfig):
 
     Args:
         image_size: side of a square image, or (height, width); a multiple of `patch_size`.
+        patch_padding: pixels of zeros before the first row and column, for which as many last ones are left out: the
+            padding of the convolution in ViTPose (Xu et al. 2022).
         ignore_border: ignore the pixels at the right and the bottom that do not fill a patch, as the libraries of some
             checkpoints do (SigLIP's 384 pixels in patches of 14). Without it such an `image_size` is an error.
         dynamic_image_size: accept images of any size and resample the positions, as the libraries of some checkpoints
@@ -42,23 +45,31 @@ class ViTClsConfig(PretrainedConfig):
         hidden_act: "gelu" is the exact function (erf), "gelu_pytorch_tanh" its tanh approximation.
         key_bias: bias of the key projection; None means the same as `qkv_bias`.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first (Huang et al. 2016).
-        readout: "cls" takes token 0, "mean" averages the patches without other tokens, "cls_mean" concatenates the two
-            (2 x hidden_size wide), "map" pools by attention (Zhai et al. 2022, section 3.2).
+        readout: "cls" takes [CLS] (of several their mean), "mean" averages the patches without other tokens, "cls_mean"
+            concatenates the two (2 x hidden_size wide), "cls_concat" concatenates the [CLS] tokens, as in C-RADIO,
+            "map" pools by attention (Zhai et al. 2022, section 3.2).
+        num_cls_tokens: number of [CLS] tokens, each with its own position, as in Pixio; counted with `use_cls_token`.
         use_distillation_head: a second classifier on the distillation token; the two are averaged (Touvron et al.
             2021, section 4). None means the same as `use_distillation_token`.
-        position_embedding: "learned", "sincos2d" (Beyer et al. 2022), "rope" (DINOv3, Simeoni et al. 2025) or "none".
+        position_embedding: "learned", "relative" (a bias of the attention scores in each block: BEiT, Bao et al. 2022),
+            "sincos2d" (Beyer et al. 2022), "rope" (DINOv3, Simeoni et al. 2025) or "none".
         position_embedding_tokens: "all" gives positions to [CLS] and the distillation token too, "patches" does not.
             Registers never have one.
-        position_interpolation: how learned positions are resampled to another grid; each library has its own way.
+        position_interpolation: how learned and relative positions are resampled to another grid; each library has its
+            own way.
             "bicubic" and "bilinear" are torch's without antialias (bicubic a=-0.75), "bicubic_antialias" (a=-0.5) and
             "bilinear_antialias" with it. "..._align_corners" aligns the centres of the corner patches instead of the
-            edges of the image. "bicubic_offset" is that of Meta's DINO and DINOv2.
+            edges of the image. "bicubic_offset" is that of Meta's DINO and DINOv2. "cpe" is "bilinear" to a square of
+            the grid's longer side, of which the top left is taken (C-RADIO); "cpe_align_corners" likewise.
         layer_scale_init_value: initial value of LayerScale (Touvron et al. 2021, equation 4); None for no LayerScale.
         mlp: "mlp", or "swiglu" with a gate of width `intermediate_size` that passes through `hidden_act`.
         pre_norm: a LayerNorm before the first block, as in CLIP.
-        norm_position: the final LayerNorm acts on all tokens ("before_readout") or on the readout ("after_readout").
+        norm_position: the final LayerNorm acts on all tokens ("before_readout") or on the readout ("after_readout");
+            "none" for no final LayerNorm, as in InternViT and C-RADIO.
         representation_size: width of a tanh layer between readout and classifier; None for no such layer.
         projection_size: width of a projection of the readout, as in CLIP (output `image_embeds`); None for none.
+        classifier_input: "readout", or "unit_embedding" for a zero-shot classifier: the embedding (the projection where
+            there is one, else the readout) at length 1, so that logits are cosine similarities times a scale.
         num_labels, id2label, label2id: as in all models of transformers.
         problem_type: how logits become scores, as in transformers: "single_label_classification" (also None),
             "multi_label_classification" or "regression".
@@ -80,6 +91,7 @@ class ViTClsConfig(PretrainedConfig):
         patch_size: int = 16,
         num_channels: int = 3,
         patch_bias: bool = True,
+        patch_padding: int = 0,
         ignore_border: bool = False,
         dynamic_image_size: bool = False,
         hidden_act: Activation = "gelu",
@@ -92,6 +104,7 @@ class ViTClsConfig(PretrainedConfig):
         initializer_range: float = 0.02,
         readout: Readout = "cls",
         use_cls_token: bool = True,
+        num_cls_tokens: int = 1,
         num_register_tokens: int = 0,
         use_distillation_token: bool = False,
         use_distillation_head: bool | None = None,
@@ -105,6 +118,7 @@ class ViTClsConfig(PretrainedConfig):
         norm_position: NormPosition = "before_readout",
         representation_size: int | None = None,
         projection_size: int | None = None,
+        classifier_input: ClassifierInput = "readout",
         **kwargs: Any,
     ):
         fields = {name: value for name, value in locals().items() if name not in ("self", "kwargs", "__class__")}
@@ -184,7 +198,7 @@ class ViTClsConfig(PretrainedConfig):
     @property
     def num_positioned_prefix_tokens(self) -> int:
         """Tokens before the patches that a position embedding may cover: [CLS] and the distillation token."""
-        return int(self.use_cls_token) + int(self.use_distillation_token)
+        return self.num_cls_tokens * self.use_cls_token + int(self.use_distillation_token)
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -200,4 +214,9 @@ class ViTClsConfig(PretrainedConfig):
     @property
     def readout_size(self) -> int:
         """Width of the readout before the representation layer."""
-        return readout_size(self.readout, self.hidden_size)
+        return readout_size(self.readout, self.hidden_size, self.num_cls_tokens)
+
+    @property
+    def embedding_size(self) -> int:
+        """Width of an image's embedding: of the projection where there is one, else of `pooler_output`."""
+        return self.projection_size or self.representation_size or self.readout_size

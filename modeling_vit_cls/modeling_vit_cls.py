@@ -1,13 +1,16 @@
 """The models FlaxViTClsModel and FlaxViTClsForImageClassification, and `vit_cls_forward`, a model as one function."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .configuration_vit_cls import ViTClsConfig
-from .errors import BadImageError, shorten
+from .errors import BadImageError, ConfigError, shorten
+from .nn.outputs import FlaxBaseModelOutputWithPooling
 from .nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from .pretrained.base import FlaxPreTrainedModel
 
@@ -31,8 +34,12 @@ class FlaxViTClsModel(FlaxPreTrainedModel):
         Arguments as in a call of the model.
         """
         size = {"interpolate_pos_encoding": interpolate_pos_encoding}
-        outputs = self(pixel_values, params, dropout_rng, train, return_dict=True, **size)
-        return outputs.pooler_output if outputs.image_embeds is None else outputs.image_embeds
+        return embedding_of(self(pixel_values, params, dropout_rng, train, return_dict=True, **size))
+
+
+def embedding_of(outputs: FlaxBaseModelOutputWithPooling) -> Any:
+    """The embeddings (B, F) in a backbone's outputs: the projection where the model has one, else the readout."""
+    return outputs.pooler_output if outputs.image_embeds is None else outputs.image_embeds
 
 
 class FlaxViTClsForImageClassification(FlaxPreTrainedModel):
@@ -40,6 +47,68 @@ class FlaxViTClsForImageClassification(FlaxPreTrainedModel):
 
     module_class = FlaxViTClsForImageClassificationModule
     returns_readout_only = True
+
+    @classmethod
+    def from_text_embeddings(
+        cls, backbone: FlaxViTClsModel, embeddings: Any, labels: Sequence[str], scale: float, bias: float | None = None
+    ) -> "FlaxViTClsForImageClassification":
+        """A zero-shot classifier from an image tower of CLIP or SigLIP and the embeddings of K texts (K, F).
+
+        The logits are `scale` x cosine similarity of image and text + `bias`, as in the whole model. The scaled texts
+        become the kernel of the classifier, so that the model is saved, loaded and fine-tuned as any other
+        (`classifier_input="unit_embedding"` of its config). It shares the parameters of `backbone`.
+
+        Args:
+            backbone: the image tower; F is the width of its `get_image_features`.
+            embeddings: a text embedding for each class, of any length above 0. Of several texts for a class, give the
+                mean of their embeddings at length 1.
+            labels: K different class names, in the order of the embeddings.
+            scale: factor of the similarities, `exp(logit_scale)` of CLIP and SigLIP.
+            bias: `logit_bias` of SigLIP. SigLIP's scores are sigmoids: `function_to_apply="sigmoid"` of the pipeline.
+
+        Raises ConfigError, naming the argument, for embeddings, labels, scale or bias that do not fit.
+        """
+        if not isinstance(backbone, FlaxViTClsModel):
+            raise ConfigError("backbone", type(backbone).__name__, "must be a FlaxViTClsModel")
+        labels = list(labels)
+        texts = _unit_texts(embeddings, labels, backbone.config.embedding_size)
+        scale, bias = _number("scale", scale), _number("bias", 0.0 if bias is None else bias)
+        if scale <= 0:
+            raise ConfigError("scale", scale, "must be above 0: exp(logit_scale), not logit_scale itself")
+        names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+        config = ViTClsConfig.from_dict(backbone.config.to_dict(), **names, classifier_input="unit_embedding")
+        kernel = jnp.asarray(scale * texts.T, jnp.float32)
+        head = {"kernel": kernel, "bias": jnp.full(len(labels), bias, jnp.float32)}
+        return cls(
+            config,
+            dtype=backbone.dtype,
+            attn_implementation=backbone.module.attn_implementation,  # pyright: ignore[reportAttributeAccessIssue]
+            params={"vit_cls": backbone.params, "classifier": head},
+            image_processor=backbone._image_processor,
+        )
+
+
+def _number(name: str, value: Any) -> float:
+    """A finite number, also from an array with one element. Raises ConfigError for anything else."""
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise ConfigError(name, value, "must be a finite number")
+    return float(array.reshape(()))
+
+
+def _unit_texts(embeddings: Any, labels: Sequence[str], width: int) -> np.ndarray:
+    """Text embeddings (K, F) at length 1, in float64. Raises ConfigError if they or the labels do not fit."""
+    texts = np.asarray(embeddings, np.float64)
+    if texts.shape != (len(labels), width):
+        rule = f"must have shape ({len(labels)}, {width}): a row for each label, of the width of the image embeddings"
+        raise ConfigError("embeddings", texts.shape, rule)
+    if not labels or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+        raise ConfigError("labels", labels, "must be different texts, one for each class")
+    lengths = np.linalg.norm(texts, axis=1, keepdims=True)
+    for label, length in zip(labels, lengths[:, 0]):
+        if not math.isfinite(length) or length == 0:
+            raise ConfigError("embeddings", label, f"the embedding of this label has length {length}")
+    return texts / lengths
 
 
 def vit_cls_forward(

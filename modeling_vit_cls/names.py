@@ -9,6 +9,10 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = "model{suffix}.safetensors"
 _WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 
+# Read only: OpenCLIP's own files.
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+
 # Written by `export_pretrained`: programs, which contain the weights or need the weights in their folder.
 PROGRAMS = {"onnx": "model.onnx", "stablehlo": "model.stablehlo"}
 ONNX_WEIGHTS = f"{PROGRAMS['onnx']}.data"
@@ -20,6 +24,9 @@ RUN_LOCK = ".training.lock"  # in a run's folder during training
 
 # Written by `run_recipe` and `vit-cls benchmark`: how the weights were trained, and what was measured.
 RECIPE, RESULTS = "recipe.yaml", "results.json"
+
+# Written by `embed` beside its shards. It is hidden, because `datasets` reads every other file of a folder as a shard.
+EMBED = ".embed.json"
 
 # Written by `write_card`. The name of the Hub's result file is ours; other files in that folder belong to others.
 CARD, EVAL_RESULTS = "README.md", ".eval_results/vit-cls.yaml"

@@ -15,9 +15,9 @@ from .errors import one_line
 
 Source = Literal["hub", "folder", "built-in"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
-_BUILT_IN = ("digits",)
+BUILT_IN = ("digits", "fashion_mnist")  # datasets that need no network
 _NAMES = ("dataset_name", "model_name_or_path")  # fields of a recipe that may be an id on the Hub
-_PATHS = ("output_dir", "logging_dir", "resume_from_checkpoint")
+_PATHS = ("output_dir", "logging_dir", "resume_from_checkpoint", "data_dir")
 _LABELS = ("id2label", "label2id")  # class names, which may look like paths: "/m/01yrx" is a class of Open Images
 
 
@@ -37,7 +37,7 @@ def record(name: str, revision: str | None = None, built_in: Collection[str] = (
 
 def dataset_record(name: str, revision: str | None = None) -> dict[str, str]:
     """The record of a dataset, which may come with this package."""
-    return record(name, revision, _BUILT_IN)
+    return record(name, revision, BUILT_IN)
 
 
 def is_hub_id(name: str) -> bool:

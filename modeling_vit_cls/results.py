@@ -79,6 +79,22 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeatureEvaluation:
+    """How the features of a backbone were evaluated, without training it.
+
+    `method` is "knn", "retrieval" or "probe". `train` are the images that neighbours were searched among, or that the
+    probe was fitted to. `c` is the probe's inverse strength of regularisation ("C" in the file), `held_out_accuracy`
+    its accuracy on the training images that chose it. `readouts` has the metrics of each readout.
+    """
+
+    method: str | None = None
+    train: MeasuredData = field(default_factory=MeasuredData)
+    c: float | None = field(default=None, metadata={"name": "C", **_NUMBER})
+    held_out_accuracy: float | None = _number()
+    readouts: Mapping[str, Mapping[str, float]] | None = field(default=None, metadata=_NAMED)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hardware:
     """The machine: name of the processor, number of cores, names of the accelerators."""
 
@@ -92,13 +108,15 @@ class Results:
     """The content of results.json. What was not recorded is None, or a record without values.
 
     `metrics` are numbers by name; accuracies are shares in [0, 1]. `confusion_matrix[i][j]` counts images of class i
-    that were classified as j. `recipe` and `training` describe how the model was trained.
+    that were classified as j. `features` tells the method if features were evaluated and not a classifier; `metrics`
+    are then those of the readout `model.readout`. `recipe` and `training` describe how the model was trained.
     """
 
     model: MeasuredModel = field(default_factory=MeasuredModel)
     dataset: MeasuredData = field(default_factory=MeasuredData)
     metrics: Mapping[str, Any] = field(metadata=_NAMED)
     confusion_matrix: Sequence[Sequence[int]] | None = field(default=None, metadata={"type": list, "rule": "a list"})
+    features: FeatureEvaluation = field(default_factory=FeatureEvaluation)
     throughput: Throughput = field(default_factory=Throughput)
     recipe: Mapping[str, Any] | None = field(default=None, metadata={**_NAMED, "null": True})
     training: Training = field(default_factory=Training)

@@ -87,3 +87,12 @@ def variant_fields(name: str) -> dict[str, Any]:
         raise ConfigError("variant", name, f"is not one of list_variants(){did_you_mean(name, VARIANTS)}")
     row = VARIANTS[name]
     return {"image_size": row.image_size, "patch_size": row.patch_size, **SHAPES[row.size]._asdict()}
+
+
+def variant_of(hidden_size: int, patch_size: int, image_hw: tuple[int, int], **sizes: int) -> str | None:
+    """The name of the architecture with these sizes, or None. `sizes` are the other fields of `Shape`."""
+    shape = Shape(hidden_size, **sizes)
+    for name, row in VARIANTS.items():
+        if (SHAPES[row.size], row.patch_size, (row.image_size, row.image_size)) == (shape, patch_size, image_hw):
+            return name
+    return None

@@ -1,8 +1,8 @@
 """A Hugging Face Hub on 127.0.0.1: repositories in memory, served over real HTTP to the real huggingface_hub.
 
-It knows what the client asks of models: create, commit (one step, all or nothing), branches and tags, listings,
-downloads with ETag and Range, weights in LFS on demand; of Spaces, downloads. Every request is noted in `requests`, and
-can be made to fail.
+It knows what the client asks of models: create, commit (one step, all or nothing), branches and tags, listings, pull
+requests, downloads with ETag and Range, weights in LFS on demand; of Spaces, downloads. Every request is noted in
+`requests`, the bytes of files that were sent in `sent`, and each request can be made to fail.
 """
 
 import base64
@@ -11,9 +11,13 @@ import io
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from yaml import safe_load as parse_yaml
 
 Files = dict[str, bytes]
 
@@ -26,6 +30,7 @@ class Repository:
         self.history: list[str] = []
         self.refs: dict[str, str] = {}
         self.private = False
+        self.discussions: list[dict[str, object]] = []
         self.commit({}, "initial commit", "main")
 
     def commit(self, files: Files, message: str, ref: str) -> str:
@@ -47,6 +52,8 @@ class LocalHub:
         self.requests: list[tuple[str, str]] = []
         self.faults: Iterator[str] = iter(())  # for each request to come: "", a status, or how the answer is lost
         self.patience = threading.Event()  # set it to end the requests that are stalled
+        self.ranges = True  # whether parts of files are sent as such
+        self.sent: Counter[str] = Counter()  # bytes of bodies, by path
         self.lfs = False  # whether weights go to LFS
         self.objects: dict[str, bytes] = {}  # of LFS, by SHA-256
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -126,7 +133,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.patience.wait(10)
             self.close_connection = True
             return
-        self.wfile.write(content)
+        with suppress(ConnectionError):  # the client may close the connection once it has enough
+            for start in range(0, len(content), 65536):
+                self.wfile.write(content[start : start + 65536])
+                self.hub.sent[urlsplit(self.path).path] += len(content[start : start + 65536])
 
     def _json(self, value: object, code: int = 200) -> None:
         self._send(code, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -233,9 +243,21 @@ class _Handler(BaseHTTPRequestHandler):
             files = found[0].commits[found[1]]
             rows = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
             rows = self._malformed(rows, {"rfilename": _OUTSIDE})
-            self._json(
-                {"_id": id, "id": id, "sha": found[1], "private": found[0].private, "siblings": rows, "tags": []}
-            )
+            fields = {"_id": id, "id": id, "sha": found[1], "private": found[0].private, "siblings": rows, "tags": []}
+            card = re.match(r"---\n(.*?)\n---", files.get("README.md", b"").decode(), re.DOTALL)
+            self._json({**fields, "cardData": parse_yaml(card[1])} if card else fields)
+
+    def discussions(self, id: str) -> None:
+        if found := self._commit(id, "main"):
+            rows = found[0].discussions
+            self._json({"discussions": rows, "count": len(rows), "start": 0})
+
+    def paths(self, id: str, rev: str) -> None:
+        if found := self._commit(id, rev):
+            fields = parse_qs(self.body.decode())
+            files = found[0].commits[found[1]]
+            named = [(name, files[name]) for name in fields["paths"] if name in files]
+            self._json([{"type": "file", "path": n, "size": len(c), **self._digests(n, c)} for n, c in named])
 
     def tree(self, id: str, rev: str) -> None:
         if found := self._commit(id, rev):
@@ -261,9 +283,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "EntryNotFound", f"no file {path}", **{"X-Repo-Commit": sha})
             return
         headers = {"X-Repo-Commit": sha, "ETag": f'"{_oid(content)}"', "Accept-Ranges": "bytes"}
-        if span := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+        if self.hub.ranges and (span := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
             first, last = int(span[1]), int(span[2] or len(content) - 1)
-            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+            total = 10**14 if self.fault == "larger" else len(content)
+            headers["Content-Range"] = f"bytes {first}-{last}/{total}"
             self._send(206, content[first : last + 1], headers)
         else:
             self._send(200, content, headers)
@@ -276,7 +299,7 @@ def _oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-_ID, _REV = r"(?P<id>[^/]+/[^/]+)", r"(?P<rev>[^/]+)"
+_ID, _REV = r"(?P<id>[^/]+/[^/]+)", r"(?P<rev>refs/pr/\d+|[^/]+)"
 _ROUTES = [
     ("POST", "/api/repos/create", _Handler.create),
     ("GET", "/api/whoami-v2", _Handler.whoami),
@@ -287,6 +310,8 @@ _ROUTES = [
     ("POST", f"/api/models/{_ID}/commit/{_REV}", _Handler.commit),
     ("POST", f"/api/models/{_ID}/(?P<kind>branch|tag)/(?P<name>[^/]+)", _Handler.name),
     ("GET", f"/api/models/{_ID}", _Handler.info),
+    ("GET", f"/api/models/{_ID}/discussions", _Handler.discussions),
+    ("POST", f"/api/models/{_ID}/paths-info/{_REV}", _Handler.paths),
     ("GET", f"/api/models/{_ID}/revision/{_REV}", _Handler.info),
     ("GET", f"/api/models/{_ID}/tree/{_REV}", _Handler.tree),
     ("GET HEAD", f"/spaces/{_ID}/resolve/{_REV}/(?P<path>.+)", _Handler.resolve),

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 import hub_scripts.command
-from hub_scripts import benchmark, exchange, predict, push, recipes, train, variants, verify
+from hub_scripts import benchmark, check, embed, exchange, explain, predict, push, recipes, train, variants, verify
 from hub_scripts.__main__ import _interruptible, main
 from modeling_vit_cls import __version__, list_pretrained, list_variants
 from modeling_vit_cls.results import Results
@@ -20,7 +20,10 @@ pytestmark = pytest.mark.world
 
 VERBS = {
     "benchmark": ["m", "--dataset_name", "digits"],
+    "check": ["m"],
+    "explain": ["m", "x.jpg", "--output", "f"],
     "predict": ["m", "x.jpg"],
+    "embed": ["m", "digits", "--output", "f"],
     "push": ["f", "user/name"],
     "import": ["a", "b"],
     "export": ["a", "b", "--to", "timm"],
@@ -167,7 +170,9 @@ def test_a_closed_pipe_is_no_error():
     assert (process.wait(), said) == (141, "")
 
 
-@pytest.mark.parametrize("module", [benchmark, exchange, predict, push, recipes, train, variants, verify])
+@pytest.mark.parametrize(
+    "module", [benchmark, check, embed, exchange, explain, predict, push, recipes, train, variants, verify]
+)
 def test_ctrl_c_is_one_line(module, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt

@@ -52,7 +52,10 @@ def test_a_folder_of_images_is_a_dataset(folder):
         ({"split": "validation"}, "must be one of"),
         ({"image_column_name": "picture"}, "image_column_name='picture'"),
         ({"label_column_name": "image"}, "label_column_name='image': must be a column of a metadata file"),
-        ({"dataset_name": "no/such"}, "dataset_name='no/such': is neither 'digits', a local folder, nor a dataset"),
+        (
+            {"dataset_name": "no/such"},
+            "dataset_name='no/such': is neither 'digits', 'fashion_mnist', a local folder, nor a dataset",
+        ),
     ],
 )
 def test_what_is_not_there_is_named(folder, change, message):

@@ -92,11 +92,14 @@ def deit_tiny(tmp_path_factory) -> Path:
 def place(tmp_path, monkeypatch, hub) -> Path:
     """A working folder with what the pages start from: images, a trained model, a Hub with checkpoints."""
     monkeypatch.chdir(tmp_path)
-    files = [f"photos/{split}/{name}/{n}.jpg" for split in ("train", "test") for name in ("cat", "dog") for n in (1, 2)]
+    files = [
+        f"photos/{split}/{name}/{n}.jpg" for split in ("train", "test") for name in ("cat", "dog") for n in range(6)
+    ]
     for seed, file in enumerate(["photo.jpg", "cat.jpg", *files]):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(seed).integers(0, 255, (20, 24, 3), np.uint8)).save(file)
     tiny_model(id2label={0: "cat", 1: "dog"}, num_labels=2).save_pretrained("my-vit")
+    np.save("texts.npy", np.random.default_rng(0).normal(size=(2, 8)))  # of CLIP's stand-in
     shutil.copy(GOLDEN / "npz_augreg" / "checkpoint.npz", NPZ)
     for repo_id, golden in STAND_INS.items():
         publish(hub, repo_id, GOLDEN / golden)

@@ -23,6 +23,8 @@ from modeling_vit_cls import (
     export_pretrained,
 )
 
+EPS_OF_TRANSFORMERS = ["vit", "vit_v5_names", "deit", "deit_teacher", "flax_vit", "beit", "beit_pretrained", "data2vec"]
+EPS_OF_TRANSFORMERS += ["data2vec_classifier"]
 # What a target cannot express: golden checkpoint or config -> field; everything else comes back.
 REFUSED = {
     ("transformers", "npz_map"): "readout",
@@ -36,17 +38,35 @@ REFUSED = {
     ("transformers", "timm_so150m"): "layer_scale_init_value",
     ("transformers", "timm_virchow"): "intermediate_size",
     ("transformers", "timm_dinov3"): "num_labels",
+    ("transformers", "beit_pretrained"): "norm_position",
+    ("transformers", "data2vec_classifier"): "key_bias",
+    ("transformers", "timm_intern"): "norm_position",
+    ("timm", "nvidia_radio"): "readout",
+    ("timm", "radio"): "readout",
+    ("timm", "pixio"): "num_cls_tokens",
+    ("timm", "metaclip2"): "projection_size",
+    ("timm", "tipsv2"): "position_embedding_tokens",
+    ("timm", "tipsv2_giant"): "position_embedding_tokens",
+    ("transformers", "vitpose"): "image_size",
+    ("timm", "vitpose"): "patch_padding",
+    ("timm", "vit_mae"): "layer_norm_eps",
+    ("timm", "ijepa"): "layer_norm_eps",
     ("timm", "clip_model"): "projection_size",
+    ("timm", "open_clip"): "projection_size",
+    ("timm", "open_clip_late_norm"): "projection_size",
+    ("timm", "open_clip_mean"): "projection_size",
+    ("transformers", "open_clip_late_norm"): "projection_size",
+    ("transformers", "open_clip_mean"): "intermediate_size",
     ("timm", "clip_projection"): "projection_size",
     ("timm", "dinov2"): "readout",
     ("timm", "vit_pooler"): "representation_size",
-} | {("timm", name): "layer_norm_eps" for name in ("vit", "vit_v5_names", "deit", "deit_teacher", "flax_vit")}
+} | {("timm", name): "layer_norm_eps" for name in EPS_OF_TRANSFORMERS}
 
 # Its registers have positions, which are part of the registers here.
 MERGED = ("timm_so150m", "timm_virchow")
 # What transformers itself writes for these is what is exported, name by name.
 THEIR_OWN = ["vit", "vit_pooler", "deit", "deit_teacher", "dinov2", "dinov2_giant", "dinov2_registers"]
-THEIR_OWN += ["dinov3", "dinov3_gated", "clip_projection"]
+THEIR_OWN += ["dinov3", "dinov3_gated", "clip_projection", "metaclip2", "tipsv2_giant", "beit", "data2vec", "radio"]
 
 
 @pytest.mark.parametrize("to", ["transformers", "timm"])

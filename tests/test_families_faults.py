@@ -27,7 +27,12 @@ def read(folder: Path) -> dict[str, np.ndarray]:
     if (folder / "flax_model.msgpack").exists():
         tree = msgpack_restore((folder / "flax_model.msgpack").read_bytes())
         return {str(name): array for name, array in flatten_dict(tree, sep="/").items()}
-    return load_file(folder / "model.safetensors")
+    return load_file(next(folder.glob("*model.safetensors")))
+
+
+def config_of(folder: Path) -> Path | None:
+    """The config of a golden folder, whatever its library calls it; None without one."""
+    return next(folder.glob("*config.json"), None)
 
 
 def write(tensors: dict[str, np.ndarray], like: Path, folder: Path) -> Path:
@@ -38,25 +43,33 @@ def write(tensors: dict[str, np.ndarray], like: Path, folder: Path) -> Path:
     if (like / "flax_model.msgpack").exists():
         (folder / "flax_model.msgpack").write_bytes(msgpack_serialize(unflatten_dict(tensors, sep="/")))
         return folder / "flax_model.msgpack"
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder / "model.safetensors"
+    file = folder / next(like.glob("*model.safetensors")).name
+    save_file(tensors, file, metadata={"format": "pt"})
+    return file
 
 
 def no_part_of_the_model(folder: Path, name: str) -> bool:
     """Tensors that may be missing or anything: of text towers, of training, and a pooling that is not read."""
     if folder.name == "siglip_classifier" and ".head." in name:
         return True
-    return name.endswith(("mask_token", "bias_mask", "periods")) or name.startswith(("text_", "logit_"))
+    if folder.name.startswith("open_clip"):
+        return not name.startswith("visual.")
+    if folder.name == "beit_pretrained" and name.startswith("lm_head."):
+        return True
+    if folder.name.endswith("radio") and "input_conditioner" in name:
+        return True
+    outside = ("text_", "logit_", "decoder.", "temperature")
+    return name.endswith(("mask_token", "bias_mask", "periods")) or name.startswith(outside)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_each_tensor_removed_renamed_or_reshaped_is_named_and_each_square_one_turned_is_seen(folder, tmp_path):
     model, expected = load(folder)
     pixels, sizes = expected["native.pixels"], {"interpolate_pos_encoding": folder.name.startswith("meta_dinov3")}
-    last = "logits" if "native.logits" in expected else "pooler_output"
+    last = next(name for name in ("logits", "image_embeds", "pooler_output") if f"native.{name}" in expected)
     right = model(pixels, **sizes)[last]
-    if (folder / "config.json").exists():
-        shutil.copy(folder / "config.json", tmp_path)
+    if config := config_of(folder):
+        shutil.copy(config, tmp_path)
     whole = read(folder)
 
     def strictly(file: Path) -> None:
@@ -75,6 +88,8 @@ def test_each_tensor_removed_renamed_or_reshaped_is_named_and_each_square_one_tu
         }
         if name == "register_tokens":
             del faults["removed"]  # of a file without a config, what is left is a DINOv2 without registers
+        if folder.name == "tipsv2_giant" and "." not in name:  # so may a spare tensor be called; one is missing then
+            faults["renamed"] = (faults["renamed"][0], None)
         for fault, (tensors, words) in faults.items():
             file = write(tensors, folder, tmp_path)
             words = words and re.escape(f"'{words}'").replace("/", "[./]")
@@ -117,6 +132,8 @@ LEGAL = {
     "npz_augreg": {"Transformer.encoderblock_1", "head"},
     "npz_big_vision": {"params.head"},
     "npz_map": {"params.head", "params.MAPHead_0", "params.MAPHead_*"},
+    "nvidia_radio": {"radio_model.model.blocks.1", "*.grandma", "LayerScale"},
+    "radio": {"*.lambda1", "LayerScale"},
     "torchvision": {"encoder.layers.encoder_layer_1", "heads", "heads.head"},
     "vit_pooler": {"pooler", "pooler.dense"},
 }
@@ -125,8 +142,8 @@ LEGAL = {
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_each_group_removed_is_named_or_leaves_another_model_of_its_library(folder, tmp_path):
     model, _ = load(folder)
-    if (folder / "config.json").exists():
-        shutil.copy(folder / "config.json", tmp_path)
+    if config := config_of(folder):
+        shutil.copy(config, tmp_path)
     whole, loaded, refusals = read(folder), set(), []
     for key, group in groups(folder, list(whole)).items():
         file = write({name: array for name, array in whole.items() if name not in group}, folder, tmp_path)
@@ -145,22 +162,22 @@ def test_each_group_removed_is_named_or_leaves_another_model_of_its_library(fold
 VALUES = [None, [], {}, "x", "", -1, 0, 3, 1.5, 10**30, 1e308, float("nan"), True, [1, 2], {"a": 1}, [[]]]
 
 
-@pytest.mark.parametrize(
-    "folder", [folder for folder in FOLDERS if (folder / "config.json").exists()], ids=lambda folder: folder.name
-)
+@pytest.mark.parametrize("folder", list(filter(config_of, FOLDERS)), ids=lambda folder: folder.name)
 def test_a_foreign_config_with_anything_in_it_loads_or_is_refused_in_a_line(folder, tmp_path):
-    fields, chance = json.loads((folder / "config.json").read_text()), random.Random(folder.name)
-    for file in ("model.safetensors", "flax_model.msgpack"):
-        if (folder / file).exists():
-            shutil.copy(folder / file, tmp_path)
+    config = config_of(folder)
+    assert config is not None
+    fields, chance = json.loads(config.read_text()), random.Random(folder.name)
+    for file in (*folder.glob("*model.safetensors"), *folder.glob("flax_model.msgpack")):
+        shutil.copy(file, tmp_path)
     for _ in range(12):
         changed = json.loads(json.dumps(fields))
         place = changed
-        nested = [name for name, value in fields.items() if isinstance(value, dict) and value]
-        if nested and chance.random() < 0.6:
-            place = changed[chance.choice(nested)]
+        while (nested := [value for value in place.values() if isinstance(value, dict) and value]) and (
+            chance.random() < 0.6
+        ):
+            place = chance.choice(nested)
         place[chance.choice(sorted(place))] = chance.choice(VALUES)
-        (tmp_path / "config.json").write_text(json.dumps(changed))
+        (tmp_path / config.name).write_text(json.dumps(changed))
         with contextlib.suppress(CheckpointError, ConfigError):
             params = FlaxViTClsModel.from_pretrained(tmp_path).params
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))

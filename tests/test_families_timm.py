@@ -54,7 +54,7 @@ def test_arguments_of_timm_are_read_or_refused(tmp_path):
         arguments = {**fields["model_args"], "act_layer": given}
         (tmp_path / "config.json").write_text(json.dumps({**fields, "model_args": arguments}))
         assert FlaxViTClsModel.from_pretrained(tmp_path).config.hidden_act == act
-    for name, value in (("norm_layer", "rmsnorm"), ("mlp_layer", "swiglu"), ("final_norm", False)):
+    for name, value in (("norm_layer", "rmsnorm"), ("mlp_layer", "swiglu"), ("qk_norm", True)):
         arguments = {**fields["model_args"], name: value}
         (tmp_path / "config.json").write_text(json.dumps({**fields, "model_args": arguments}))
         with pytest.raises(CheckpointError, match=f"model_args: {name}={value!r} is not supported"):

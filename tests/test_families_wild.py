@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import arrays
+from conftest import arrays, assert_same
 from safetensors.numpy import load_file, save_file
 from test_families import golden
 
@@ -87,7 +87,9 @@ SPARE = {
 }
 
 
-@pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "dinov3", "siglip", "clip", "siglip_classifier"])
+@pytest.mark.parametrize(
+    "name", ["vit", "deit", "dinov2", "dinov3", "siglip", "clip", "siglip_classifier", "vit_msn", "tipsv2"]
+)
 @pytest.mark.parametrize("architecture", [None, "MyOwnModel"])
 def test_spare_tensors_and_other_class_names_change_nothing_and_are_said(name, architecture, tmp_path, caplog):
     fields = {} if architecture is None else {"architectures": [architecture]}
@@ -155,10 +157,9 @@ def test_another_function_is_refused_by_name(name, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("vit_mae", "ViT-MAE"),
-        ("vit_msn", "ViT-MSN"),
-        ("ijepa", "I-JEPA"),
-        ("beit", "BEiT"),
+        ("swin", "Swin Transformer"),
+        ("sam", "SAM"),
+        ("hiera", "Hiera"),
         ("timm_wrapper", "timm inside transformers.*without the name of an architecture"),
     ],
 )
@@ -167,16 +168,84 @@ def test_a_family_that_is_known_and_not_read_is_called_by_its_name(kind, words, 
         FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, model_type=kind))
 
 
-def test_quantised_weights_are_refused_by_name(tmp_path):
-    with pytest.raises(CheckpointError, match="quantization_config: quantised weights are not supported"):
-        FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, quantization_config={"load_in_8bit": True}))
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"quantization_config": {"load_in_8bit": True}}, "quantization_config: quantised weights are not supported"),
+        ({"quantization_config": {"quant_method": "gptq"}}, r"quantization_config: quantised weights \(gptq\) are not"),
+        ({"quantization_config": {}}, "quantization_config: quantised weights are not supported"),
+        ({"compression_config": {"quant_method": "sparseml"}}, r"compression_config: quantised weights \(sparseml\)"),
+    ],
+)
+def test_a_config_of_quantised_weights_is_refused_by_its_field(fields, words, tmp_path):
+    with pytest.raises(CheckpointError, match=words):
+        FlaxViTClsModel.from_pretrained(changed("vit", tmp_path, **fields))
 
 
-def test_a_classifier_on_clip_is_refused_by_its_name(tmp_path):
+@pytest.mark.parametrize(
+    ("end", "library"),
+    [
+        *((end, "bitsandbytes") for end in (".SCB", ".weight.absmax", ".weight.quant_state.bitsandbytes__nf4")),
+        *((end, "GPTQ or AWQ") for end in (".qweight", ".qzeros", ".g_idx")),
+        *((end, "compressed-tensors") for end in (".weight_packed", ".weight_scale")),
+        (".weight._data", "quanto"),
+    ],
+)
+def test_quantised_tensors_are_refused_by_name_and_library(end, library, tmp_path):
+    name = f"vit.encoder.layer.0.intermediate.dense{end}"
+    folder = changed("vit", tmp_path, {name: np.zeros(3, np.uint8)})
+    with pytest.raises(CheckpointError, match=rf"tensor '{name}' belongs to quantised weights \({library}\)"):
+        FlaxViTClsModel.from_pretrained(folder)
+
+
+def inside(prefix: str, name: str, folder: Path, bare: int = 0) -> Path:
+    """A golden folder whose tensors, but for the first `bare` ones, have a prefix."""
+    tensors = load_file(golden(name) / "model.safetensors")
+    renamed = {key if number < bare else prefix + key: tensor for number, (key, tensor) in enumerate(tensors.items())}
+    if (golden(name) / "config.json").exists():
+        shutil.copy(golden(name) / "config.json", folder)
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", "dinov2", "siglip", "clip", "timm_vit", "torchvision", "meta_dinov2_registers"]
+)
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "model.", "ema_model._orig_mod.", "state_dict.model."])
+def test_a_wrapper_that_all_tensors_share_is_taken_off_and_reported(name, prefix, tmp_path, caplog):
+    model, report = FlaxViTClsModel.from_pretrained(inside(prefix, name, tmp_path), output_loading_info=True)
+    assert report.file_notes == [f"all tensors are inside {prefix!r}, which was left out of their names"]
+    assert report.file_notes[0] in caplog.text
+    plain = FlaxViTClsModel.from_pretrained(golden(name))
+    assert model.config.to_dict() == plain.config.to_dict()
+    assert_same(model.params, plain.params)
+
+
+@pytest.mark.parametrize("name", ["vit", "timm_vit", "meta_dinov2_registers"])
+def test_a_prefix_that_some_tensors_share_is_an_error(name, tmp_path):
+    with pytest.raises(
+        CheckpointError, match="tensor 'model.*' does not belong to a|tensor .* and .* more missing|match none"
+    ):
+        FlaxViTClsModel.from_pretrained(inside("model.", name, tmp_path, bare=1))
+
+
+def test_prefixes_of_a_family_are_no_wrapper(tmp_path):
+    for number, (name, prefix) in enumerate(
+        (("dinov3", "model."), ("meta_dino", "module."), ("torchvision", "module."))
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        _, report = FlaxViTClsModel.from_pretrained(inside(prefix, name, folder), output_loading_info=True)
+        assert report.file_notes == []
+
+
+@pytest.mark.parametrize(("name", "kind"), [("clip", "CLIP"), ("metaclip2", "MetaClip2")])
+def test_a_classifier_on_clip_is_refused_by_its_name(name, kind, tmp_path):
     head = {"classifier.weight": np.ones((2, 24), np.float32), "classifier.bias": np.zeros(2, np.float32)}
-    folder = changed("clip", tmp_path, head, architectures=["CLIPForImageClassification"])
-    with pytest.raises(CheckpointError, match="CLIPForImageClassification"):
-        FlaxViTClsForImageClassification.from_pretrained(folder)
+    for architectures in ([f"{kind}ForImageClassification"], None):  # by its class, or by its tensors
+        folder = changed(name, tmp_path, head, architectures=architectures)
+        with pytest.raises(CheckpointError, match=f"{kind}ForImageClassification classifies the mean of patches"):
+            FlaxViTClsForImageClassification.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from conftest import arrays, pixels, tiny_config, tiny_model
 from flax.core import freeze
 
 from modeling_vit_cls import BadImageError, ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel
+from modeling_vit_cls.config_rules import Positions
 
 OTHER = (12, 20)  # 3 x 5 patches
 DEPTH = 4
@@ -109,9 +111,10 @@ def test_wrong_indices_say_what_is_allowed(deep, indices):
     assert error.value.field == "indices"
 
 
-@pytest.mark.parametrize("position_embedding", ["learned", "sincos2d", "rope", "none"])
+@pytest.mark.parametrize("position_embedding", get_args(Positions))
 def test_a_patch_is_where_it_is_in_the_image(position_embedding):
-    overrides = {"position_embedding": position_embedding, "num_register_tokens": 1, "image_size": (12, 20)}
+    registers = int(position_embedding != "relative")
+    overrides = {"position_embedding": position_embedding, "num_register_tokens": registers, "image_size": (12, 20)}
     model = tiny_model(FlaxViTClsModel, **overrides)
     for layer in model.params["encoder"].values():  # no token hears of another
         layer["attention"]["out"] = jax.tree.map(jnp.zeros_like, layer["attention"]["out"])
@@ -148,11 +151,12 @@ def test_normed_the_last_block_is_the_last_hidden_state(kind):
 
 
 def test_a_norm_that_tokens_do_not_have_is_refused():
-    model = tiny_model(FlaxViTClsModel, norm_position="after_readout")
-    assert len(model.forward_intermediates(pixels())) == 2
-    with pytest.raises(ConfigError, match="acts on the readout") as error:
-        model.forward_intermediates(pixels(), norm=True)
-    assert error.value.field == "norm"
+    for position in ("after_readout", "none"):
+        model = tiny_model(FlaxViTClsModel, norm_position=position)
+        assert len(model.forward_intermediates(pixels())) == 2
+        with pytest.raises(ConfigError, match=f"norm_position='{position}' no final LayerNorm acts on") as error:
+            model.forward_intermediates(pixels(), norm=True)
+        assert error.value.field == "norm"
 
 
 def test_the_prefix_is_in_order_and_may_be_empty(deep):

@@ -228,3 +228,4 @@ def test_a_backbone_has_attention_maps_without_labels():
 def test_checkpoints_that_were_saved_before_still_have_their_stamp():
     assert architecture_digest(ViTClsConfig()) == "39d8346d8c9bba1890093ce941dab785"
     assert architecture_digest(ViTClsConfig(dynamic_image_size=True)) == architecture_digest(ViTClsConfig())
+    assert architecture_digest(ViTClsConfig(num_cls_tokens=2)) != architecture_digest(ViTClsConfig())

@@ -76,6 +76,12 @@ def test_maps_and_their_dropout_take_plain_products(kernel):
     assert [state.shape for state in states] == [(2, 5, 16)] * 3
 
 
+def test_relative_positions_take_plain_products(kernel):
+    model = tiny_model(position_embedding="relative")
+    assert abs(model(pixels()).logits).max() < 1e6
+    assert not kernel
+
+
 def test_the_choice_is_kept_by_another_readout_and_not_saved(tmp_path):
     model = FlaxViTClsForImageClassification(tiny_model().config, attn_implementation="xla")
     assert model.with_readout("mean").module.attn_implementation == "xla"

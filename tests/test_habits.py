@@ -21,6 +21,7 @@ from modeling_vit_cls import (
     FlaxViTClsForImageClassification,
     FlaxViTClsModel,
 )
+from modeling_vit_cls.families.open import open_checkpoint
 from modeling_vit_cls.files.finite import is_finite
 
 pytestmark = pytest.mark.world
@@ -218,26 +219,22 @@ def test_every_bit_pattern_is_finite_or_not_as_numpy_says(dtype):
         assert not is_finite(turned)
 
 
-def test_folders_of_other_tools_are_called_what_they_are(tmp_path):
+def test_a_folder_of_peft_is_called_what_it_is(tmp_path):
     lora = {
         "base_model.model.vit.encoder.layer.0.attention.attention.query.lora_A.weight": np.zeros((2, 16), np.float32)
     }
-    peft, clip = tmp_path / "peft", tmp_path / "clip"
-    for folder in (peft, clip):
-        folder.mkdir()
+    peft = tmp_path / "peft"
+    peft.mkdir()
     save_file(lora, peft / "adapter_model.safetensors")
     (peft / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "google/vit-base"}')
-    save_file({"visual.conv1.weight": np.zeros((16, 3, 4, 4), np.float32)}, clip / "open_clip_model.safetensors")
-    (clip / "open_clip_config.json").write_text('{"model_cfg": {}}')
     for path in (peft, peft / "adapter_model.safetensors"):
-        with pytest.raises(CheckpointError, match="is a LORA adapter of PEFT for google/vit-base.*merge_and_unload"):
+        with pytest.raises(CheckpointError, match=r"lora_B.weight' missing"):
             FlaxViTClsForImageClassification.from_pretrained(path)
+        with pytest.raises(CheckpointError, match="is a LORA adapter of PEFT for google/vit-base, not a whole model"):
+            open_checkpoint(path)
     (peft / "adapter_config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="is an adapter of PEFT, not a whole model"):
+    with pytest.raises(CheckpointError, match="peft_type=None: only plain LoRA can be merged"):
         FlaxAutoModelForImageClassification.from_pretrained(peft)
-    for path in (clip, clip / "open_clip_model.safetensors"):
-        with pytest.raises(CheckpointError, match="is a checkpoint in OpenCLIP's layout, which is not supported"):
-            FlaxViTClsModel.from_pretrained(path)
 
 
 def test_a_folder_that_holds_a_model_and_an_adapter_is_the_model(folder, model):

@@ -7,7 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
-from conftest import pixels, tiny_config, tiny_model
+from conftest import assert_same, pixels, tiny_config, tiny_model
 from local_hub import Repository
 from test_families import GOLDEN
 from transformers import AutoConfig, AutoImageProcessor
@@ -18,6 +18,7 @@ from modeling_vit_cls import (
     FlaxAutoModelForImageClassification,
     FlaxViTClsForImageClassification,
     FlaxViTClsModel,
+    check_pretrained,
 )
 
 pytestmark = pytest.mark.world
@@ -171,6 +172,70 @@ def test_where_there_are_no_safetensors_msgpack_and_npz_are_pulled(hub, repo_id)
     push_files(hub, f"{repo_id}-npz", {"S_16.npz": GOLDEN / "npz_augreg" / "checkpoint.npz"})
     loaded = FlaxViTClsForImageClassification.from_pretrained(f"{repo_id}-npz")
     assert loaded.config.hidden_act == "gelu_pytorch_tanh"
+
+
+def pickled(hub, repo_id: str, **changes: object) -> None:
+    """A repository of pickled weights, and the converter's pull request with safetensors, or one that is `changes`."""
+    vit = GOLDEN / "vit"
+    weights = {"config.json": vit / "config.json", "pytorch_model.bin": vit / "versions.txt"}
+    push_files(hub, repo_id, weights)
+    files = {**hub.files(repo_id), "model.safetensors": (vit / "model.safetensors").read_bytes()}
+    repository = hub.repositories[repo_id]
+    repository.commit(
+        {**files, **({"pytorch_model.bin": b"old"} if changes.pop("old", False) else {})}, "pr", "refs/pr/7"
+    )
+    request = {"num": 7, "title": "Adding `safetensors` variant of this model", "author": {"name": "SFconvertbot"}}
+    request |= {
+        "status": "open",
+        "isPullRequest": True,
+        "createdAt": "2024-01-01T00:00:00.000Z",
+        "repo": {"name": repo_id, "type": "model"},
+    }
+    repository.discussions.append({**request, **changes})
+
+
+def test_pickled_weights_are_read_from_the_converters_pull_request(hub, repo_id, caplog):
+    pickled(hub, repo_id)
+    report = check_pretrained(repo_id)
+    files = hub.files(repo_id, "refs/pr/7")
+    assert report.loads
+    assert report.download_size == sum(len(files[name]) for name in ("config.json", "model.safetensors"))
+    words = "has pickled weights only, which are never read; the Hub's converter offers safetensors in refs/pr/7"
+    assert report.notes == [f"{repo_id}: {words}"]
+    assert downloads(hub, repo_id) == {"config.json", "model.safetensors"}
+    for revision in (None, "main"):
+        model = FlaxViTClsForImageClassification.from_pretrained(repo_id, revision=revision)
+        assert words in caplog.text
+    assert_same(model.params, FlaxViTClsForImageClassification.from_pretrained(GOLDEN / "vit").params)
+    assert (
+        FlaxViTClsModel.from_pretrained(repo_id, revision="refs/pr/7", local_files_only=True).config.hidden_size == 24
+    )
+    assert downloads(hub, repo_id) == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"author": {"name": "somebody"}},
+        {"title": "Adding better weights"},
+        {"status": "closed"},
+        {"isPullRequest": False},
+        {"old": True},
+    ],
+    ids=str,
+)
+def test_another_pull_request_is_not_trusted(hub, repo_id, changes):
+    pickled(hub, repo_id, **changes)
+    with pytest.raises(CheckpointError, match=rf"^{repo_id}/pytorch_model.bin: pickled weights are never read"):
+        FlaxViTClsModel.from_pretrained(repo_id)
+    assert "pickled weights are never read" in str(check_pretrained(repo_id).problem)
+
+
+def test_the_pull_request_is_for_the_main_branch_alone(hub, repo_id):
+    pickled(hub, repo_id)
+    huggingface_hub.HfApi().create_tag(repo_id, tag="v1")
+    with pytest.raises(CheckpointError, match="pickled weights are never read"):
+        FlaxViTClsModel.from_pretrained(repo_id, revision="v1")
 
 
 def test_a_repository_of_pickles_alone_is_refused_with_the_remedy(hub, repo_id):

@@ -29,6 +29,7 @@ ODD = {  # fields of config.json -> a word of the warning, None for none
     "from 1": ({"id2label": {str(i + 1): name for name, i in INVERSE.items()}}, "no name for class 0"),
     "a gap": ({"id2label": {"0": "a", "1": "b", "2": "c", "3": "d", "7": "e"}}, "no name for class 4"),
     "negative": ({"id2label": {**{i: n for i, n in NAMES.items() if i != "4"}, "-1": "e"}}, "no name for class 4"),
+    "duplicates": ({"id2label": {**NAMES, "3": "a"}, "label2id": {**INVERSE, "a": 3}}, "label2id"),
     "mixed up": ({"id2label": dict(reversed(NAMES.items()))}, None),
     "texts": ({"id2label": NAMES, "label2id": {name: str(i) for name, i in INVERSE.items()}}, None),
     "inverse null": ({"id2label": NAMES, "label2id": None}, None),

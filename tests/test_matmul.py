@@ -59,6 +59,7 @@ def test_patches_are_a_convolution(size):
 
 
 READOUTS = [{}, {"readout": "mean"}, {"readout": "cls_mean"}, {"readout": "map"}, {"norm_position": "after_readout"}]
+READOUTS += [{"position_embedding": "relative"}, {"readout": "cls_concat", "num_cls_tokens": 2}]
 READOUTS += [{"use_distillation_token": True}, {"num_register_tokens": 2, "position_embedding": "rope"}]
 READOUTS += [{"image_size": 4, "position_embedding": "rope"}, {"num_hidden_layers": 1}]
 

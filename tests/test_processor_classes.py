@@ -26,9 +26,9 @@ NOISE = np.random.default_rng(0).choice([0, 255, 3, 90, 201], (*np.max(SIZES, ax
 IMAGES = [Image.fromarray(NOISE[:height, :width]) for height, width in SIZES]
 LEFT_OUT = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
 LEFT_OUT += ("do_normalize", "image_mean", "image_std")
-# DINOv3's is of torchvision alone, SigLIP 2's gives patches and has a test of its own, ViT hybrid's is not in 5, and
-# Chinese CLIP's of 4.57 fails on its own default size.
-NOT_COMPARED = {"DINOv3ViTImageProcessor", "Siglip2ImageProcessor", "ViTHybridImageProcessor"}
+# DINOv3's and TIPSv2's are of torchvision alone, SigLIP 2's gives patches and has a test of its own, ViT hybrid's is
+# not in 5, and Chinese CLIP's of 4.57 fails on its own default size.
+NOT_COMPARED = {"DINOv3ViTImageProcessor", "Tipsv2ImageProcessor", "Siglip2ImageProcessor", "ViTHybridImageProcessor"}
 COMPARED = sorted(set(CLASSES) - NOT_COMPARED - ({"ChineseCLIPImageProcessor"} if IS_4 else set()))
 
 

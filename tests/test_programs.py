@@ -18,7 +18,15 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, ViTClsImageProcessor, export_pretrained
-from modeling_vit_cls.config_rules import Activation, MlpKind, NormPosition, Positions, PositionTokens, Readout
+from modeling_vit_cls.config_rules import (
+    Activation,
+    ClassifierInput,
+    MlpKind,
+    NormPosition,
+    Positions,
+    PositionTokens,
+    Readout,
+)
 from modeling_vit_cls.errors import CheckpointError
 from modeling_vit_cls.export import programs
 from modeling_vit_cls.install import how_to_install
@@ -29,9 +37,13 @@ CONFIGS = {
     "mean": {"readout": "mean", "use_cls_token": False, "norm_position": "after_readout"},
     "cls_mean": {"readout": "cls_mean", "pre_norm": True, "representation_size": 6},
     "map": {"readout": "map", "use_cls_token": False, "position_embedding": "none", "projection_size": 7},
+    "zero-shot": {"projection_size": 7, "classifier_input": "unit_embedding", "norm_position": "after_readout"},
+    "cls_tokens": {"num_cls_tokens": 3, "patch_padding": 1},
+    "cls_concat": {"num_cls_tokens": 2, "readout": "cls_concat", "norm_position": "none"},
     "registers": {"num_register_tokens": 3, "position_embedding_tokens": "patches", "layer_scale_init_value": 0.5},
     "rope": {"position_embedding": "rope", "num_register_tokens": 2, "qkv_bias": False, "hidden_act": "quick_gelu"},
     "swiglu": {"mlp": "swiglu", "hidden_act": "silu", "key_bias": False, "patch_bias": False},
+    "relative": {"position_embedding": "relative", "norm_position": "none", "readout": "mean"},
     "sincos2d": {"position_embedding": "sincos2d", "hidden_act": "gelu_pytorch_tanh", "image_size": (12, 8)},
     "distillation": {"use_distillation_token": True, "num_register_tokens": 1, "hidden_act": "relu"},
     "one head": {"use_distillation_token": True, "use_distillation_head": False, "num_channels": 1},
@@ -65,7 +77,11 @@ def difference(found, expected) -> float:
 def test_configs_hold_every_choice():
     configs = [tiny_config(**config) for config in CONFIGS.values()]
     choices = {"readout": Readout, "hidden_act": Activation, "mlp": MlpKind, "position_embedding": Positions}
-    choices |= {"position_embedding_tokens": PositionTokens, "norm_position": NormPosition}
+    choices |= {
+        "position_embedding_tokens": PositionTokens,
+        "norm_position": NormPosition,
+        "classifier_input": ClassifierInput,
+    }
     for name, literal in choices.items():
         assert {getattr(config, name) for config in configs} == set(get_args(literal))
 

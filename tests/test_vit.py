@@ -1,5 +1,6 @@
 """Properties of the modules: what each readout reads, what positions mean, what training draws at random."""
 
+import itertools
 from typing import get_args
 
 import jax
@@ -10,9 +11,9 @@ from conftest import arrays, pixels, spread, tiny_config, tiny_model
 from reference import norm
 
 from modeling_vit_cls import FlaxViTClsModel, ViTClsConfig
-from modeling_vit_cls.config_rules import Readout
+from modeling_vit_cls.config_rules import Positions, Readout
 from modeling_vit_cls.nn.layers import Mlp
-from modeling_vit_cls.nn.positions import rope_table, rotate, sincos2d_table
+from modeling_vit_cls.nn.positions import relative_rows, resample_relative, rope_table, rotate, sincos2d_table
 from modeling_vit_cls.nn.resampling import resample_positions
 from modeling_vit_cls.nn.vit import FlaxViTClsModule
 
@@ -34,7 +35,7 @@ def test_without_positions_no_readout_sees_the_order_of_patches(readout):
     )
 
 
-@pytest.mark.parametrize("position_embedding", ["learned", "sincos2d", "rope"])
+@pytest.mark.parametrize("position_embedding", sorted(set(get_args(Positions)) - {"none"}))
 def test_positions_make_the_order_matter(position_embedding):
     model, images = tiny_model(FlaxViTClsModel, position_embedding=position_embedding), pixels()
     assert abs(model(images).pooler_output - model(swap_patches(images)).pooler_output).max() > 1e-3
@@ -75,6 +76,14 @@ def test_norm_after_readout_leaves_the_tokens_as_they_are():
     np.testing.assert_allclose(outputs.pooler_output, norm(mean, arrays(model.params["norm"])), atol=1e-5)
 
 
+def test_without_a_final_norm_tokens_and_readout_are_as_the_last_block_gives_them():
+    model = tiny_model(FlaxViTClsModel, norm_position="none", readout="mean")
+    assert "norm" not in model.params
+    outputs = model(pixels(), output_hidden_states=True)
+    np.testing.assert_array_equal(outputs.last_hidden_state, outputs.hidden_states[-1])
+    np.testing.assert_allclose(outputs.pooler_output, outputs.last_hidden_state[:, 1:].mean(axis=1), atol=1e-6)
+
+
 def test_position_tokens_cover_what_they_say():
     shapes = {}
     for tokens in ("all", "patches"):
@@ -82,6 +91,48 @@ def test_position_tokens_cover_what_they_say():
         tree = FlaxViTClsModel(config, _do_init=False).params_shape_tree
         shapes[tokens] = tree["embeddings"]["position_embedding"]["embedding"].shape
     assert shapes == {"all": (6, 16), "patches": (4, 16)}
+
+
+def test_patch_padding_shifts_the_pixels_and_fills_with_zeros():
+    plain, images = tiny_model(FlaxViTClsModel), pixels()
+    padded = FlaxViTClsModel(tiny_config(patch_padding=1), _do_init=False)
+    shifted = np.zeros_like(images)
+    shifted[:, :, 1:, 1:] = images[:, :, :-1, :-1]
+    outputs = padded(images, params=plain.params)
+    np.testing.assert_array_equal(outputs.last_hidden_state, plain(shifted).last_hidden_state)
+
+
+def test_several_cls_tokens_are_a_prefix_of_which_the_readout_is_the_mean():
+    images = pixels()
+    model = tiny_model(use_distillation_token=True, num_cls_tokens=3, num_register_tokens=2)
+    params = model.params["vit_cls"]["embeddings"]
+    assert params["cls_token"].shape == (3, 16)
+    assert params["position_embedding"]["embedding"].shape == (3 + 1 + 4, 16)
+    backbone = FlaxViTClsModel(model.config, _do_init=False)
+    outputs = backbone(images, params=model.params["vit_cls"], output_hidden_states=True)
+    table, first = params["position_embedding"]["embedding"], outputs.hidden_states[0]
+    np.testing.assert_allclose(first[0, :3], params["cls_token"] + table[:3], atol=1e-7)
+    np.testing.assert_allclose(first[0, 3:4], params["distillation_token"] + table[3:4], atol=1e-7)
+    np.testing.assert_array_equal(first[0, 4:6], params["register_tokens"])
+    tokens = np.asarray(outputs.last_hidden_state)
+    assert tokens.shape == (2, 3 + 1 + 2 + 4, 16)
+    np.testing.assert_allclose(outputs.pooler_output, tokens[:, :3].mean(axis=1), atol=1e-6)
+    results, head = model(images), arrays(model.params["distillation_classifier"])  # only the tokens of the heads
+    np.testing.assert_allclose(results.distillation_logits, tokens[:, 3] @ head["kernel"] + head["bias"], atol=1e-5)
+    head = arrays(model.params["classifier"])
+    np.testing.assert_allclose(
+        results.cls_logits, np.asarray(outputs.pooler_output) @ head["kernel"] + head["bias"], atol=1e-5
+    )
+
+
+def test_several_cls_tokens_in_a_row_are_the_readout():
+    model = tiny_model(readout="cls_concat", num_cls_tokens=3, num_register_tokens=2)
+    backbone = FlaxViTClsModel(model.config, _do_init=False)
+    outputs = backbone(pixels(), params=model.params["vit_cls"])
+    np.testing.assert_array_equal(outputs.pooler_output, outputs.last_hidden_state[:, :3].reshape(2, 48))
+    pooled, head = np.asarray(outputs.pooler_output), arrays(model.params["classifier"])
+    logits = model(pixels()).logits  # of the last block only these tokens are computed
+    np.testing.assert_allclose(logits, pooled @ head["kernel"] + head["bias"], atol=1e-5, rtol=1e-5)
 
 
 def test_registers_have_no_position_and_stand_between_cls_and_patches():
@@ -198,9 +249,57 @@ def test_interpolation_keeps_what_it_must(method):
     np.testing.assert_allclose(turned.reshape(7, 5, 16).swapaxes(0, 1).reshape(35, 16), larger, atol=1e-5)
 
 
-@pytest.mark.parametrize("position_embedding", ["learned", "sincos2d", "rope", "none"])
+def test_relative_positions_have_one_row_for_each_offset():
+    rows, columns = 2, 3
+    pairs = relative_rows((rows, columns))
+    assert pairs.shape == (7, 7)
+    offsets = (2 * rows - 1) * (2 * columns - 1)
+    assert pairs[0, 0] == offsets + 2
+    assert set(pairs[0, 1:]) == {offsets}  # from [CLS] to a patch
+    assert set(pairs[1:, 0]) == {offsets + 1}
+    seen = {}
+    for (i, query), (j, key) in itertools.product(enumerate(np.ndindex(rows, columns)), repeat=2):
+        offset = (query[0] - key[0], query[1] - key[1])
+        assert seen.setdefault(offset, pairs[1 + i, 1 + j]) == pairs[1 + i, 1 + j]
+    assert [seen[offset] for offset in sorted(seen)] == list(range(offsets))  # from top left to bottom right
+
+
+def test_relative_positions_are_added_to_the_scores():
+    model = tiny_model(FlaxViTClsModel, position_embedding="relative", num_hidden_layers=1)
+    maps, table = [], model.params["encoder"]["layer_00"]["relative_positions"]["embedding"]
+    for scale in (0, 1):
+        params = jax.tree.map(lambda leaf: leaf, model.params)
+        params["encoder"]["layer_00"]["relative_positions"]["embedding"] = scale * table
+        maps.append(model(pixels(), params=params, output_attentions=True).attentions[0])
+    bias = np.asarray(table)[relative_rows((2, 2))].transpose(2, 0, 1)
+    expected = np.asarray(maps[0]) * np.exp(bias)
+    np.testing.assert_allclose(maps[1], expected / expected.sum(axis=-1, keepdims=True), atol=1e-6)
+
+
+def test_relative_positions_of_another_grid_keep_the_rows_of_cls():
+    table = np.random.default_rng(0).normal(size=(3 * 5 + 3, 2)).astype(np.float32)
+    other = resample_relative(table, (2, 3), (4, 2), "bilinear")
+    assert other.shape == (7 * 3 + 3, 2)
+    np.testing.assert_array_equal(other[-3:], table[-3:])
+    expected = resample_positions(table[:-3], (3, 5), (7, 3), "bilinear")
+    np.testing.assert_array_equal(other[:-3], expected)
+    np.testing.assert_array_equal(resample_relative(table, (2, 3), (2, 3), "bilinear"), table)
+
+
+@pytest.mark.parametrize("corners", [False, True])
+def test_cropped_positions_are_the_top_left_of_a_square(corners):
+    table = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    found = resample_positions(table.reshape(16, 1), (4, 4), (2, 3), "cpe_align_corners" if corners else "cpe")
+    centres = np.linspace(0, 3, 3) if corners else (np.arange(3) + 0.5) * 4 / 3 - 0.5
+    rows = np.stack([np.interp(centres, np.arange(4), column) for column in table.T])  # (columns, 3)
+    square = np.stack([np.interp(centres, np.arange(4), row) for row in rows.T])
+    np.testing.assert_allclose(np.asarray(found).reshape(2, 3), square[:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("position_embedding", get_args(Positions))
 def test_other_and_non_square_sizes_on_request(position_embedding):
-    model = tiny_model(position_embedding=position_embedding, num_register_tokens=1)
+    registers = int(position_embedding != "relative")
+    model = tiny_model(position_embedding=position_embedding, num_register_tokens=registers)
     assert model(pixels(size=(12, 20)), interpolate_pos_encoding=True).logits.shape == (2, 5)
     native = model(pixels(), interpolate_pos_encoding=True).logits
     np.testing.assert_array_equal(native, model(pixels()).logits)

@@ -11,14 +11,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..files.folder import replace_file
 from ..files.ownership import is_our_card, pictures_of, signed
 from ..install import how_to_install, needs
 from ..names import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, PICTURES, RECIPE, TRAINING_CURVE
-from ..provenance import is_hub_id, last_name
+from ..provenance import BUILT_IN, is_hub_id, last_name
 from .escape import cell, markdown
 from .facts import Facts, read_facts
+from .features import features_section
 from .history import training_sentences
 from .metadata import card_metadata, dataset_title, eval_results_yaml
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 READOUT_WORDS = {
     "cls": "the [CLS] token",
+    "cls_concat": "the [CLS] tokens in a row",
     "mean": "the mean of the patches",
     "cls_mean": "the [CLS] token and the mean of the patches",
     "map": "an attention over all tokens",
@@ -147,10 +150,11 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
         install=how_to_install(),
         metadata=card_metadata(facts),
         pictures=pictures,
-        readout=READOUT_WORDS[facts.config.readout],
+        readout=_readout(facts.config),
         dataset=dataset_title(facts),
         circumstances=_circumstances(facts),
         spelt_out=_SPELT_OUT,
+        features=features_section(facts),
         training=training_sentences(facts),
         commands=_commands(facts),
         own_data=_own_data(facts),
@@ -158,6 +162,12 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
     )
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n\n"
     return signed(text)
+
+
+def _readout(config: ViTClsConfig) -> str:
+    """What a config's readout reads, in words."""
+    words = READOUT_WORDS[config.readout]
+    return words if config.num_cls_tokens == 1 else words.replace("the [CLS] token", "the mean of the [CLS] tokens")
 
 
 def _python(text: str) -> str:
@@ -190,8 +200,10 @@ def _commands(facts: Facts) -> list[str]:
     """The commands that train the model again and benchmark it; no benchmark on data that others do not have."""
     commands = [f"vit-cls train {RECIPE}"] if facts.recipe else []
     name, split = facts.dataset.name, facts.dataset.split
-    if facts.metrics and split and (facts.dataset.hub_id or name == "digits"):
+    if facts.metrics and split and (facts.dataset.hub_id or name in BUILT_IN):
         words = ["vit-cls", "benchmark", facts.name, "--dataset_name", str(name), "--split", str(split)]
+        if facts.is_of_features:
+            words += ["--method", str(facts.results.features.method)]
         commands += [shlex.join(words)] if all(map(str.isprintable, words)) else []
     return commands
 
@@ -200,7 +212,7 @@ def _own_data(facts: Facts) -> str:
     """A sentence on the images that the recipe needs; empty if they are known to be public."""
     data = facts.training.dataset if facts.training.dataset.name else facts.dataset
     name = str(data.name or facts.recipe.get("dataset_name") or "")
-    if not facts.recipe or not name or name == "digits" or data.hub_id:
+    if not facts.recipe or not name or name in BUILT_IN or data.hub_id:
         return ""
     shown, give = markdown(last_name(name)), "give yours by `--dataset_name FOLDER`"
     if data.source == "folder" or not is_hub_id(name):

@@ -54,6 +54,13 @@ class Facts:
         return self.results.training
 
     @property
+    def is_of_features(self) -> bool:
+        """Whether features of the model were measured, and not the classifier itself."""
+        return (
+            bool(self.results.features.method) and self.results.model.class_name != "FlaxViTClsForImageClassification"
+        )
+
+    @property
     def local_base_model(self) -> str | None:
         """The last name of the model that was fine-tuned, if it was a folder or its source was not recorded."""
         name = self.training.base_model.name or self.recipe.get("model_name_or_path")

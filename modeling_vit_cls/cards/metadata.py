@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..errors import one_line
-from ..provenance import last_name
+from ..provenance import BUILT_IN, last_name
 from .facts import Facts
 
 _TASK = "image-classification"
@@ -50,6 +50,8 @@ def eval_results_yaml(facts: Facts) -> str | None:
         notes.append(f"split {one_line(measured.split)}")
     if measured.examples:
         notes.append(f"{measured.examples} examples")
+    if facts.is_of_features:
+        notes.append(f"by {one_line(facts.results.features.method)} on features")
     entry["notes"] = ", ".join(notes)
     return yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)
 
@@ -63,7 +65,7 @@ def dataset_title(facts: Facts) -> str:
 def _eval_results(facts: Facts) -> list[EvalResult]:
     title = dataset_title(facts)
     # For a dataset that is not on the Hub, the type is the way it was loaded.
-    kind = facts.dataset.hub_id or ("digits" if title == "digits" else "imagefolder")
+    kind = facts.dataset.hub_id or (title if title in BUILT_IN else "imagefolder")
     return [
         EvalResult(
             task_type=_TASK,

@@ -1,9 +1,7 @@
 """Pictures for a card, as PNG: training curves, confusion matrix, attention maps. Equal input gives equal bytes."""
 
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,11 @@ from ..config_rules import READOUTS_OF_CLS
 from ..errors import one_line
 from ..install import needs
 from ..modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
+from ..pictures.figure import COLOURS, figure_file, overlaid
+from ..pictures.view import as_seen
 from ..scores import function_of, scores_of
 
 try:
-    from matplotlib import colormaps, style
-    from matplotlib.figure import Figure
     from matplotlib.font_manager import findfont, get_font
     from matplotlib.ticker import MaxNLocator
 except ImportError as error:
@@ -26,11 +24,9 @@ except ImportError as error:
 _TRAINING, _EVALUATION = ("#0072B2", "-"), ("#D55E00", "--")  # colour and dashes of the two losses
 _METRICS = [("#009E73", "-."), ("#CC79A7", ":"), ("#000000", "-"), ("#E69F00", "--"), ("#56B4E9", "-")]
 _RIGHT, _WRONG = "#009E73", "#D55E00"
-_MAP = "cividis"
 _NO_METRIC = {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
 _MAX_CLASSES_WITH_COUNTS, _MAX_CLASSES_WITH_NAMES = 20, 40  # in a confusion matrix
 _MAX_IMAGES = 8
-_OVERLAY_WEIGHT = 0.65  # weight of the attention map's colour over the image's grey
 
 
 def has_curve(log_history: Sequence[Mapping[str, Any]]) -> bool:
@@ -49,7 +45,7 @@ def training_curve(log_history: Sequence[Mapping[str, Any]]) -> bytes:
     metrics = {name: series[name] for name in by_name if name not in losses}
     mean = _mean_loss(log_history) if len(series.get("loss", ((), ()))[0]) < 2 else None
     panels = [panel for panel in (losses, metrics) if panel or (mean is not None and panel is losses)]
-    with _figure(5 * len(panels), 3.6) as (figure, file):
+    with figure_file(5 * len(panels), 3.6) as (figure, file):
         for axes, lines in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels):
             for number, (name, (steps, values)) in enumerate(lines.items()):
                 loss_styles = {"loss": ("training", *_TRAINING), "eval_loss": ("evaluation", *_EVALUATION)}
@@ -73,9 +69,9 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> 
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.45 * len(counts), 3.6, 9))
-    with _figure(side + 1.6, side + 0.6) as (figure, file):
+    with figure_file(side + 1.6, side + 0.6) as (figure, file):
         axes = figure.subplots()
-        image = axes.imshow(shares, cmap=_MAP, vmin=0, vmax=1, interpolation="nearest")
+        image = axes.imshow(shares, cmap=COLOURS, vmin=0, vmax=1, interpolation="nearest")
         figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
@@ -97,17 +93,17 @@ def attention_maps(
 ) -> bytes:
     """Draw up to 8 images (path, PIL, array), and below each the attention map of the last block over it.
 
-    The map is the mean over heads: for the readouts "cls" and "cls_mean" the attention from [CLS] to each patch, for
-    the others the attention that each patch receives from all patches on average. Brighter is more; each map has its
-    own scale. A classifier's images are titled with the predicted label. With `labels`, the names of the true classes,
-    the title also tells whether it is right.
+    The map is the mean over heads: for readouts with [CLS] the attention from [CLS] to each patch, for the others the
+    attention that each patch receives from all patches on average. Brighter is more; each map has its own scale. A
+    classifier's images are titled with the predicted label. With `labels`, the names of the true classes, the title
+    also tells whether it is right.
     """
     names: Any = model.config.id2label
     reads_cls = model.config.readout in READOUTS_OF_CLS
     # one call per image, because their sizes may differ
     results = [_attention(model, image, reads_cls) for image in images[:_MAX_IMAGES]]
 
-    with _figure(max(1.7 * len(results), 3.4), 4.4) as (figure, file):
+    with figure_file(max(1.7 * len(results), 3.4), 4.4) as (figure, file):
         query = "from [CLS] to each patch" if reads_cls else "that each patch receives on average"
         figure.suptitle(f"Attention {query}: last layer, mean over heads", fontsize=9)
         for number, column in enumerate(figure.subplots(2, len(results), squeeze=False).T):
@@ -120,7 +116,7 @@ def attention_maps(
                     colour = _RIGHT if is_right else _WRONG
                 column[0].set_title(title, fontsize=8, color=colour, parse_math=False)
             column[0].imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            column[1].imshow(_overlaid(picture, weights), interpolation="nearest")
+            column[1].imshow(overlaid(picture, weights), interpolation="nearest")
             for axes in column:
                 axes.set_axis_off()
     return file.getvalue()
@@ -133,24 +129,15 @@ def _attention(model: Any, image: Any, reads_cls: bool) -> tuple[np.ndarray, np.
     size = {"interpolate_pos_encoding": model.interpolates(processor)}
     outputs = model(pixels, output_attentions=True, return_dict=True, **size)
     attention = np.asarray(outputs.attentions[-1], np.float32)[0].mean(axis=0)[:, c.num_prefix_tokens :]  # (T, N)
-    weights = attention[0] if reads_cls else attention[c.num_prefix_tokens :].mean(axis=0)
-    picture = np.clip(_without_normalisation(pixels, processor), 0, 1)[0]
+    queries = attention[: c.num_cls_tokens] if reads_cls else attention[c.num_prefix_tokens :]
+    weights = queries.mean(axis=0)
+    picture = as_seen(pixels, processor)[0]
     logits = getattr(outputs, "logits", None)
     best, score = None, 0.0
     if logits is not None:
         scores = scores_of(logits, function_of(c))[0]
         best, score = int(scores.argmax()), float(scores.max())
     return picture, weights.reshape(pixels.shape[2] // c.patch_size, -1), best, score
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
-    """A figure of this size in inches, drawn into the file when the block ends, without the user's settings."""
-    file = io.BytesIO()
-    with style.context("default"):
-        figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-        yield figure, file
-        figure.savefig(file, format="png", metadata={"Software": None})  # no version of matplotlib in the file
 
 
 def _series(log_history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
@@ -172,14 +159,6 @@ def _mean_loss(log_history: Sequence[Mapping[str, Any]]) -> float | None:
     return means[-1] if means and isinstance(means[-1], int | float) and math.isfinite(means[-1]) else None
 
 
-def _overlaid(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """An attention map (h, w), scaled to its range, in colours over an image (H, W, C) of 0..1 in grey -> (H, W, 3)."""
-    heat = colormaps[_MAP]((weights - weights.min()) / max(float(np.ptp(weights)), 1e-12))[..., :3]
-    rows, columns = (np.arange(size) * cells // size for size, cells in zip(image.shape, weights.shape))
-    grey = image.mean(axis=-1, keepdims=True)
-    return _OVERLAY_WEIGHT * heat[np.ix_(rows, columns)] + (1 - _OVERLAY_WEIGHT) * grey
-
-
 def _name(label: Any, number: int | None = None) -> str:
     """A class name, cut to the width of a title."""
     return _text(_cut(str(label), 16), "?" if number is None else f"class {number}")
@@ -194,11 +173,3 @@ def _text(text: str, instead: str = "?") -> str:
 
 def _cut(text: str, limit: int = 24) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _without_normalisation(pixels: np.ndarray, processor: Any) -> np.ndarray:
-    """pixel_values (B, C, H, W) -> images (B, H, W, C) of 0..1, as the model sees them."""
-    images = pixels.transpose(0, 2, 3, 1)
-    if processor.do_normalize:
-        images = images * np.asarray(processor.image_std) + np.asarray(processor.image_mean)
-    return images if processor.do_rescale else images / 255

@@ -7,7 +7,7 @@ from ..errors import ConfigError
 from ..images.classes import match_classes
 from ..install import needs
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
-from ..predict import ImageClassificationPipeline
+from ..pipelines import ImageClassificationPipeline
 from ..scores import refuse_unless_single_label
 from .metrics import load_metric
 

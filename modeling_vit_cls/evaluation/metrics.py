@@ -1,6 +1,6 @@
 """Metrics of classification as `evaluate.Metric`s that need no network; other metrics are loaded by name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,10 +11,12 @@ from ..install import needs
 try:
     import datasets
     import evaluate
+    from evaluate import EvaluationModule
     from sklearn.metrics import accuracy_score, f1_score
 except ImportError as error:
     raise needs(str(error.name), "to compute metrics", "train") from error
 
+DEFAULT_METRICS = ("accuracy", "top_5_accuracy", "macro_f1", "nll", "ece")
 _BINS = 15  # of the expected calibration error, as in Guo et al. 2017
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
@@ -154,12 +156,12 @@ METRICS: dict[str, type[_Metric]] = {
 }
 
 
-def load_metric(metric: str | evaluate.EvaluationModule) -> evaluate.EvaluationModule:
+def load_metric(metric: str | EvaluationModule) -> EvaluationModule:
     """The metric with this name: of `METRICS`, or by `evaluate.load` from a folder, file or Space, whose code is run.
 
     `evaluate-metric/accuracy` is the accuracy of `evaluate`. Raises ConfigError, naming it, for an unknown metric.
     """
-    if isinstance(metric, evaluate.EvaluationModule):
+    if isinstance(metric, EvaluationModule):
         return metric
     if metric in METRICS:
         return METRICS[metric]()
@@ -170,8 +172,16 @@ def load_metric(metric: str | evaluate.EvaluationModule) -> evaluate.EvaluationM
         raise ConfigError("metrics", metric, rule) from error
 
 
+def load_metrics(metrics: Sequence[str | EvaluationModule] | None, classes: int) -> dict[str, EvaluationModule]:
+    """Metrics by name, loaded by `load_metric`. The default has no top-5 accuracy for 5 classes or fewer."""
+    names = DEFAULT_METRICS if metrics is None else tuple(metrics)
+    if names == DEFAULT_METRICS and classes <= 5:
+        names = tuple(name for name in names if name != "top_5_accuracy")
+    return {name: load_metric(name) for name in names}
+
+
 def compute_metrics(
-    metrics: Mapping[str, evaluate.EvaluationModule], probabilities: np.ndarray, references: np.ndarray
+    metrics: Mapping[str, EvaluationModule], probabilities: np.ndarray, references: np.ndarray
 ) -> dict[str, float]:
     """Compute metrics from probabilities (N, K) and true classes (N,): {name: number}.
 
@@ -193,7 +203,7 @@ def compute_metrics(
     return results
 
 
-def _takes_rows(metric: evaluate.EvaluationModule) -> bool:
+def _takes_rows(metric: EvaluationModule) -> bool:
     """Whether a prediction of this metric is a row of numbers, not one class."""
     options = metric.features if isinstance(metric.features, list) else [metric.features]
     return not any(isinstance(option.get("predictions"), datasets.Value) for option in options)

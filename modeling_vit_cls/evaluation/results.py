@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import CheckpointError
 from ..names import RESULTS
 from ..provenance import dataset_record, public_recipe, record
-from ..results import Hardware, MeasuredData, MeasuredModel, Results, Throughput, Training
+from ..results import FeatureEvaluation, Hardware, MeasuredData, MeasuredModel, Results, Throughput, Training
 
 
 def results(
@@ -27,6 +27,7 @@ def results(
     revision: str | None = None,
     recipe: Mapping[str, Any] | None = None,
     training: Training | None = None,
+    features: FeatureEvaluation | None = None,
 ) -> Results:
     """The Results of a benchmark. Local paths are recorded by their last name only.
 
@@ -38,18 +39,20 @@ def results(
         split: split of the dataset.
         revision: revision of the dataset.
         recipe, training: recipe and record of the model's training, if they are known.
+        features: how features were evaluated; `found` may then have the "readout" that the metrics are of.
     """
     counts = {name: found.get(name) for name in ("examples", "skipped", "duplicates")}
     return Results(
         model=MeasuredModel(
             name=record(model_name)["name"],
             class_name=type(model).__name__,
-            readout=model.config.readout,
+            readout=found.get("readout", model.config.readout),
             parameters=model.num_parameters(),
         ),
         dataset=MeasuredData(**dataset_record(dataset_name, revision), split=split, **counts),  # pyright: ignore[reportArgumentType]
         metrics=dict(found["metrics"]),
         confusion_matrix=found.get("confusion_matrix"),
+        features=features or FeatureEvaluation(),
         throughput=Throughput(**found["throughput"]),
         recipe=None if recipe is None else public_recipe(recipe, _local_fields(recipe)),
         training=training or Training(),

@@ -49,7 +49,12 @@ _FIELD_OF = {
     "projection": "projection_size",
     "readout": "readout",
 }
-_FIELD_IN_BLOCK = {"layer_scale": "layer_scale_init_value", "mlp.gate": "mlp", ".bias": "qkv_bias"}
+_FIELD_IN_BLOCK = {
+    "relative_positions": "position_embedding",
+    "layer_scale": "layer_scale_init_value",
+    "mlp.gate": "mlp",
+    ".bias": "qkv_bias",
+}
 
 
 def write_foreign(
@@ -108,10 +113,18 @@ def family_for(target: str, config: ViTClsConfig) -> Family:
     gated, rope = config.mlp == "swiglu", config.position_embedding == "rope"
     if target == "timm":
         name = "timm Eva" if timm_export.is_eva(config) else "timm DINOv2 giant" if gated else "timm ViT"
+        name = "timm BEiT" if config.position_embedding == "relative" else name
+    elif config.readout == "cls_concat":
+        name = "transformers C-RADIO"
+    elif config.num_cls_tokens > 1:
+        name = "transformers Pixio"
+    elif config.position_embedding == "relative":
+        name = "transformers BEiT"
     elif rope:
         name = "transformers DINOv3"
     elif config.num_register_tokens:
-        name = "transformers DINOv2 with registers"
+        is_tips = config.position_interpolation == "bilinear_antialias"
+        name = "transformers TIPSv2" if is_tips else "transformers DINOv2 with registers"
     elif gated or config.layer_scale_init_value is not None:
         name = "transformers DINOv2"
     elif config.pre_norm:
@@ -146,7 +159,7 @@ def _check_size(processor: ViTClsImageProcessor, config: ViTClsConfig, family: F
 def _differences(source: Source, family: Family, config: ViTClsConfig, has_head: bool) -> list[str]:
     """Names of fields in which a written checkpoint differs and may. Raises ConfigError for any other difference."""
     written = source.config
-    ignored = ("dynamic_image_size", *_MAY_DIFFER, *(() if has_head else ("use_distillation_head",)))
+    ignored = ("dynamic_image_size", *_MAY_DIFFER, *(() if has_head else ("use_distillation_head", "classifier_input")))
     differing = [name for name in FIELD_NAMES if _meaning(config, name) != _meaning(written, name)]
     for name in differing:
         if name not in ignored:
@@ -169,8 +182,9 @@ def _meaning(config: ViTClsConfig, name: str) -> Any:
         return config.layer_scale_init_value is not None
     if name == "ignore_border":  # compared at the config's image size only
         return config.ignore_border and any(side % config.patch_size for side in config.image_hw)
-    used_by = {"rope_theta": "rope", "position_embedding_tokens": "learned", "position_interpolation": "learned"}
-    return getattr(config, name) if config.position_embedding == used_by.get(name, config.position_embedding) else None
+    position, tables = config.position_embedding, ["learned", "relative"]
+    used_by = {"rope_theta": ["rope"], "position_embedding_tokens": ["learned"], "position_interpolation": tables}
+    return getattr(config, name) if position in used_by.get(name, [position]) else None
 
 
 def _field_of(parameter: str) -> str:

@@ -8,17 +8,41 @@ from typing import Any
 
 from ..errors import CheckpointError, shorten
 from ..files.tensor import Tensor
-from . import big_vision, clip, dinov2, dinov3, meta, siglip, timm, torchvision, vit
+from . import (
+    beit,
+    big_vision,
+    clip,
+    dinov2,
+    dinov3,
+    meta,
+    open_clip,
+    pixio,
+    radio,
+    siglip,
+    timm,
+    tipsv2,
+    torchvision,
+    vit,
+    vit_ssl,
+    vitpose,
+)
 from .family import NATIVE, Family
 from .timm_architectures import present_name
 
 FAMILIES = (
     NATIVE,
     *vit.FAMILIES,
+    *vit_ssl.FAMILIES,
+    *vitpose.FAMILIES,
+    *beit.FAMILIES,
     *dinov2.FAMILIES,
     *dinov3.FAMILIES,
     *siglip.FAMILIES,
     *clip.FAMILIES,
+    *open_clip.FAMILIES,
+    *pixio.FAMILIES,
+    *tipsv2.FAMILIES,
+    *radio.FAMILIES,
     *timm.FAMILIES,
     *torchvision.FAMILIES,
     *big_vision.FAMILIES,
@@ -37,12 +61,14 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
 
     Raises CheckpointError, naming `file`, for a model that is not supported.
     """
-    model_type, architecture = fields.get("model_type"), fields.get("architecture")
+    model_type, architecture = fields.get("model_type") or None, fields.get("architecture")  # "" is NVIDIA's C-RADIO
     if model_type == timm.WRAPPER:
         model_type = None
         if architecture is None:
             problem = "model_type='timm_wrapper' (timm inside transformers) without the name of an architecture"
             raise CheckpointError(f"{file}: {problem}")
+    if model_type is None and "model_cfg" in fields:
+        return open_clip.family_of_model(fields, file)
     if model_type is None and architecture is None:
         return None
     name = present_name(str(architecture))

@@ -1,4 +1,7 @@
-"""Vision towers of CLIP (Radford et al. 2021): a norm before the blocks, a norm of [CLS] only, and a projection."""
+"""Vision towers of CLIP and MetaCLIP 2: a norm before the blocks, a norm of [CLS] only, and a projection.
+
+Radford et al. 2021; Chuang et al. 2025.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,12 +36,14 @@ TABLE = {
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     if has_classifier(fields, tensors):
-        problem = "CLIPForImageClassification classifies the mean of patches without a norm; no readout computes this"
-        raise CheckpointError(f"{problem}. Fine-tune CLIP itself: its checkpoint loads with a new head")
+        name = "CLIP" if fields["model_type"] in _CLIP else "MetaClip2"
+        problem = "classifies the mean of patches without a norm; no readout computes this"
+        remedy = "Fine-tune the model without its classifier: its checkpoint loads with a new head"
+        raise CheckpointError(f"{name}ForImageClassification {problem}. {remedy}")
     vision = fields.get("vision_config") or fields
     size = fields.get("projection_dim", vision.get("projection_dim", 512))
-    with_projection = {"CLIPModel", "CLIPVisionModelWithProjection"}
-    projected = has(tensors, "projection") or not with_projection.isdisjoint(fields.get("architectures") or ())
+    classes = fields.get("architectures") or ()
+    projected = has(tensors, "projection") or not _WITH_PROJECTION.isdisjoint(classes)
     return {
         "patch_size": 32,
         **{name: vision[name] for name in _COPIED if name in vision},
@@ -69,16 +74,21 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
     return Export(fields, "vision_model.")
 
 
-FAMILIES = (
+_CLIP, _METACLIP = ("clip", "clip_vision_model"), ("metaclip_2", "metaclip_2_vision_model")
+_WITH_PROJECTION = {
+    f"{name}{kind}" for name in ("CLIP", "MetaClip2") for kind in ("Model", "VisionModelWithProjection")
+}
+FAMILIES = tuple(
     Family(
-        "transformers CLIP",
+        f"transformers {name}",
         _fields,
         TABLE,
-        model_types=("clip", "clip_vision_model"),
+        model_types=model_types,
         prefixes=("vision_model.",),
         ignored=("text_model.*", "text_projection.*", "logit_scale", "embeddings.position_ids"),
         processor=cropped(BICUBIC | CLIP, margin=1.0),
         processor_class="CLIPImageProcessor",
         export=_export,
-    ),
+    )
+    for name, model_types in (("CLIP", _CLIP), ("MetaCLIP 2", _METACLIP))
 )

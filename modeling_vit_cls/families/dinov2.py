@@ -10,7 +10,7 @@ from .family import ANY_SIZE, BICUBIC, IMAGENET, Export, Family, common_fields, 
 from .layouts import conv, linear, norm, stacked, tokens, vector
 from .vit import attention
 
-_COPIED = [
+COPIED = [
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -51,12 +51,12 @@ for _block in ("encoder.layer.{}", "layers.{}", "layer.{}"):
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     registers = fields["model_type"] == "dinov2_with_registers"
-    ours = {name: fields[name] for name in _COPIED if name in fields} | labels(fields)
+    ours = {name: fields[name] for name in COPIED if name in fields} | labels(fields)
     ours["patch_size"] = fields.get("patch_size", 16 if registers else 14)
     swiglu = bool(fields.get("use_swiglu_ffn", False))
     if swiglu:  # transformers ignores hidden_act here and always uses SiLU
         ours |= {"mlp": "swiglu", "hidden_act": "silu"}
-    ours["intermediate_size"] = _width(fields.get("hidden_size", 768), fields.get("mlp_ratio", 4), swiglu)
+    ours["intermediate_size"] = mlp_width(fields.get("hidden_size", 768), fields.get("mlp_ratio", 4), swiglu)
     ours["layer_scale_init_value"] = fields.get("layerscale_value", 1.0)
     ours["num_register_tokens"] = fields.get("num_register_tokens", 4) if registers else 0
     ours["position_interpolation"] = "bicubic_antialias" if registers else "bicubic"
@@ -65,16 +65,16 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     return ours | ANY_SIZE
 
 
-def _mlp_ratio(config: ViTClsConfig) -> int:
+def mlp_ratio(config: ViTClsConfig) -> int:
     """The `mlp_ratio`, a whole number, that gives our `intermediate_size`. Raises ConfigError if there is none."""
     for ratio in range(1, 17):
-        if _width(config.hidden_size, ratio, config.mlp == "swiglu") == config.intermediate_size:
+        if mlp_width(config.hidden_size, ratio, config.mlp == "swiglu") == config.intermediate_size:
             return ratio
     rule = "must be a whole multiple of hidden_size in DINOv2 (for SwiGLU, two thirds of one)"
     raise ConfigError("intermediate_size", config.intermediate_size, rule)
 
 
-def _width(hidden_size: int, mlp_ratio: float, swiglu: bool) -> int:
+def mlp_width(hidden_size: int, mlp_ratio: float, swiglu: bool) -> int:
     """The width of the MLP. For SwiGLU it is two thirds of that, rounded up to a multiple of 8."""
     width = int(hidden_size * mlp_ratio)
     return (int(width * 2 / 3) + 7) // 8 * 8 if swiglu else width
@@ -90,10 +90,10 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
     fields = {
         "architectures": [name + ("ForImageClassification" if has_head else "Model")],
         "model_type": kind,
-        **common_fields(config, _COPIED, has_head),
+        **common_fields(config, COPIED, has_head),
         "layer_norm_eps": config.layer_norm_eps,
         "layerscale_value": config.layer_scale_init_value,
-        "mlp_ratio": _mlp_ratio(config),
+        "mlp_ratio": mlp_ratio(config),
         "patch_size": config.patch_size,
         "use_swiglu_ffn": config.mlp == "swiglu",
         **({"num_register_tokens": config.num_register_tokens} if registers else {}),

@@ -87,6 +87,7 @@ class Family(NamedTuple):
         processor: (fields of its config.json, our config) -> fields of the image processor, for a checkpoint without a
             preprocessor_config.json.
         processor_class: the class of a preprocessor_config.json that names none.
+        normalizes: whether its model normalises pixels itself, after the image processor; ours does both in one.
         export: (our config, whether there is a classifier) -> Export; None if the family cannot be written.
         tanh_of_backbone: whether the representation layer is a pooler, which the family's classifiers do not use.
     """
@@ -105,6 +106,7 @@ class Family(NamedTuple):
     override: Override = lambda fields, *_: (fields, [])
     processor: Processor = always({})
     processor_class: str | None = None
+    normalizes: bool = False
     export: Callable[[ViTClsConfig, bool], Export] | None = None
     tanh_of_backbone: bool = False
 

@@ -1,5 +1,6 @@
 """Layouts: how a tensor of another library is split into our parameters, and how these are joined again."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -53,6 +54,19 @@ def conv(name: str) -> Layouts:
     """A Conv2d: weight OIHW of torch, or kernel HWIO of Flax -> kernel HWIO."""
     transposed = _one(f"{name}.kernel", lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
     return {"weight": transposed, "bias": _same(f"{name}.bias"), "kernel": _read_only(f"{name}.kernel")}
+
+
+def conv_of_patches(name: str) -> Layouts:
+    """A Linear of flattened patches of three channels: weight (D, 3 P P), channels first -> kernel (P, P, 3, D)."""
+
+    def ours(array: np.ndarray) -> np.ndarray:
+        side = math.isqrt(array.shape[1] // 3)
+        return array.reshape(-1, 3, side, side).transpose(2, 3, 1, 0)
+
+    def theirs(array: np.ndarray) -> np.ndarray:
+        return array.transpose(3, 2, 0, 1).reshape(array.shape[-1], -1)
+
+    return {"weight": _one(f"{name}.kernel", ours, theirs)}
 
 
 def norm(name: str) -> Layouts:

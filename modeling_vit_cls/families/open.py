@@ -1,7 +1,7 @@
 """Opening a checkpoint of any family, and checking each tensor against the shapes of its config."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -20,16 +20,21 @@ from ..files.json_file import read_json
 from ..files.tensor import FLOATS, Tensor
 from ..files.weights import holds_standard_weights, read_weights
 from ..label_maps import LABEL_FIELDS, read_labels
-from ..names import CONFIG, DIGESTS, PROCESSOR
+from ..names import CONFIG, DIGESTS, OPEN_CLIP_CONFIG, PROCESSOR
 from ..nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from . import FAMILIES, family_of, family_of_tensors
 from .activations import with_our_activation
+from .adapter import Adapter
 from .family import NATIVE, Family, canonical, has_classifier, side_of
 from .not_read import refuse_unread_config, refuse_unread_folder
+from .open_clip import is_open_clip, weights_of
+from .quantised import refuse_quantised_config, refuse_quantised_names
 from .sizes import fields_shown, refuse_contradictions
 from .timm import WRAPPER
+from .wrappers import unwrapped
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
+Reader = Callable[[Path], dict[str, Tensor]]
 
 
 def parameter_shapes(module_class: type[nn.Module], config: ViTClsConfig) -> Shapes:
@@ -61,6 +66,8 @@ class Source(NamedTuple):
         notes: how the label maps in config.json differ from those of `config`.
         from_tensors: fields that were read from the tensors, because the user's keywords say that config.json does not
             describe the model.
+        file_notes: how the model was found in its files, as in `LoadReport`.
+        adapter: the adapter of PEFT that was merged into the tensors, if any.
     """
 
     path: Path
@@ -71,13 +78,29 @@ class Source(NamedTuple):
     spare: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     from_tensors: tuple[str, ...] = ()
+    file_notes: tuple[str, ...] = ()
+    adapter: Adapter | None = None
 
 
-def open_checkpoint(path: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> Source:
+def read_headers(path: Path) -> dict[str, Tensor]:
+    """The tensors of a folder or a file as `read_weights` gives them, without their numbers."""
+    return {name: tensor.header() for name, tensor in read_weights(path).items()}
+
+
+def open_checkpoint(
+    path: Path,
+    overrides: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    read: Reader = read_weights,
+    adapter: Adapter | None = None,
+) -> Source:
     """Read the config and the headers of a folder, or of a weight file, of any family. The weights are not read.
 
-    `overrides` are fields of our config that a user gave. They count in a family whose config.json may leave out what a
-    model was built with.
+    Args:
+        overrides: fields of our config that a user gave. They count in a family whose config.json may leave out what a
+            model was built with.
+        read: gives the tensors: `read_weights`, or `read_headers` for tensors without numbers.
+        adapter: an adapter of this checkpoint, which is merged into it.
 
     Raises CheckpointError, or ConfigError for a config of ours, with file and field or tensor. Both name an override
     that is wrong.
@@ -87,17 +110,25 @@ def open_checkpoint(path: Path, overrides: Mapping[str, Any] = MappingProxyType(
     file = config_file(path)
     fields = read_json(file)
     refuse_unread_folder(path, holds_standard_weights(path))
+    refuse_quantised_config(fields, file)
     refuse_unread_config(fields, file)
     family = family_of(fields, file)
     if family is NATIVE:
+        if adapter is not None:
+            problem = f"its base {adapter.base} is a checkpoint of this package, which PEFT does not know"
+            raise CheckpointError(f"{adapter.path}: {problem}")
         config = ViTClsConfig.from_dict(fields)  # before the weights, so that a wrong config is reported first
         notes = tuple(read_labels(fields)[1])
-        tensors = NATIVE.convert(read_weights(path))
+        tensors = NATIVE.convert(read(path))
         refuse_contradictions(tensors, overrides, path)
         return Source(path, NATIVE, config, tensors, {}, notes=notes)
-    weights = read_weights(path)
+    weights = read(weights_of(path) if is_open_clip(path) else path)
+    refuse_quantised_names(weights, path)
+    weights, wrapper = unwrapped(weights, _own_prefixes(family))
     family = family or family_of_tensors(weights, path)
     tensors = family.convert(weights)
+    if adapter is not None:
+        tensors, fields = adapter.merged(tensors, family), adapter.fields(fields, family)
     refuse_contradictions(tensors, overrides, path)
     try:
         labels, notes = read_labels(fields, _outputs(tensors))
@@ -115,9 +146,25 @@ def open_checkpoint(path: Path, overrides: Mapping[str, Any] = MappingProxyType(
     except (CheckpointError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         processor = CheckpointError(f"{file}, {family.name}: {error}")
     config.architectures = fields.get("architectures", config.architectures)
+    file_notes = [f"all tensors are inside {wrapper!r}, which was left out of their names"] if wrapper else []
+    file_notes += [adapter.note] if adapter else []
     return Source(
-        path, family, config, tensors, processor, tuple(family.spare(weights)), tuple(notes), tuple(from_tensors)
+        path,
+        family,
+        config,
+        tensors,
+        processor,
+        spare=tuple(family.spare(weights)),
+        notes=tuple(notes),
+        from_tensors=tuple(from_tensors),
+        file_notes=tuple(file_notes),
+        adapter=adapter,
     )
+
+
+def _own_prefixes(family: Family | None) -> tuple[str, ...]:
+    """The prefixes that a family removes itself; of all families that need no config.json if it is still unknown."""
+    return family.prefixes if family else tuple(prefix for f in FAMILIES if f.signature for prefix in f.prefixes)
 
 
 def _outputs(tensors: dict[str, Tensor]) -> int | None:
@@ -143,15 +190,15 @@ def is_foreign(path: Path) -> bool:
     """Whether a checkpoint is of a supported family of another library. CheckpointError for a damaged config.json."""
     file = config_file(path)
     fields = read_json(file)
-    model_type = fields.get("model_type")
+    model_type = fields.get("model_type") or None
     return model_type in (None, WRAPPER) or (
         model_type != "vit_cls" and any(model_type in f.model_types for f in FAMILIES)
     )
 
 
 def config_file(path: Path) -> Path:
-    """The path of the config.json of a folder or of a weight file. The file need not exist."""
-    return (path if path.is_dir() else path.parent) / CONFIG
+    """The path of the config.json, or OpenCLIP's config, of a folder or a weight file. The file need not exist."""
+    return (path if path.is_dir() else path.parent) / (OPEN_CLIP_CONFIG if is_open_clip(path) else CONFIG)
 
 
 def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tensor], list[str]]:

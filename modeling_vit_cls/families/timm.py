@@ -1,4 +1,4 @@
-"""timm's VisionTransformer and Eva: fused qkv; its config.json names the architecture and its arguments."""
+"""timm's VisionTransformer, Eva and Beit: fused qkv; its config.json names the architecture and its arguments."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -59,6 +59,7 @@ _EVA_ROWS = {
     **_SPLIT,
 }
 _EVA = _EVA_ROWS | TABLE | _EVA_ROWS  # the names of timm's Eva class come first, and replace those of TABLE
+_BEIT = _EVA | {"blocks.{}.attn.relative_position_bias_table": vector("{}.relative_positions.embedding")}
 
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -91,14 +92,14 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
         "position_embedding_tokens": "patches" if built["no_embed_class"] and built["class_token"] else "all",
         "position_interpolation": _interpolation(built),
         "readout": READOUTS[pool],
-        "norm_position": "after_readout" if fc_norm else "before_readout",
+        "norm_position": "none" if not built["final_norm"] else "after_readout" if fc_norm else "before_readout",
         "architectures": ["ViTClsForImageClassification" if classes else "ViTClsModel"],
         "dynamic_image_size": bool(built["dynamic_img_size"]),
     }
     if built["eva"]:
         ours["key_bias"] = False
-    if built["rope"]:
-        ours["position_embedding"] = "rope"
+    if built["rope"] or built["relative"]:
+        ours["position_embedding"] = "rope" if built["rope"] else "relative"
     if not classes:
         return ours
     kept = {name: fields[name] for name in ("id2label", "problem_type") if fields.get(name)}  # of transformers' wrapper
@@ -221,6 +222,7 @@ FAMILIES = tuple(
     for kind, architectures, table, prepare in (
         ("ViT", _names(eva=False, swiglu_mlp=False), TABLE | _SPLIT, _unpacked),
         ("DINOv2 giant", _names(eva=False, swiglu_mlp=True), TABLE | _PACKED, dict),
-        ("Eva", _names(eva=True), _EVA, dict),
+        ("Eva", _names(eva=True, relative=False), _EVA, dict),
+        ("BEiT", _names(relative=True), _BEIT, dict),
     )
 )

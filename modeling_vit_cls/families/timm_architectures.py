@@ -19,6 +19,7 @@ _SIZES = {
     "so150m": (18, 14),
     "so150m2": (21, 13),
     "large": (24, 16),
+    "intern300m": (24, 16),
     "so400m": (27, 16),
     "huge": (32, 16),
     "huge_plus": (32, 20),
@@ -39,10 +40,12 @@ _DEFAULTS: dict[str, Any] = {
     "swiglu_mlp": False,
     "eps": 1e-6,
     "rope": False,
-    "eva": False,  # timm's class Eva, which has other names of tensors
+    "relative": False,
+    "eva": False,  # timm's classes Eva and Beit, which have other names of tensors
     "global_pool": "token",
     "pool_include_prefix": False,
     "fc_norm": None,  # after the pooling if it is the mean
+    "final_norm": True,
     "interpolation": "bicubic_antialias",
     "dynamic_img_size": False,
 }
@@ -58,6 +61,8 @@ _ROPE |= {"dynamic_img_size": True}
 _DINOV3 = {**_ROPE, "global_pool": "avg", "qkv_bias": False}
 _DINOV3_BIAS = {**_DINOV3, "qkv_bias": True}
 _LINGBOT = {**_ROPE, "global_pool": "token"}
+_BEIT = {"eva": True, "relative": True, "global_pool": "avg", "init_values": 1e-5, "interpolation": "bilinear"}
+_RADIO = {"no_embed_class": True, "reg_tokens": 7, "final_norm": False, "interpolation": "bilinear"}
 
 # Names, with alternatives in braces, and the arguments in which they differ from _SIZES and _DEFAULTS.
 _ROWS: list[tuple[str, dict[str, Any]]] = [
@@ -117,6 +122,14 @@ _ROWS: list[tuple[str, dict[str, Any]]] = [
     ("eva_large_patch14_{196,336}", {"global_pool": "avg"}),
     ("eva_giant_patch14_{224,336,560}", {"eva": True, "global_pool": "avg"}),
     ("eva_giant_patch14_clip_224", {"eva": True}),
+    ("beit_base_patch16_{224,384}", {**_BEIT, "init_values": 0.1}),
+    ("beit_large_patch16_{224,384,512} beitv2_{base,large}_patch16_224", _BEIT),
+    ("vit_intern300m_patch14_448", {"init_values": 0.1, "final_norm": False, "dynamic_img_size": True}),
+    ("vit_base_patch16_radio_v3", {**_RADIO, "init_values": 1e-5, "interpolation": "bilinear_align_corners"}),
+    ("vit_large_patch16_radio_v3", {**_RADIO, "init_values": 1e-5}),
+    ("vit_huge_patch16_radio_v3", {**_RADIO, "interpolation": "bilinear_align_corners"}),
+    ("vit_giant_patch16_radio_v3", {**_RADIO, "num_heads": 24}),
+    ("vit_{so400m,huge}_patch16_radio_v4", {**_RADIO, "reg_tokens": 9}),
     ("vit_{small,base,large}_patch16_dinov3", _DINOV3),
     ("vit_{small_plus,huge_plus}_patch16_dinov3 vit_7b_patch16_dinov3", {**_DINOV3, "swiglu_mlp": True}),
     ("vit_{tiny,small,base,large}_patch16_dinov3_qkvb", _DINOV3_BIAS),

@@ -13,7 +13,7 @@ from .timm_processor import image_size
 # other argument may change what the model computes, so it is refused.
 _ACCEPTED = {"img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio"}
 _ACCEPTED |= {"qkv_bias", "init_values", "class_token", "no_embed_class", "reg_tokens", "num_reg_tokens", "pre_norm"}
-_ACCEPTED |= {"fc_norm", "use_fc_norm", "global_pool", "pool_include_prefix", "act_layer", "swiglu_mlp"}
+_ACCEPTED |= {"fc_norm", "use_fc_norm", "final_norm", "global_pool", "pool_include_prefix", "act_layer", "swiglu_mlp"}
 _ACCEPTED |= {"swiglu_align_to", "weight_init", "dynamic_img_size", "strict_img_size", "drop_rate", "pos_drop_rate"}
 _ACCEPTED |= {"patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"}
 _EVA_NAMES = {"num_reg_tokens": "reg_tokens", "use_fc_norm": "fc_norm"}

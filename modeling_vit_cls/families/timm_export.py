@@ -53,13 +53,16 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
         "init_values": config.layer_scale_init_value,
         "global_pool": pool,
     }
-    if is_eva(config):
+    if config.position_embedding == "relative":
+        arguments |= {"use_fc_norm": fc_norm}
+    elif is_eva(config):
         arguments |= {"num_reg_tokens": config.num_register_tokens, "use_fc_norm": fc_norm}
         arguments |= {"swiglu_mlp": True} if config.mlp == "swiglu" else {}
     else:
         arguments |= {"reg_tokens": config.num_register_tokens, "fc_norm": fc_norm, "pre_norm": config.pre_norm}
+        arguments |= {} if config.norm_position != "none" else {"final_norm": False}
         arguments |= {"pool_include_prefix": True} if config.readout == "map" and config.num_prefix_tokens else {}
-    if config.position_embedding != "rope":
+    if config.position_embedding not in ("rope", "relative"):
         arguments |= {"class_token": config.use_cls_token, "no_embed_class": patches_only}
         arguments |= {"dynamic_img_size": config.position_interpolation != "bilinear"}
     fields = {
@@ -101,6 +104,8 @@ def _with_positions(config: ViTClsConfig, arrays: dict[str, np.ndarray]) -> dict
 
 def _architecture(config: ViTClsConfig) -> str:
     """The name of an architecture with the same block; all sizes are given as arguments."""
+    if config.position_embedding == "relative":
+        return "beit_base_patch16_224"
     if config.position_embedding == "rope":
         size = "huge_plus" if config.mlp == "swiglu" else "small"
         return f"vit_{size}_patch16_dinov3" + ("_qkvb" if config.qkv_bias else "")

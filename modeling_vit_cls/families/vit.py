@@ -8,7 +8,7 @@ from ..files.tensor import Tensor
 from .family import BICUBIC, IMAGENET, Export, Family, always, common_fields, has, has_classifier, labels, refuse_unless
 from .layouts import Layouts, conv, linear, norm, tokens
 
-_COPIED = [
+COPIED = [
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -58,7 +58,7 @@ for _block in ("encoder.layer.{}", "layers.{}"):
 
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    ours = {name: fields[name] for name in _COPIED if name in fields} | labels(fields)
+    ours = {name: fields[name] for name in COPIED if name in fields} | labels(fields)
     ours["layer_norm_eps"] = fields.get("layer_norm_eps", 1e-12)
     if has(tensors, "representation") and not has_classifier(fields, tensors):  # a classifier has no pooler
         refuse_unless(fields, pooler_act="tanh")
@@ -82,7 +82,7 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
     fields = {
         "architectures": [f"{name}{head}"],
         "model_type": kind,
-        **common_fields(config, _COPIED, has_head),
+        **common_fields(config, COPIED, has_head),
         "layer_norm_eps": config.layer_norm_eps,
     }
     if config.representation_size is not None:

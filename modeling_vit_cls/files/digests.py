@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from ..config_rules import FIELD_NAMES
+from ..config_rules import FIELD_NAMES, LATER_FIELDS
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, shorten
 
@@ -23,8 +23,12 @@ def digest_of(array: np.ndarray) -> str:
 
 
 def architecture_digest(config: ViTClsConfig) -> str:
-    """The digest of the config fields that change the outputs, with the number of classes."""
+    """The digest of the config fields that change the outputs, with the number of classes.
+
+    A later field counts only with another value than its first one, so that earlier checkpoints keep their digest.
+    """
     fields = {name: getattr(config, name) for name in FIELD_NAMES if name not in _FREE}
+    fields = {name: value for name, value in fields.items() if value != LATER_FIELDS.get(name, ...)}
     fields |= {"image_size": list(config.image_hw), "num_labels": config.num_classes}
     return xxhash.xxh3_128_hexdigest(json.dumps(fields, sort_keys=True).encode())
 

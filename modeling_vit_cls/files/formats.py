@@ -22,8 +22,9 @@ from .digests import from_metadata
 from .tensor import FLOATS, Tensor, mapped
 
 SUFFIXES = (".safetensors", ".npz", ".msgpack")
-_MAX_HEADER = 4_000_000  # bytes, some 20,000 tensors; a larger header takes seconds, and no Vision Transformer has one
+MAX_HEADER = 4_000_000  # bytes, some 20,000 tensors; a larger header takes seconds, and no Vision Transformer has one
 _PLAIN = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", *FLOATS.values())
+_NAMES = FLOATS | {"I64": "int64"}  # of the types that are read, by those of safetensors
 
 
 def read_file(file: Path) -> dict[str, Tensor]:
@@ -60,8 +61,8 @@ def _why_unreadable(file: Path) -> str:
 def _safetensors(file: Path) -> Iterator[Tensor]:
     with open(file, "rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
-    if length > _MAX_HEADER and length < file.stat().st_size:
-        raise CheckpointError(f"{file}: has a header of {length:,} bytes, expected at most {_MAX_HEADER:,}")
+    if length > MAX_HEADER and length < file.stat().st_size:
+        raise CheckpointError(f"{file}: has a header of {length:,} bytes, expected at most {MAX_HEADER:,}")
     # safe_open checks the header, and that the tensors fill the file
     metadata = safe_open(file, framework="numpy").metadata() or {}
     with open(file, "rb") as opened:
@@ -71,7 +72,7 @@ def _safetensors(file: Path) -> Iterator[Tensor]:
     digests, stamp = from_metadata(metadata, set(header), file)
     for name, entry in header.items():
         dtype, offset = str(entry["dtype"]), 8 + length + entry["data_offsets"][0]
-        tensor = mapped(name, file, offset, tuple(entry["shape"]), FLOATS.get(dtype, dtype))
+        tensor = mapped(name, file, offset, tuple(entry["shape"]), _NAMES.get(dtype, dtype))
         yield tensor._replace(digest=digests.get(name), stamp=stamp)
 
 

@@ -44,6 +44,14 @@ class Tensor(NamedTuple):
         shape = change(np.empty(self.shape, np.int8)).shape
         return self._replace(shape=shape, view=lambda: change(self.view()), offset=None, digest=None)
 
+    def header(self) -> "Tensor":
+        """The same tensor without its numbers: to read them is an error."""
+
+        def view() -> np.ndarray:
+            raise CheckpointError(f"{self.file}: tensor {self.name!r}: only its name, type and shape were read")
+
+        return self._replace(view=view, offset=None)
+
     def read(self) -> np.ndarray:
         """A copy of the numbers in memory, so that later changes of the file do not matter.
 

@@ -1,23 +1,54 @@
 """Checkpoints on the Hub, downloaded into the cache as a folder."""
 
+import logging
 import os
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.utils import filter_repo_objects
 
 from ..errors import CheckpointError, ConfigError, shorten
-from ..families.not_read import ADAPTER, OPEN_CLIP
+from ..families.not_read import ADAPTER
 from ..families.open import config_file
 from ..files.folder import to_path
+from ..files.formats import SUFFIXES
 from ..files.weights import FLAX, PICKLES, holds_weights, pickle_refused
-from ..names import CONFIG, INDEX, NESTED_PROCESSOR, PROCESSOR, WEIGHTS
-from .errors import download_error
+from ..names import CONFIG, INDEX, NESTED_PROCESSOR, OPEN_CLIP_CONFIG, PROCESSOR, WEIGHTS
+from .converted import converted_revision
+from .errors import errors_in_one_line
 
-_FILES = (CONFIG, PROCESSOR, NESTED_PROCESSOR, ADAPTER, OPEN_CLIP)
+logger = logging.getLogger(__name__)
+
+Fetch = Callable[[str, str, str | None, str | None, dict[str, Any]], Path]
+_FILES = (CONFIG, PROCESSOR, NESTED_PROCESSOR, ADAPTER, OPEN_CLIP_CONFIG)
 _WEIGHTS = (WEIGHTS, INDEX, "model-[0-9]*-of-[0-9]*.safetensors")
 _OTHER_WEIGHTS = (FLAX, "*.safetensors", "*.npz")  # downloaded only if there are none of _WEIGHTS
+
+
+def download(repo_id: str, subfolder: str, revision: str | None, variant: str | None, hub: dict[str, Any]) -> Path:
+    """Download only the checkpoint of a repository, and return its folder in the cache."""
+    prefix, weights = _prefix(subfolder), _weight_patterns(variant)
+
+    def fetch(*patterns: str) -> Path:
+        paths = [prefix + pattern for pattern in patterns]
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=paths, **hub))
+
+    with errors_in_one_line(repo_id, revision, hub.get("token")):
+        root = fetch(*_FILES, *weights)
+        if variant is None and not holds_weights(root / subfolder):
+            root = fetch(*_FILES, *weights, *_OTHER_WEIGHTS)
+        if holds_weights(root / subfolder) or variant is not None or hub.get("local_files_only"):
+            return root
+        api = HfApi(token=hub.get("token"))
+        names = api.list_repo_files(repo_id, revision=revision)
+        converted = revision_without_pickles(api, repo_id, names, subfolder, revision)
+    if converted is None:
+        return root
+    logger.warning("%s: %s; offline, give revision=%r", repo_id, conversion_note(converted), converted)
+    return download(repo_id, subfolder, converted, variant, hub)
 
 
 def checkpoint_path(
@@ -26,12 +57,14 @@ def checkpoint_path(
     subfolder: str = "",
     revision: str | None = None,
     variant: str | None = None,
+    fetch: Fetch = download,
     **hub: Any,
 ) -> Path:
     """The folder or weight file of a checkpoint, given by path or Hub id; downloaded if needed, from one commit.
 
     Args:
         variant: "fp16" and the like: return the weight file, or the index of shards, of this variant.
+        fetch: (repository, subfolder, revision, variant, `hub`) -> a folder with the repository's files, for a Hub id.
         hub: `cache_dir`, `force_download`, `local_files_only` and `token`, as in huggingface_hub.
 
     Raises CheckpointError, with a message of one line, if the folder, repository, revision or subfolder does not exist,
@@ -51,9 +84,9 @@ def checkpoint_path(
     if root.is_file():
         return root
     if not root.exists():
-        root = _download(name, subfolder, revision, variant, hub)
+        root = fetch(name, subfolder, revision, variant, hub)
     folder = to_path(root / subfolder)
-    known = (config_file(folder), folder / ADAPTER, folder / OPEN_CLIP)
+    known = (config_file(folder), folder / ADAPTER)
     if not folder.is_dir() or not (any(file.is_file() for file in known) or holds_weights(folder)):
         where = f"{name}, subfolder {subfolder!r}" if subfolder else name
         raise CheckpointError(f"{where}: is no checkpoint, because there is no config.json in {folder}")
@@ -75,26 +108,46 @@ def _of_variant(folder: Path, variant: str) -> Path:
     raise ConfigError("variant", variant, rule)
 
 
-def _download(repo_id: str, subfolder: str, revision: str | None, variant: str | None, hub: dict[str, Any]) -> Path:
-    """Download only the checkpoint of a repository, and return its folder in the cache."""
-    prefix = f"{subfolder.strip('/')}/" if subfolder else ""
-    weights = _WEIGHTS if variant is None else (*_variant_files(variant), f"model.{variant}-[0-9]*.safetensors")
+def files_to_download(names: Iterable[str], subfolder: str, variant: str | None) -> list[str]:
+    """The files of a repository that `download` downloads, of those in its list."""
+    prefix, names = _prefix(subfolder), list(names)
 
-    def fetch(*patterns: str) -> Path:
-        paths = [prefix + pattern for pattern in patterns]
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=paths, **hub))
+    def chosen(*patterns: str) -> list[str]:
+        return list(filter_repo_objects(names, allow_patterns=[prefix + pattern for pattern in patterns]))
 
-    pickled = None
-    try:
-        root = fetch(*_FILES, *weights)
-        if variant is None and not holds_weights(root / subfolder):
-            root = fetch(*_FILES, *weights, *_OTHER_WEIGHTS)
-        if not holds_weights(root / subfolder) and not hub.get("local_files_only"):
-            names = HfApi(token=hub.get("token")).list_repo_files(repo_id, revision=revision)
-            pickled = next((name for name in names if name.startswith(prefix) and name.endswith(PICKLES)), None)
-    except Exception as error:  # huggingface_hub lets errors of other libraries through, and fails on odd answers
-        line = download_error(error, repo_id, revision, hub.get("token"))
-        raise CheckpointError(line) from None  # the cause contains the request, which contains the token
-    if pickled and variant is None:
+    files = chosen(*_FILES, *_weight_patterns(variant))
+    if variant is None and not any(name.endswith(SUFFIXES) for name in files):
+        files = chosen(*_FILES, *_weight_patterns(variant), *_OTHER_WEIGHTS)
+    return [name for name in files if "/" not in name.removeprefix(prefix)]
+
+
+def revision_without_pickles(
+    api: HfApi, repo_id: str, names: Iterable[str], subfolder: str, revision: str | None
+) -> str | None:
+    """The revision with the safetensors of a repository that has pickled weights alone; None without pickled weights.
+
+    Raises CheckpointError, with the remedy, where the Hub's converter has not converted them.
+    """
+    prefix = _prefix(subfolder)
+    pickled = next((name for name in names if name.startswith(prefix) and name.endswith(PICKLES)), None)
+    if pickled is None:
+        return None
+    converted = converted_revision(api, repo_id, pickled) if revision in (None, "main") else None
+    if converted is None:
         raise pickle_refused(f"{repo_id}/{pickled}")
-    return root
+    return converted
+
+
+def conversion_note(converted: str) -> str:
+    """The sentence for a repository whose weights are read from the revision `converted`."""
+    return f"has pickled weights only, which are never read; the Hub's converter offers safetensors in {converted}"
+
+
+def _prefix(subfolder: str) -> str:
+    """The start of the names of the files in a subfolder."""
+    return f"{subfolder.strip('/')}/" if subfolder else ""
+
+
+def _weight_patterns(variant: str | None) -> tuple[str, ...]:
+    """The file names, with shell wildcards, of a repository's weights."""
+    return _WEIGHTS if variant is None else (*_variant_files(variant), f"model.{variant}-[0-9]*.safetensors")

@@ -1,6 +1,8 @@
 """Error messages of a download in one line: the repository, the reason and what to do, without a token."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import constants, get_token
@@ -12,6 +14,20 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+from ..errors import CheckpointError
+
+
+@contextmanager
+def errors_in_one_line(repo_id: str, revision: str | None, token: str | bool | None) -> Iterator[None]:
+    """Raise CheckpointError for any error in the block, in which huggingface_hub reads a repository."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # huggingface_hub lets errors of other libraries through, and fails on odd answers
+        line = download_error(error, repo_id, revision, token)
+        raise CheckpointError(line) from None  # the cause contains the request, which contains the token
 
 
 def download_error(error: Exception, repo_id: str, revision: str | None, token: str | bool | None) -> str:

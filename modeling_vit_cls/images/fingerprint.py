@@ -14,17 +14,51 @@ from .sources import class_names
 from .stored import parts_of, size_of_file
 
 _BUDGET = 2**28  # bytes of images to read; of a larger dataset a sample is read
+_ROWS = 10_000  # to read at once
 
 
 def fingerprint(dataset: Any) -> dict[str, Any]:
     """Rows as `load_images` returns them -> {"examples", "class_names", "labels", "images"}, the last two as digests.
+
+    Images are digested as `images_digest` does.
+    """
+    labels = np.asarray(dataset.data.column("label").take(_order(dataset)).to_pylist(), np.int64)
+    return {
+        "examples": len(dataset),
+        "class_names": class_names(dataset),
+        "labels": xxhash.xxh3_128_hexdigest(labels.tobytes()),
+        "images": images_digest(dataset, "image"),
+    }
+
+
+def table_fingerprint(dataset: Any, image: str) -> dict[str, Any]:
+    """A dataset with any columns -> {"examples", "columns", "values", "images"}, the last three as digests.
+
+    "columns" are names and types; "values" those of all columns but `image`, the column of images.
+    """
+    digest = xxhash.xxh3_128()
+    others = dataset.remove_columns(image).with_format("arrow")
+    for start in range(0, len(others) if others.column_names else 0, _ROWS):
+        for column in others[start : start + _ROWS].combine_chunks().columns:
+            for chunk in column.chunks:
+                digest.update(pa.RecordBatch.from_arrays([chunk], ["column"]).serialize())
+    return {
+        "examples": len(dataset),
+        "columns": xxhash.xxh3_128_hexdigest(repr(sorted(dataset.features.to_dict().items())).encode()),
+        "values": digest.hexdigest(),
+        "images": images_digest(dataset, image),
+    }
+
+
+def images_digest(dataset: Any, column: str) -> str:
+    """A digest of a column of images {"bytes", "path"}.
 
     The file name and the size of every image count; the folder does not, so a dataset may be moved. Up to 256 MiB, the
     contents of all images count. Beyond, only evenly spaced images of that total are read: then an image that is
     replaced by one of the same name and the same size in bytes can go unnoticed.
     """
     order = _order(dataset)
-    images = dataset.data.column("image")  # the Arrow column: no image is read yet
+    images = dataset.data.column(column)  # the Arrow column: no image is read yet
     arrow: Any = compute  # pyarrow makes these functions when it is imported, so type checkers do not know them
     paths = arrow.struct_field(images, "path").take(order).to_pylist()
     sizes = arrow.binary_length(arrow.struct_field(images, "bytes")).take(order).to_pylist()
@@ -38,13 +72,7 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
             with contextlib.suppress(OSError):  # the file was removed: reading the batch reports it
                 for part in parts_of(images[order[row].as_py()].as_py()):
                     digest.update(part)
-    labels = np.asarray(dataset.data.column("label").take(order).to_pylist(), np.int64)
-    return {
-        "examples": len(paths),
-        "class_names": class_names(dataset),
-        "labels": xxhash.xxh3_128_hexdigest(labels.tobytes()),
-        "images": digest.hexdigest(),
-    }
+    return digest.hexdigest()
 
 
 def _order(dataset: Any) -> pa.Array:

@@ -42,8 +42,8 @@ def load_hub_dataset(name: str, config_name: str | None, revision: str | None) -
             rule = f"there is no such folder{_near(name)}, no such dataset in the cache, and the Hub does not answer"
             raise ConfigError("dataset_name", name, f"{rule} ({unreachable})") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        rule = f"is neither 'digits', a local folder{_near(name)}, nor a dataset that can be loaded from the Hub"
-        raise ConfigError("dataset_name", name, f"{rule} ({shorten(reason, 200)[1:-1]})") from error
+        rule = f"is neither 'digits', 'fashion_mnist', a local folder{_near(name)}, nor a dataset that can be loaded"
+        raise ConfigError("dataset_name", name, f"{rule} from the Hub ({shorten(reason, 200)[1:-1]})") from error
     check_disjoint(name, splits)
     return dict(splits)
 

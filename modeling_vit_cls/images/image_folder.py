@@ -62,6 +62,23 @@ def folder_splits(folder: Path) -> dict[str, Path]:
     return splits
 
 
+class NoClassesError(ConfigError):
+    """The folders and metadata of images do not give each of them a class."""
+
+
+def load_photos(folder: Path, split: str) -> "datasets.Dataset":
+    """One split of a folder as `load_image_folder` returns it, or without labels where not every image has a class.
+
+    Then it has the images of the split's folder and of all folders below it.
+    """
+    try:
+        return load_image_folder(folder, split)
+    except NoClassesError:
+        splits = folder_splits(folder)
+        images = list(images_below(splits[str(find_split(split, list(splits)))]))
+        return _dataset(Listing(images, [None] * len(images)), []).remove_columns("label")
+
+
 def load_image_folder(folder: Path, split: str, label_column_name: str | None = None) -> "datasets.Dataset":
     """One split of a folder as rows {"image": {"bytes": None, "path"}, "label": int}.
 
@@ -82,7 +99,7 @@ def load_image_folder(folder: Path, split: str, label_column_name: str | None = 
             rule = f"{len(unlabelled)} of its {len(listing.images)} images are in no folder of a class and have no "
             rule += f"label, the first is {unlabelled[0]}: sort them into folders of classes for training and "
             rule += "evaluation; `vit-cls predict` takes images without labels"
-            raise ConfigError("split", split, rule)
+            raise NoClassesError("split", split, rule)
         names = {label for label in listing.labels if label is not None}
         for name, other in splits.items():
             if name != chosen:
@@ -104,7 +121,7 @@ def _dataset(listing: Listing, names: list[str]) -> "datasets.Dataset":
             rule = f"{path!a}: the name of this file is not UTF-8: rename it"
             raise ConfigError("dataset_name", ascii(os.path.dirname(path)), rule) from error
     numbers = {name: number for number, name in enumerate(names)}
-    labels = pa.array([numbers[str(label)] for label in listing.labels], pa.int64())
+    labels = pa.array([label if label is None else numbers[label] for label in listing.labels], pa.int64())
     images = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), pa.array(paths)], ["bytes", "path"])
     features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=names)})
     return datasets.Dataset(pa.table({"image": images, "label": labels}, schema=features.arrow_schema))
@@ -138,10 +155,10 @@ def _list(folder: Path, table: dict[Path, str | None], report: bool = False) -> 
         for each in deeper:
             image = next(images_below(each), None)
             if image is not None:
-                raise ConfigError("dataset_name", str(folder), _too_deep(inner, each, image))
+                raise NoClassesError("dataset_name", str(folder), _too_deep(inner, each, image))
         if images and class_images:
             rule = f"{images[0]} is in no folder of a class, but there are folders of classes such as {inner.name}: "
-            raise ConfigError("dataset_name", str(folder), rule + "move it into one of them")
+            raise NoClassesError("dataset_name", str(folder), rule + "move it into one of them")
         if report and not class_images:
             _log.warning("%s: ignored, because it holds no images", inner)
         listing.images.extend(class_images)

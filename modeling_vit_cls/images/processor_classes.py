@@ -6,7 +6,8 @@ transformers' processors on Pillow ("slow" in 4.57, "...Pil" in 5) in tests/test
 With torchvision installed, transformers 5, and 4.57 for names that end in "Fast", resize with torchvision: the same
 filter with other rounding. Pixels then differ by at most 2 of 255, on average by less than 0.05 (tests/parity.py), and
 an image that is smaller than its crop by an odd number may be shifted by one pixel. DINOv3's class needs torchvision;
-it resizes after scaling, in float32, so its pixels are not rounded: at most 1 of 255, on average 0.3.
+it resizes after scaling, in float32, so its pixels are not rounded: at most 1 of 255, on average 0.3. TIPSv2's class
+is of torchvision alone too.
 """
 
 from collections.abc import Callable, Mapping
@@ -143,6 +144,7 @@ CLASSES = {
     "BeitImageProcessor": ProcessorClass({"size": _square(224), "crop_size": _square(224), **HALF}),
     "FlavaImageProcessor": ProcessorClass({"size": _square(224), **_CROPPED, **CLIP}),
     "DINOv3ViTImageProcessor": ProcessorClass({"size": _square(224), "resample": 2, **IMAGENET}),
+    "Tipsv2ImageProcessor": ProcessorClass({"size": _square(448), "resample": 2, "do_normalize": False, **HALF}),
     "MobileNetV1ImageProcessor": _MOBILENET,
     "MobileNetV2ImageProcessor": _MOBILENET,
     "LevitImageProcessor": ProcessorClass(

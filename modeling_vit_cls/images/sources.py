@@ -9,8 +9,9 @@ from ..install import needs
 from .classes import as_classes, by_number, check_labels, class_names, is_label_column, names_in
 from .digits import load_digits
 from .hub_dataset import load_hub_dataset
+from .idx import FASHION_MNIST, FASHION_MNIST_ON_THE_HUB, fashion_mnist_folder, idx_splits, is_idx_folder, load_idx
 from .image_files import images_below
-from .image_folder import folder_splits, load_image_folder
+from .image_folder import folder_splits, load_image_folder, load_photos
 from .kinds import check_dataset
 from .metadata import LABEL_COLUMNS
 from .rows import named, open_image, row_name
@@ -36,37 +37,69 @@ def load_images(
     image_column_name: str | None = None,
     label_column_name: str | None = None,
     id2label: Mapping[int, str] | None = None,
+    data_dir: str | None = None,
 ) -> "datasets.Dataset":
     """One split of a dataset as rows {"image": {"bytes", "path"}, "label": int}; the label is a `ClassLabel`.
 
     Args:
         dataset_name: An id on the Hub; or a folder; or "digits", scikit-learn's 1,797 handwritten digits of 8 x 8
-            pixels, a fifth of them held out as "test". A folder holds images (`split/class/image.jpg`, or
-            `class/image.jpg` for a single split "train"; a `metadata.csv` or `.jsonl` may give the labels), parquet or
-            arrow files, or what `save_to_disk` wrote.
+            pixels, a fifth of them held out as "test"; or "fashion_mnist", 70,000 articles of 28 x 28 pixels, from
+            `data_dir`, Debian's package dataset-fashion-mnist, or the Hub. A folder holds images
+            (`split/class/image.jpg`, or `class/image.jpg` for a single split "train"; a `metadata.csv` or `.jsonl` may
+            give the labels), parquet or arrow files, what `save_to_disk` wrote, or MNIST's IDX files.
         split: The name of the split. For a folder other spellings match too: "val" is "validation".
         image_column_name: By default the only column of images.
         label_column_name: By default the only column of classes, or else a column of texts or whole numbers that is
             called label, labels or class. Its values in all splits become the classes.
+        data_dir: A folder with the four IDX files of "fashion_mnist".
         id2label: Of a model. Whole numbers in the column are then class numbers of the model, and texts class names.
 
     Raises ConfigError for a dataset, split or column that does not exist, and for examples without a class.
     """
-    if dataset_name == "digits":
+    if dataset_name == "digits" and data_dir is None:
         return load_digits(split)
-    source = _open(dataset_name, dataset_config_name, revision)
+    source = _open(dataset_name, dataset_config_name, revision, data_dir)
+    if isinstance(source, Path) and is_idx_folder(source):
+        return load_idx(source, split, dataset_name == FASHION_MNIST)
     if isinstance(source, Path):
         if image_column_name not in (None, "image"):
             raise ConfigError("image_column_name", image_column_name, "must be left out for a folder of images")
         return load_image_folder(source, split, label_column_name)
-    name = find_split(split, list(source)) if Path(dataset_name).expanduser().is_dir() else split
-    if name not in source:
-        raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(source)}")
-    dataset = check_dataset(source[name])
+    dataset = _split_of(source, split, dataset_name)
     label = _label_column(dataset, label_column_name)
     if id2label is None:
         dataset = as_classes(dataset, label, names_in(source.values(), label))
     return labelled(dataset, image_column_name, label, id2label=id2label)
+
+
+def load_with_columns(
+    dataset_name: str, split: str, *, dataset_config_name: str | None = None, revision: str | None = None
+) -> "datasets.Dataset":
+    """One split of a dataset with all of its columns, labelled or not. For the arguments see `load_images`.
+
+    A folder of images has the columns "image" and, where every image has a class, "label".
+    """
+    if dataset_name == "digits":
+        return load_digits(split)
+    source = _open(dataset_name, dataset_config_name, revision)
+    return load_photos(source, split) if isinstance(source, Path) else _split_of(source, split, dataset_name)
+
+
+def _split_of(splits: Mapping[str, Any], split: str, dataset_name: str) -> "datasets.Dataset":
+    """The dataset of one split, in its plain format. Raises ConfigError for a split that does not exist."""
+    name = find_split(split, list(splits)) if Path(dataset_name).expanduser().is_dir() else split
+    if name is None or name not in splits:
+        raise ConfigError("split", split, f"must be one of {dataset_name}: {', '.join(splits)}")
+    return check_dataset(splits[name])
+
+
+def image_column(dataset: "datasets.Dataset", name: str | None = None) -> str:
+    """The name of a dataset's column of images: `name`, or that of the only one. Raises ConfigError for another."""
+    image = name or _only_image_column(dataset)
+    if not _is_image_column(dataset.features.get(image)):
+        rule = f"must be a column of type Image; the columns are {dataset.features}"
+        raise ConfigError("image_column_name", image, rule)
+    return image
 
 
 def labelled(
@@ -87,10 +120,7 @@ def labelled(
     dataset = check_dataset(dataset, field)
     if len(dataset) == 0:
         raise ConfigError(field, "Dataset", "has no examples")
-    image = image_column_name or _only_image_column(dataset)
-    if not _is_image_column(dataset.features.get(image)):
-        rule = f"must be a column of type Image; the columns are {dataset.features}"
-        raise ConfigError("image_column_name", image, rule)
+    image = image_column(dataset, image_column_name)
     label = _label_column(dataset, label_column_name)
     dataset = dataset.select_columns([image, label])
     dataset = as_classes(dataset, label) if id2label is None else by_number(dataset, label, id2label)
@@ -100,11 +130,18 @@ def labelled(
     return dataset.cast_column("image", datasets.Image(decode=False))  # we decode, so that errors name the image
 
 
-def splits_of(dataset_name: str, dataset_config_name: str | None = None, revision: str | None = None) -> list[str]:
+def splits_of(
+    dataset_name: str,
+    dataset_config_name: str | None = None,
+    revision: str | None = None,
+    data_dir: str | None = None,
+) -> list[str]:
     """The names of a dataset's splits. For the arguments and errors see `load_images`."""
     if dataset_name == "digits":
         return ["train", "test"]
-    source = _open(dataset_name, dataset_config_name, revision)
+    source = _open(dataset_name, dataset_config_name, revision, data_dir)
+    if isinstance(source, Path) and is_idx_folder(source):
+        return idx_splits(source)
     return list(folder_splits(source)) if isinstance(source, Path) else list(source)
 
 
@@ -114,8 +151,14 @@ def check_on_bad_image(on_bad_image: Any) -> None:
         raise ConfigError("on_bad_image", on_bad_image, "must be 'raise' or 'skip'")
 
 
-def _open(name: str, config_name: str | None, revision: str | None) -> Path | dict[str, Any]:
-    """The path of a folder of images, or the splits {name: dataset} of any other dataset."""
+def _open(
+    name: str, config_name: str | None, revision: str | None, data_dir: str | None = None
+) -> Path | dict[str, Any]:
+    """The path of a folder of images or IDX files, or the splits {name: dataset} of any other dataset."""
+    if name == FASHION_MNIST:
+        return fashion_mnist_folder(data_dir) or _fashion_mnist_of_the_hub(revision)
+    if data_dir is not None:
+        raise ConfigError("data_dir", data_dir, f"belongs to {FASHION_MNIST}: give the folder as dataset_name")
     folder = Path(name).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -133,6 +176,14 @@ def _open(name: str, config_name: str | None, revision: str | None) -> Path | di
     if folder.exists():
         raise ConfigError("dataset_name", name, "is a file: give a folder of images, or unpack it first")
     return load_hub_dataset(name, config_name, revision)
+
+
+def _fashion_mnist_of_the_hub(revision: str | None) -> dict[str, Any]:
+    try:
+        return load_hub_dataset(FASHION_MNIST_ON_THE_HUB, None, revision)
+    except ConfigError as error:
+        ways = "install Debian's package dataset-fashion-mnist, or give the folder of its four files as data_dir"
+        raise ConfigError("dataset_name", FASHION_MNIST, f"is not on this machine: {ways} ({error})") from error
 
 
 def _is_image_column(feature: Any) -> bool:

@@ -92,6 +92,6 @@ def _split_of(file: Path) -> str:
     name = split_name(shard["split"] if shard else word[0] if word else "")
     if name is not None:
         return name
-    if shard and shard["split"] != "data":
+    if shard and shard["split"] not in ("data", "part"):
         return re.sub(r"\W", "_", shard["split"])
     return next((name for part in file.parts[:-1] if (name := split_name(part))), "train")

@@ -5,6 +5,7 @@ function refers to a module and to no parameters, so that the memory of a model 
 functions are dropped first.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from functools import cache, lru_cache, wraps
@@ -17,6 +18,7 @@ from flax.traverse_util import flatten_dict
 
 from ..config_rules import FIELD_NAMES
 from .layers import layer_norm
+from .vit import Readout
 
 _MAX_MODULES = 16  # modules whose functions are cached; a compiled function takes megabytes
 
@@ -88,13 +90,13 @@ def intermediates(module: Any) -> Callable[..., tuple]:
         params: Any, pixels: jax.Array, *, blocks: tuple[int, ...], reshape: bool, prefix: bool, norm: bool
     ) -> tuple:
         states = module.apply({"params": params}, _nhwc(pixels), attention_maps=False).hidden_states
-        norm_params = params.get("vit_cls", params)["norm"]
         grid = (pixels.shape[2] // c.patch_size, pixels.shape[3] // c.patch_size)
         outputs = []
         for block in blocks:
             tokens: Any = states[block + 1]  # states[0] is the encoder's input
             if norm:
-                tokens = layer_norm(c, module.dtype, "norm").apply({"params": norm_params}, tokens)
+                norm_params = {"params": params.get("vit_cls", params)["norm"]}
+                tokens = layer_norm(c, module.dtype, "norm").apply(norm_params, tokens)
             before, patches = jnp.split(tokens, [c.num_prefix_tokens], axis=1)
             if reshape:
                 patches = patches.reshape(len(patches), *grid, c.hidden_size)
@@ -102,6 +104,30 @@ def intermediates(module: Any) -> Callable[..., tuple]:
         return tuple(outputs)
 
     return jax.jit(intermediate_maps, static_argnames=("blocks", "reshape", "prefix", "norm"))
+
+
+@_by_config
+def readouts(module: Any) -> Callable[..., dict[str, jax.Array]]:
+    """Several readouts of the same tokens: parameters, last_hidden_state (B, T, D) -> {readout: (B, F)} for `names`.
+
+    The parameters are a backbone's. Each vector is the `pooler_output` of the backbone with that readout and without a
+    `representation_size`.
+    """
+    c = module.config
+
+    def vectors(params: Any, tokens: jax.Array, *, names: tuple[str, ...]) -> dict[str, Any]:
+        results = {}
+        for name in names:
+            config = copy.deepcopy(c)
+            config.readout = name
+            pooling = {"params": params.get("readout", {})}
+            results[name] = Readout(config, module.dtype).apply(pooling, tokens)
+            if c.norm_position == "after_readout":
+                norm = layer_norm(c, module.dtype, "norm")
+                results[name] = norm.apply({"params": params["norm"]}, results[name])
+        return results
+
+    return jax.jit(vectors, static_argnames="names")
 
 
 @_by_config

@@ -35,6 +35,10 @@ class PatchProjection(nn.Module):
         c = self.config
         shape = (c.patch_size, c.patch_size, images.shape[-1], c.hidden_size)
         kernel = self.param("kernel", kernel_init(c.initializer_range), shape, jnp.float32)
+        if c.patch_padding:
+            _, height, width, _ = images.shape
+            before = (c.patch_padding, 0)
+            images = jnp.pad(images, ((0, 0), before, before, (0, 0)))[:, :height, :width]
         patches = patch_product(images.astype(self.dtype), kernel.astype(self.dtype))
         if c.patch_bias:
             bias = self.param("bias", nn.initializers.zeros, (c.hidden_size,), jnp.float32)
@@ -88,7 +92,7 @@ class Embeddings(nn.Module):
         if c.use_distillation_token:
             sequence.insert(0, tokens("distillation_token", 1))
         if c.use_cls_token:
-            sequence.insert(0, tokens("cls_token", 1))
+            sequence.insert(0, tokens("cls_token", c.num_cls_tokens))
         x = jnp.concatenate(sequence, axis=1)
         if c.position_embedding in ("learned", "sincos2d"):
             positions = PositionEmbedding(c, name="position_embedding")(grid).astype(self.dtype)

@@ -16,7 +16,11 @@ def gflops_per_image(config: ViTClsConfig) -> float:
     attention = 2 * tokens**2 * width
     mlp = (3 if config.mlp == "swiglu" else 2) * tokens * width * config.intermediate_size
     feature = config.representation_size or config.readout_size
-    head = feature * config.num_classes + (config.readout_size * feature if config.representation_size else 0)
+    head = config.readout_size * feature if config.representation_size else 0
+    if config.classifier_input == "unit_embedding":
+        head += feature * (config.projection_size or 0) + config.embedding_size * config.num_classes
+    else:
+        head += feature * config.num_classes
     pooling = 0
     if config.readout == "map":
         pooling = 2 * tokens * width**2 + 2 * width**2 + 2 * tokens * width + 2 * width * config.intermediate_size

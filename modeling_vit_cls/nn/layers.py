@@ -1,5 +1,6 @@
 """Layers of a Transformer in flax.linen: linear, attention, MLP, pre-norm block. Notation for shapes: vit.py."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +14,8 @@ from jax.ad_checkpoint import checkpoint_name
 from ..configuration_vit_cls import ViTClsConfig
 from .fused_attention import fused_attention
 from .matmul import product
-from .positions import rotate
+from .positions import relative_bias, relative_sides, resample_relative, rotate
+from .resampling import Grid
 
 Dtype = Any
 Rope = tuple[np.ndarray, np.ndarray] | None  # cosines and sines (N, d), see positions.rope_table
@@ -108,7 +110,12 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, context: jax.Array, rope: Rope = None, deterministic: bool = True
+        self,
+        x: jax.Array,
+        context: jax.Array,
+        rope: Rope = None,
+        deterministic: bool = True,
+        bias: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Attend from the tokens `x` (B, Q, D) to the tokens `context` (B, T, D).
 
@@ -117,6 +124,7 @@ class Attention(nn.Module):
             context: the tokens of keys and values.
             rope: cosines and sines (N, d) of rotary positions for the last N tokens of the context, or None.
             deterministic: False applies dropout to the probabilities.
+            bias: added to the scores, (heads, Q, T), without the fused kernel.
         """
         c = self.config
         key_bias = c.qkv_bias if c.key_bias is None else c.key_bias
@@ -138,11 +146,28 @@ class Attention(nn.Module):
             mixed = fused_attention(query, key, value, self.fused)
         else:
             scores = product("bhqd,bhkd->bhqk", query, key, jnp.float32) * query.shape[-1] ** -0.5
+            scores = scores if bias is None else scores + bias[None]
             probabilities = jax.nn.softmax(scores).astype(self.dtype)
             dropped = nn.Dropout(c.attention_probs_dropout_prob)(probabilities, deterministic)
             mixed = product("bhqk,bhkd->bhqd", dropped, value).astype(self.dtype).swapaxes(1, 2)
         mixed = checkpoint_name(mixed.reshape(x.shape), "mixed")
         return linear(c, c.hidden_size, self.dtype, "out")(mixed), probabilities
+
+
+class RelativePositions(nn.Module):
+    """The table of a block's relative positions for a grid (h, w): ((2h - 1)(2w - 1) + 3, heads), see `relative_rows`.
+
+    The learned table belongs to the grid of the config and is resampled to another one.
+    """
+
+    config: ViTClsConfig
+
+    @nn.compact
+    def __call__(self, grid: Grid) -> jax.Array:
+        c = self.config
+        shape = (math.prod(relative_sides(c.grid)) + 3, c.num_attention_heads)
+        table = self.param("embedding", kernel_init(c.initializer_range), shape, jnp.float32)
+        return resample_relative(table, c.grid, grid, c.position_interpolation)
 
 
 class Mlp(nn.Module):
@@ -172,22 +197,24 @@ class EncoderBlock(nn.Module):
     """Pre-norm block: tokens (B, T, D) -> tokens (B, T, D) and attention probabilities (B, heads, T, T).
 
     y = x + attention(norm1(x)), then y + mlp(norm2(y)): Dosovitskiy et al. 2021, equations 2 and 3. `fused` as in
-    `Attention`.
+    `Attention`; `grid` are the rows and columns of patches, None for those of the config.
     """
 
     config: ViTClsConfig
     dtype: Dtype = jnp.float32
     fused: int | None = None
+    grid: Grid | None = None
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, rope: Rope, deterministic: bool, drop_path_rate: Any = 0.0, tokens: int | None = None
+        self, x: jax.Array, positions: Any, deterministic: bool, drop_path_rate: Any = 0.0, tokens: int | None = None
     ) -> tuple[jax.Array, jax.Array | None]:
         """Apply the block to tokens (B, T, D).
 
         Args:
             x: the tokens.
-            rope: cosines and sines (N, d) of rotary positions, or None.
+            positions: those of attention: cosines and sines (N, d) of rotary ones, the table's row for each query and
+                key (T, T) of relative ones, or None.
             deterministic: False applies dropout and stochastic depth.
             drop_path_rate: probability that a branch is dropped, for each image. It may be traced, because a scan runs
                 one program with another rate in each block.
@@ -210,10 +237,15 @@ class EncoderBlock(nn.Module):
                 y = y * scale.astype(self.dtype)[None, None]
             return drop_path(y)
 
+        rope, bias = positions, None
+        if c.position_embedding == "relative":
+            table = RelativePositions(c, name="relative_positions")(self.grid or c.grid)
+            rope, bias = None, relative_bias(table, positions[:tokens])
         y = layer_norm(c, self.dtype, "norm1")(rows(x)).reshape(x.shape)
         x = x[:, :tokens]
         shape = x.shape
-        y, probabilities = Attention(c, self.dtype, self.fused, name="attention")(y[:, :tokens], y, rope, deterministic)
+        attention = Attention(c, self.dtype, self.fused, name="attention")
+        y, probabilities = attention(y[:, :tokens], y, rope, deterministic, bias)
         x = checkpoint_name(rows(x) + rows(branch(y, 1)), "middle")
         y = layer_norm(c, self.dtype, "norm2")(x)
         y = Mlp(c, self.dtype, c.mlp == "swiglu", name="mlp")(y)

@@ -1,10 +1,10 @@
-"""Position embeddings by formula: fixed sine-cosine and rotary."""
+"""Positions: fixed sine-cosine, rotary, and relative ones as a bias of the attention scores."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .resampling import Grid
+from .resampling import Grid, resample_positions
 
 
 def sincos2d_table(grid: Grid, width: int, temperature: float = 10_000.0) -> np.ndarray:
@@ -42,3 +42,33 @@ def rotate(x: jax.Array, rope: tuple[np.ndarray, np.ndarray], prefix: int) -> ja
     first, second = jnp.split(patches, 2, axis=-1)
     rotated = patches * cos + jnp.concatenate([-second, first], axis=-1) * sin
     return jnp.concatenate([before, rotated.astype(x.dtype)], axis=2)
+
+
+def relative_sides(grid: Grid) -> Grid:
+    """The numbers of different offsets between two patches of a grid, on each axis: (h, w) -> (2h - 1, 2w - 1)."""
+    return 2 * grid[0] - 1, 2 * grid[1] - 1
+
+
+def relative_rows(grid: Grid) -> np.ndarray:
+    """The row of a table of relative positions for each query and key: grid (h, w) -> (1 + N, 1 + N).
+
+    The table has a row for each offset of a query from a key, (2h - 1)(2w - 1) of them, from top left to bottom right;
+    then three rows: from [CLS] to a patch, from a patch to [CLS], from [CLS] to itself. Bao et al. 2022 (BEiT).
+    """
+    rows, columns = relative_sides(grid)
+    y, x = np.mgrid[: grid[0], : grid[1]].reshape(2, -1)
+    down, right = (axis[:, None] - axis + axis.max() for axis in (y, x))
+    table_rows = np.pad(down * columns + right, ((1, 0), (1, 0)))
+    table_rows[0, :], table_rows[:, 0], table_rows[0, 0] = rows * columns + np.arange(3)
+    return table_rows.astype(np.int32)
+
+
+def relative_bias(table: jax.Array, rows: jax.Array) -> jax.Array:
+    """What is added to the scores of attention: table (R, heads), its row for each pair (T, T) -> (heads, T, T)."""
+    return table[rows].transpose(2, 0, 1)
+
+
+def resample_relative(table: jax.Array, old: Grid, new: Grid, method: str) -> jax.Array:
+    """A table of relative positions for another grid, as an image of offsets; the rows of [CLS] are unchanged."""
+    offsets = resample_positions(table[:-3], relative_sides(old), relative_sides(new), method)
+    return jnp.concatenate([offsets, table[-3:]])

@@ -17,12 +17,13 @@ class _Resize(NamedTuple):
 
     `sharpness` is the parameter a of Keys' cubic kernel; None is linear interpolation. `alignment` names the points of
     the old and the new axis that coincide: the outer "edges", the centres of the outer samples ("corners"), or the
-    edges with Meta's "offset".
+    edges with Meta's "offset". A `cropped` grid is the top left of a square of its longer side.
     """
 
     sharpness: float | None
     antialias: bool = False
     alignment: str = "edges"
+    cropped: bool = False
 
 
 _METHODS = {
@@ -33,6 +34,8 @@ _METHODS = {
     "bilinear": _Resize(None),
     "bilinear_antialias": _Resize(None, antialias=True),  # SigLIP 2
     "bilinear_align_corners": _Resize(None, alignment="corners"),  # big_vision, by scipy.ndimage.zoom
+    "cpe": _Resize(None, cropped=True),  # C-RADIOv4, C-RADIOv3-L and -g: cropped position embedding
+    "cpe_align_corners": _Resize(None, alignment="corners", cropped=True),  # C-RADIOv3-B and -H
 }
 _OFFSET = 0.1  # pixels that Meta adds to the new size when it computes the scale
 
@@ -74,10 +77,12 @@ def resample_positions(table: jax.Array, old: Grid, new: Grid, method: str) -> j
     """Learned positions of patches on another grid: (old h w, D) -> (new h w, D), computed in float32."""
     if old == new:
         return table
-    rows, columns = (resize_matrix(*sides, method).astype(np.float32) for sides in zip(old, new))
+    resized = (max(new),) * 2 if _METHODS[method].cropped else new
+    matrices = (resize_matrix(*sides, method) for sides in zip(old, resized))
+    rows, columns = (matrix[:side].astype(np.float32) for matrix, side in zip(matrices, new))
     image = jnp.asarray(table, jnp.float32).reshape(*old, -1)
-    resized = jnp.einsum("ah,bw,hwd->abd", rows, columns, image, precision="highest")
-    return resized.reshape(-1, table.shape[-1]).astype(table.dtype)
+    patches = jnp.einsum("ah,bw,hwd->abd", rows, columns, image, precision="highest")
+    return patches.reshape(-1, table.shape[-1]).astype(table.dtype)
 
 
 def resample_patch_kernel(kernel: Any, side: int, positions: str = "bicubic_antialias") -> np.ndarray:

@@ -4,7 +4,7 @@ Notation for shapes, here and in the rest of the package:
 
     B  images in a batch        H, W, C  height, width (pixels) and channels of an image
     P  patch side (pixels)      h, w     rows and columns of patches, H / P and W / P
-    N  patches, h w             T        tokens: [CLS], distillation token, registers (each if configured), patches
+    N  patches, h w             T        [CLS] tokens, distillation token, registers (each if configured), patches
     D  hidden size              F        features of the readout
     L  encoder blocks           d        features of an attention head, D / heads
     K  classes
@@ -22,9 +22,10 @@ import numpy as np
 from ..configuration_vit_cls import ViTClsConfig
 from .embeddings import Embeddings
 from .fused_attention import is_fused, padding
-from .layers import SAVE_PRODUCTS, Attention, Dtype, EncoderBlock, Mlp, Rope, layer_norm, linear
+from .layers import SAVE_PRODUCTS, Attention, Dtype, EncoderBlock, Mlp, layer_norm, linear
 from .outputs import FlaxBaseModelOutputWithPooling, FlaxViTClsClassifierOutput
-from .positions import rope_table
+from .positions import relative_rows, rope_table
+from .resampling import Grid
 from .scan import STACK
 
 
@@ -38,6 +39,7 @@ class Encoder(nn.Module):
         scan: run all blocks but the last as one `jax.lax.scan` over stacked parameters (scan.py). Compile time then
             does not grow with L. No hidden states and no attention maps are returned.
         fused: compute attention by the fused kernel (fused_attention.py); attention maps are then None.
+        grid: rows and columns of the images' patches.
     """
 
     config: ViTClsConfig
@@ -45,16 +47,17 @@ class Encoder(nn.Module):
     gradient_checkpointing: bool = False
     scan: bool = False
     fused: bool = False
+    grid: Grid | None = None
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, rope: Rope, deterministic: bool, tokens: int | None = None
+        self, x: jax.Array, positions: Any, deterministic: bool, tokens: int | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[Any, ...]]:
         """Encode tokens (B, T, D).
 
         Args:
             x: the tokens.
-            rope: cosines and sines (N, d) of rotary positions, or None.
+            positions: those of attention, as in `EncoderBlock`.
             deterministic: False applies dropout and stochastic depth.
             tokens: compute only this number of first tokens in the last block, without the fused kernel.
         """
@@ -62,34 +65,36 @@ class Encoder(nn.Module):
         rates = np.linspace(0, c.drop_path_rate, c.num_hidden_layers)
         block = nn.remat(EncoderBlock, static_argnums=(3, 5)) if self.gradient_checkpointing else EncoderBlock
         last, length = len(rates) - 1, x.shape[1]
-        fused, unpadded_rope = length if self.fused else None, rope
+        fused, unpadded = length if self.fused else None, positions
         if self.fused:  # pad the sequence once, not in each block
             widths = (0, padding(length))
             x = jnp.pad(x, ((0, 0), widths, (0, 0)))
-            if rope is not None:
-                rope = np.pad(rope[0], (widths, (0, 0))), np.pad(rope[1], (widths, (0, 0)))
+            if positions is not None:  # rotary: relative positions do not use the fused kernel
+                positions = tuple(np.pad(table, (widths, (0, 0))) for table in positions)
         if self.scan and last:
-            x = self._scan(x, rope, deterministic, rates[:last], fused)
+            x = self._scan(x, positions, deterministic, rates[:last], fused)
         hidden_states, attentions = [x[:, :length]], []
         for i in range(last if self.scan else 0, len(rates)):
             if i == last and tokens is not None:  # one or two queries: plain products without padding
-                x, rope, fused = x[:, :length], unpadded_rope, None
-            layer = block(c, self.dtype, fused, name=f"layer_{i:02d}")
-            x, probabilities = layer(x, rope, deterministic, float(rates[i]), tokens if i == last else None)
+                x, positions, fused = x[:, :length], unpadded, None
+            layer = block(c, self.dtype, fused, self.grid, name=f"layer_{i:02d}")
+            x, probabilities = layer(x, positions, deterministic, float(rates[i]), tokens if i == last else None)
             hidden_states.append(x[:, :length])
             attentions.append(probabilities)
         x = x[:, :length]
         return (x, (), ()) if self.scan else (x, tuple(hidden_states), tuple(attentions))
 
-    def _scan(self, x: jax.Array, rope: Rope, deterministic: bool, rates: np.ndarray, fused: int | None) -> jax.Array:
+    def _scan(
+        self, x: jax.Array, positions: Any, deterministic: bool, rates: np.ndarray, fused: int | None
+    ) -> jax.Array:
         """All blocks but the last: (B, T, D) -> (B, T, D). `rates` (L - 1,) are their drop-path rates."""
         keys = None if deterministic else jax.random.split(self.make_rng("dropout"), len(rates))
-        block = EncoderBlock(self.config, self.dtype, fused, parent=None)
+        block = EncoderBlock(self.config, self.dtype, fused, self.grid, parent=None)
 
         def step(x: jax.Array, layer: tuple[Any, jax.Array, jax.Array | None]) -> tuple[jax.Array, None]:
             params, rate, key = layer
             rngs = None if key is None else {"dropout": key}
-            return block.apply({"params": params}, x, rope, deterministic, rate, rngs=rngs)[0], None  # pyright: ignore
+            return block.apply({"params": params}, x, positions, deterministic, rate, rngs=rngs)[0], None  # pyright: ignore
 
         policy = None if self.gradient_checkpointing else SAVE_PRODUCTS
         step = jax.checkpoint(step, policy=policy, prevent_cse=False)
@@ -117,9 +122,10 @@ class AttentionPooling(nn.Module):
 
 
 class Readout(nn.Module):
-    """Tokens to one vector per image: (B, T, D) -> (B, D), or (B, 2D) for "cls_mean".
+    """Tokens to one vector per image: (B, T, D) -> (B, F).
 
-    "cls" is the [CLS] token, "mean" the mean of the patches, "cls_mean" both, "map" attention pooling.
+    "cls" is the [CLS] token, or the mean of several, "cls_concat" all of them in a row; "mean" the mean of the patches;
+    "cls_mean" [CLS] and this mean in a row; "map" attention pooling.
     """
 
     config: ViTClsConfig
@@ -130,7 +136,9 @@ class Readout(nn.Module):
         c = self.config
         if c.readout == "map":
             return AttentionPooling(c, self.dtype, name="attention_pooling")(tokens)
-        cls = tokens[:, 0]
+        if c.readout == "cls_concat":
+            return tokens[:, : c.num_cls_tokens].reshape(tokens.shape[0], -1)
+        cls = tokens[:, 0] if c.num_cls_tokens == 1 else tokens[:, : c.num_cls_tokens].mean(axis=1)
         if c.readout == "cls":
             return cls
         mean = tokens[:, c.num_prefix_tokens :].mean(axis=1)  # patches only, without [CLS] and registers
@@ -170,7 +178,8 @@ class FlaxViTClsModule(nn.Module):
             images: of any height and width; pixels at the border that do not fill a patch are left out.
             deterministic: False applies dropout and stochastic depth, which need a random key "dropout".
             readout_only: compute only what the readout and the distillation head depend on. No hidden states and no
-                attention maps are returned; with readout "cls", `last_hidden_state` has only the tokens of the heads.
+                attention maps are returned; with readout "cls" or "cls_concat", `last_hidden_state` has only the tokens
+                of the heads.
             attention_maps: False returns no attention maps, so that attention may use the fused kernel. Dropout of
                 attention probabilities always takes plain products.
 
@@ -182,16 +191,19 @@ class FlaxViTClsModule(nn.Module):
         x = Embeddings(c, self.dtype, name="embeddings")(images.astype(self.dtype), deterministic)
         if c.pre_norm:
             x = layer_norm(c, self.dtype, "pre_norm")(x)
-        rope = None
-        if c.position_embedding == "rope":
-            grid = (images.shape[1] // c.patch_size, images.shape[2] // c.patch_size)
-            rope = rope_table(grid, c.hidden_size // c.num_attention_heads, c.rope_theta)
+        grid = (images.shape[1] // c.patch_size, images.shape[2] // c.patch_size)
         head_size = c.hidden_size // c.num_attention_heads
+        positions: Any = None
+        if c.position_embedding == "rope":
+            positions = rope_table(grid, head_size, c.rope_theta)
+        if c.position_embedding == "relative":
+            positions = jnp.asarray(relative_rows(grid))
         fused = is_fused(self.attn_implementation, self.dtype, head_size) and (readout_only or not attention_maps)
-        fused = fused and (deterministic or c.attention_probs_dropout_prob == 0)
-        encoder = Encoder(c, self.dtype, self.gradient_checkpointing, self.scan, fused, name="encoder")
-        tokens = 1 + c.has_distillation_head if readout_only and c.readout == "cls" else None
-        x, hidden_states, attentions = encoder(x, rope, deterministic, tokens)
+        fused = fused and (deterministic or c.attention_probs_dropout_prob == 0) and c.position_embedding != "relative"
+        encoder = Encoder(c, self.dtype, self.gradient_checkpointing, self.scan, fused, grid, name="encoder")
+        reads_cls = c.readout in ("cls", "cls_concat")
+        tokens = c.num_cls_tokens + c.has_distillation_head if readout_only and reads_cls else None
+        x, hidden_states, attentions = encoder(x, positions, deterministic, tokens)
         if readout_only:
             hidden_states = ()
         if readout_only or not attention_maps:
@@ -200,9 +212,9 @@ class FlaxViTClsModule(nn.Module):
         norm, readout = layer_norm(c, self.dtype, "norm"), Readout(c, self.dtype, name="readout")
         if c.norm_position == "before_readout":
             x = norm(x)
-            pooled = readout(x)
-        else:
-            pooled = norm(readout(x))
+        pooled = readout(x)
+        if c.norm_position == "after_readout":
+            pooled = norm(pooled)
         if c.representation_size is not None:
             pooled = jnp.tanh(linear(c, c.representation_size, self.dtype, "representation")(pooled))
         embeds = None
@@ -214,8 +226,9 @@ class FlaxViTClsModule(nn.Module):
 class FlaxViTClsForImageClassificationModule(nn.Module):
     """The backbone and a linear classifier on its readout: images (B, H, W, C) -> logits (B, K), always float32.
 
-    A model with a distillation head has a second classifier, on the distillation token. Attributes as in
-    `FlaxViTClsModule`.
+    With `classifier_input="unit_embedding"` the classifier reads an image's embedding at length 1: the projection if
+    there is one, else the readout (zero-shot: Radford et al. 2021, section 3.1). A model with a distillation head has a
+    second classifier, on the distillation token. Attributes as in `FlaxViTClsModule`.
     """
 
     config: ViTClsConfig
@@ -238,11 +251,14 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
             c, self.dtype, self.gradient_checkpointing, self.scan, self.attn_implementation, name="vit_cls"
         )
         outputs = backbone(images, deterministic, readout_only, attention_maps)
-        pooled: Any = outputs.pooler_output
-        logits = linear(c, c.num_classes, self.dtype, "classifier", result=jnp.float32)(pooled)
+        features: Any = outputs.pooler_output
+        if c.classifier_input == "unit_embedding":
+            embeddings = (features if outputs.image_embeds is None else outputs.image_embeds).astype(jnp.float32)
+            features = embeddings / jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
+        logits = linear(c, c.num_classes, self.dtype, "classifier", result=jnp.float32)(features)
         cls_logits = distillation_logits = None
         if c.has_distillation_head:  # Touvron et al. 2021, section 4: at inference the two heads are averaged
-            token = outputs.last_hidden_state[:, 1]
+            token = outputs.last_hidden_state[:, c.num_cls_tokens]
             cls_logits = logits
             head = linear(c, c.num_classes, self.dtype, "distillation_classifier", result=jnp.float32)
             distillation_logits = head(token)

@@ -8,6 +8,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,8 +21,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
-from ..families.open import open_checkpoint, parameter_shapes
+from ..families.open import parameter_shapes
 from ..files.folder import read_undisturbed, to_path
+from ..hub.adapted import open_with_base
 from ..hub.download import checkpoint_path
 from ..hub.push import push_folder
 from ..images.processor import ViTClsImageProcessor
@@ -166,8 +168,8 @@ class FlaxPreTrainedModel(_Upstream):
             reshape: False returns the patches as a sequence, (B, N, D).
             return_prefix_tokens: return for each block a pair: the patches, and the tokens before them (B, T - N, D).
                 These are [CLS], the distillation token and the registers, in this order, if the config has them.
-            norm: apply the final LayerNorm to each output. Not possible with `norm_position="after_readout"`, where it
-                acts on the readout.
+            norm: apply the final LayerNorm to each output. Not possible where none acts on tokens, with
+                `norm_position="after_readout"` or "none".
             interpolate_pos_encoding: accept any image size that is a multiple of `patch_size`.
 
         Raises ConfigError for blocks or a norm that the model does not have, BadImageError for wrong pixels.
@@ -176,17 +178,17 @@ class FlaxPreTrainedModel(_Upstream):
         check_pixels(pixel_values, c, interpolate_pos_encoding)
         blocks = chosen_blocks(indices, c.num_hidden_layers)
         if norm and c.norm_position != "before_readout":
-            rule = "the final LayerNorm of norm_position='after_readout' acts on the readout, not on tokens: use False"
+            rule = f"with norm_position={c.norm_position!r} no final LayerNorm acts on the tokens: use False"
             raise ConfigError("norm", norm, rule)
         params, pixels = self.params if params is None else params, jnp.asarray(pixel_values)
         chosen = {"blocks": blocks, "reshape": bool(reshape), "prefix": bool(return_prefix_tokens), "norm": bool(norm)}
         return compiled.intermediates(self.module)(params, pixels, **chosen)
 
     def with_readout(self, readout: str, seed: int = 0) -> Any:
-        """A model with the same parameters and another readout: "cls", "mean", "cls_mean" or "map".
+        """A model with the same parameters and another `readout` of those of the config.
 
         Both models share their arrays; nothing is copied. Parameters that do not fit the new readout are drawn from
-        `seed`: a classifier of another width (between "cls" or "mean" and "cls_mean"), the attention pooling of "map".
+        `seed`: a classifier of another width (between "cls" and "cls_mean", say), the attention pooling of "map".
         """
         config = copy.deepcopy(self.config)
         config.readout = readout  # pyright: ignore[reportAttributeAccessIssue]
@@ -344,12 +346,14 @@ class FlaxPreTrainedModel(_Upstream):
         """Load a model from a folder or a Hub repository. Every parameter comes from its files, except a new head.
 
         Args:
-            pretrained_model_name_or_path: a folder, a weight file, or a Hub id.
+            pretrained_model_name_or_path: a folder, a weight file, or a Hub id. It may be a LoRA adapter of PEFT, which
+                is then merged into its base model.
             dtype: type in which matrix products are computed; "auto" for the type of the file. Parameters keep the
                 type that they have in the file.
             config: a config to use instead of the checkpoint's; it may differ in sizes and head.
             ignore_mismatched_sizes: draw a new head if that of the checkpoint has another width. This also happens if
-                `num_labels`, `readout` or `representation_size` is overridden. The backbone is never drawn.
+                `num_labels`, `readout`, `representation_size` or `classifier_input` is overridden. The backbone is
+                never drawn.
             output_loading_info: return (model, LoadReport).
             subfolder: folder of the checkpoint inside the repository.
             revision: branch, tag or commit.
@@ -370,13 +374,14 @@ class FlaxPreTrainedModel(_Upstream):
         kwargs = without_habits({"token": token, **kwargs})
         hub = {"cache_dir": cache_dir, "force_download": force_download, "local_files_only": local_files_only}
         where = {"subfolder": subfolder or "", "revision": revision, "variant": variant}
-        path = checkpoint_path(pretrained_model_name_or_path, **where, **hub, token=kwargs.pop("token"))
+        find = partial(checkpoint_path, **hub, token=kwargs.pop("token"))
+        path = find(pretrained_model_name_or_path, **where)
         dtype, seed = kwargs.pop("torch_dtype", None) or dtype, kwargs.pop("seed", 0)
         attn_implementation = kwargs.pop("attn_implementation", "auto")
         is_auto = isinstance(dtype, str) and dtype == "auto"
 
         def load() -> tuple[Any, Params, LoadReport]:
-            source = open_checkpoint(path, kwargs)
+            source = open_with_base(path, find, kwargs)
             target = target_config(source, cls.module_class, config, kwargs)
             module, key = cls.module_class(target), jax.random.PRNGKey(seed)
             processor = read_processor(source, target)

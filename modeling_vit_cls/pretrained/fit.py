@@ -17,16 +17,17 @@ from ..families.open import parameter_shapes
 from ..files.finite import is_finite
 from ..files.tensor import Tensor, to_device
 from ..nn import compiled
+from ..nn.positions import resample_relative
 from ..nn.resampling import resample_patch_kernel, resample_positions
 from .report import LoadReport
 
 _PATCHES = "embeddings.patch_embedding.projection.kernel"
-POSITIONS = "embeddings.position_embedding.embedding"
+POSITIONS, RELATIVE_POSITIONS = "embeddings.position_embedding.embedding", ".relative_positions.embedding"
 # Groups of parameters that may be replaced by new ones. All others belong to the backbone and must be loaded.
 _HEADS = ("classifier.", "distillation_classifier.", "readout.attention_pooling.", "representation.")
 
 
-# Fields that change the backbone's outputs but no shape of a parameter.
+# Fields that change the outputs but no shape of a parameter.
 _SAME_WEIGHTS = (
     "num_attention_heads",
     "hidden_act",
@@ -34,6 +35,7 @@ _SAME_WEIGHTS = (
     "position_embedding",
     "rope_theta",
     "norm_position",
+    "classifier_input",
 )
 
 
@@ -51,11 +53,9 @@ def fit(
     drawn, from `key`. Every change is recorded in `report`. Raises CheckpointError if the backbones differ.
     """
     target: ViTClsConfig = module.config
-    shapes = parameter_shapes(type(module), target)
-    names = {canonical(name): name for name in shapes}
     tensors = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(dict(params)), sep=".").items()}
-    canonical_shapes = {name: shapes[names[name]] for name in names}
-    fitted = _adapt(tensors, canonical_shapes, source, target, ignore_mismatched_sizes, report)
+    fitted = adapt(tensors, source, module, report, ignore_mismatched_sizes)
+    names = {canonical(name): name for name in parameter_shapes(type(module), target)}
     loaded = to_device({names[name]: leaf for name, leaf in fitted.items()}, report.note_nonfinite)
     report.cast_keys += [name for name in fitted if str(fitted[name].dtype) != str(loaded[names[name]].dtype)]
     new = draw(module, key, (*target.image_hw, target.num_channels), [names[name] for name in report.new_keys])
@@ -73,30 +73,32 @@ def draw(
     return flatten_dict(variables["params"], sep=".")
 
 
-def _adapt(
-    tensors: dict[str, Any],
-    shapes: dict[str, jax.ShapeDtypeStruct],
+def adapt(
+    tensors: Mapping[str, Any],
     source: ViTClsConfig,
-    target: ViTClsConfig,
-    ignore_mismatched_sizes: bool,
+    module: Any,
     report: LoadReport,
+    ignore_mismatched_sizes: bool = False,
 ) -> dict[str, Any]:
-    """The tensors of a checkpoint with config `source` that a model with config `target` uses; names are canonical.
+    """The tensors of a checkpoint with config `source` that `module` uses; names are canonical.
 
-    Position embeddings and the patch embedding are interpolated to another grid and patch size. A head may be new,
-    dropped, or of another width. Parameters of a new head are not in the result; `report.new_keys` lists them. Raises
-    CheckpointError if the backbones differ.
+    A tensor of a file is read only if it must be interpolated, as position embeddings and the patch embedding are for
+    another grid and patch size. A head may be new, dropped, or of another width. Parameters of a new head are not in
+    the result; `report.new_keys` lists them. Raises CheckpointError if the backbones differ.
     """
+    target: ViTClsConfig = module.config
+    shapes = {canonical(name): shape for name, shape in parameter_shapes(type(module), target).items()}
     tensors = dict(tensors)
     report.changed_fields += [name for name in _SAME_WEIGHTS if getattr(source, name) != getattr(target, name)]
     if source.patch_size != target.patch_size and _PATCHES in tensors:
         kernel = _read(_PATCHES, tensors[_PATCHES], report)
         tensors[_PATCHES] = resample_patch_kernel(kernel, target.patch_size, target.position_interpolation)
         report.interpolated_keys.append(_PATCHES)
-    if source.grid != target.grid and POSITIONS in tensors and POSITIONS in shapes:
-        table = _read(POSITIONS, tensors[POSITIONS], report)
-        tensors[POSITIONS] = _interpolate(table, source, target)
-        report.interpolated_keys.append(POSITIONS)
+    tables = [name for name in tensors if name in shapes and (name == POSITIONS or name.endswith(RELATIVE_POSITIONS))]
+    for name in tables if source.grid != target.grid else ():
+        table = _read(name, tensors[name], report)
+        tensors[name] = _interpolate(table, source, target)
+        report.interpolated_keys.append(name)
     mismatched = {
         name: f"has shape {tensors[name].shape}, the model expects {shapes[name].shape}"
         for name in tensors
@@ -119,7 +121,7 @@ def _adapt(
 
 
 def _head_changes(source: ViTClsConfig, target: ViTClsConfig, ignore_mismatched_sizes: bool) -> bool:
-    fields = ("num_labels", "readout", "representation_size")
+    fields = ("num_labels", "readout", "representation_size", "classifier_input")
     return ignore_mismatched_sizes or any(getattr(source, f) != getattr(target, f) for f in fields)
 
 
@@ -147,7 +149,12 @@ def _read(name: str, tensor: Any, report: LoadReport) -> Any:
 
 
 def _interpolate(table: Any, source: ViTClsConfig, target: ViTClsConfig) -> jax.Array:
-    """Learned positions (prefix + N, D) on the target's grid; the rows of the prefix are unchanged."""
+    """Learned positions (prefix + N, D), or a table of relative ones, on the target's grid.
+
+    The rows of the prefix, and those of [CLS], are unchanged.
+    """
+    if source.position_embedding == "relative":
+        return resample_relative(jnp.asarray(table), source.grid, target.grid, target.position_interpolation)
     rows, columns = source.grid
     prefix, patches = jnp.split(jnp.asarray(table), [table.shape[0] - rows * columns])
     patches = resample_positions(patches, source.grid, target.grid, target.position_interpolation)

@@ -52,7 +52,7 @@ _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "proxies": (lambda value: not value, "set the environment variable HTTPS_PROXY"),
     "adapter_name": (
         lambda value: value in (None, "default"),
-        "PEFT adapters cannot be read: call merge_and_unload() first",
+        "a folder has one adapter, which is merged into its base: leave the name out",
     ),
 }
 

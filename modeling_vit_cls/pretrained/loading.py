@@ -11,9 +11,10 @@ from ..errors import CheckpointError, ConfigError, shorten
 from ..families.family import NATIVE, canonical
 from ..families.open import Source, checked_tensors, parameter_shapes
 from ..files.folder import to_path
+from ..files.tensor import Tensor
 from ..label_maps import LABEL_FIELDS
 from ..nn.vit import FlaxViTClsForImageClassificationModule
-from .fit import fit
+from .fit import adapt, fit
 from .report import LoadReport
 
 
@@ -59,6 +60,30 @@ def load_params(
 
     Raises CheckpointError, naming file and tensor, for weights that do not match config.json.
     """
+    tensors, report = _checked(source, module, allow_missing)
+    try:
+        return fit(tensors, source.config, module, key, report, ignore_mismatched_sizes), report
+    except CheckpointError as error:
+        raise CheckpointError(f"{source.path}: {error}") from error
+
+
+def plan_load(source: Source, module: Any) -> LoadReport:
+    """What `load_params` would do to each tensor of a checkpoint, from headers alone.
+
+    Raises CheckpointError as `load_params` does.
+    """
+    tensors, report = _checked(source, module, allow_missing=False)
+    try:
+        fitted = adapt(tensors, source.config, module, report)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source.path}: {error}") from error
+    dtypes = {name: (tensor.dtype, str(jax.dtypes.canonicalize_dtype(tensor.dtype))) for name, tensor in fitted.items()}
+    report.cast_keys += [name for name, (stored, loaded) in dtypes.items() if stored != loaded]
+    return report
+
+
+def _checked(source: Source, module: Any, allow_missing: bool) -> tuple[dict[str, Tensor], LoadReport]:
+    """The tensors of a checkpoint after the strict check, and a report of those that `module` does not use."""
     tensors, missing = checked_tensors(source, allow_missing)
     names = set(map(canonical, parameter_shapes(type(module), module.config)))
     report = LoadReport(
@@ -67,11 +92,9 @@ def load_params(
         converted_keys=[] if source.family is NATIVE else list(tensors),
         unexpected_keys=list(source.spare),
         dropped_keys=[name for name in source.tensors if name not in tensors],
+        file_notes=list(source.file_notes),
     )
-    try:
-        return fit(tensors, source.config, module, key, report, ignore_mismatched_sizes), report
-    except CheckpointError as error:
-        raise CheckpointError(f"{source.path}: {error}") from error
+    return tensors, report
 
 
 def label_notes(source: Source, config: Any, overrides: Mapping[str, Any]) -> list[str]:

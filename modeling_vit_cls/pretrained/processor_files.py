@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import transformers
 
 from ..configuration_vit_cls import ViTClsConfig
@@ -15,7 +16,7 @@ from ..files.json_file import read_json
 from ..images.processor import ViTClsImageProcessor
 from ..images.processor_classes import OURS, class_of
 from ..names import NESTED_PROCESSOR, PROCESSOR
-from .fit import POSITIONS
+from .fit import POSITIONS, RELATIVE_POSITIONS
 from .processor_fit import interpolates
 
 _UNREAD = "unread"  # no class has this name, so that nobody loads the saved file as another processor
@@ -43,14 +44,16 @@ def read_processor(source: Source, target: ViTClsConfig) -> AnyProcessor:
     """The image processor of a checkpoint, resized if `target` has another image size.
 
     Without a file it is the default of the checkpoint's family; None if there is none, and for models with neither 1
-    nor 3 channels. A file that is not supported does not stop the model from loading: the result is an UnreadProcessor,
-    and a warning tells why.
+    nor 3 channels. An adapter's own file comes before that of its base. A file that is not supported does not stop the
+    model from loading: the result is an UnreadProcessor, and a warning tells why.
     """
     if source.config.num_channels not in (1, 3):
         return None
     fields: dict[str, Any] = {}
     try:
-        file, fields = processor_fields(source.path)
+        file, fields = processor_fields(source.adapter.path if source.adapter else source.path)
+        if source.adapter and not fields:
+            file, fields = processor_fields(source.path)
         if not fields and not source.processor:
             return None
         processor = _processor(source, file, fields)
@@ -99,21 +102,35 @@ def _processor(source: Source, file: Path, fields: dict[str, Any]) -> ViTClsImag
         has_class = source.family.processor_class is not None or class_of(fields) is not None
     except ConfigError as error:
         raise CheckpointError(f"{file}: {error}") from error
-    if fields and has_class:
+    is_complete = bool(fields) and has_class
+    if is_complete and not source.family.normalizes:
         return processor_of(fields, file, source.family.processor_class or OURS)
     if isinstance(source.processor, CheckpointError):
         raise source.processor
+    if is_complete:
+        return _normalized_twice(processor_of(fields, file, source.family.processor_class or OURS), source.processor)
     default = ViTClsImageProcessor.for_config(source.config)
     processor = processor_of({**default.to_dict(), **source.processor}, config_file(source.path))
     return processor_of({**processor.to_dict(), **fields}, file) if fields else processor
 
 
+def _normalized_twice(processor: ViTClsImageProcessor, by_model: Mapping[str, Any]) -> ViTClsImageProcessor:
+    """A processor that also normalises as the model of its library does after it, with the fields `by_model`."""
+    mean, std = np.asarray(by_model["image_mean"]), np.asarray(by_model["image_std"])
+    if processor.do_normalize:
+        own_mean, own_std = np.asarray(processor.image_mean), np.asarray(processor.image_std)
+        mean, std = own_mean + own_std * mean, own_std * std
+    both = {"do_normalize": True, "image_mean": mean.tolist(), "image_std": std.tolist()}
+    return ViTClsImageProcessor.from_fields({**processor.to_dict(), **both})
+
+
 def interpolated_in_calls(processor: AnyProcessor, config: ViTClsConfig) -> list[str]:
     """Names of the parameters that each call resamples, because the model's processor has another image size."""
-    if not isinstance(processor, ViTClsImageProcessor) or config.position_embedding != "learned":
+    tables = {"learned": POSITIONS, "relative": f"encoder.layer_*{RELATIVE_POSITIONS}"}
+    if not isinstance(processor, ViTClsImageProcessor) or config.position_embedding not in tables:
         return []
     try:
-        return [POSITIONS] if interpolates(config, processor, processor) else []
+        return [tables[config.position_embedding]] if interpolates(config, processor, processor) else []
     except ConfigError as error:
         logger.warning("%s", error)
         return []

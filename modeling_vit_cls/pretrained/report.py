@@ -26,6 +26,8 @@ class LoadReport(Mapping[str, list[str]]):
         nonfinite_keys: with NaN or infinity, unless a digest shows that they were saved with it.
         nonfinite_files: the files of these.
         config_notes: contradictions between the label maps of config.json, and which one was used.
+        file_notes: how the model was found in its files: inside a wrapper whose prefix all tensors have, or as a base
+            model and an adapter that were merged.
     """
 
     missing_keys: list[str] = field(default_factory=list)
@@ -41,6 +43,7 @@ class LoadReport(Mapping[str, list[str]]):
     nonfinite_keys: list[str] = field(default_factory=list)
     nonfinite_files: list[str] = field(default_factory=list)
     config_notes: list[str] = field(default_factory=list)
+    file_notes: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[str]:
         return (item.name for item in fields(self))
@@ -70,6 +73,8 @@ class LoadReport(Mapping[str, list[str]]):
             "in the file and no part of the model, left out": self.unexpected_keys,
             f"NaN or infinite in {', '.join(self.nonfinite_files)}, so the outputs may be": self.nonfinite_keys,
         }
+        for note in self.file_notes:
+            logger.warning("%s: %s", folder, note)
         for text, names in warnings.items():
             if names:
                 logger.warning("%s: %s: %s", folder, text, ", ".join(names))

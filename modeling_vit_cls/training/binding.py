@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import jax.numpy as jnp
 
-from ..config_rules import FIELD_NAMES
+from ..config_rules import FIELD_NAMES, LATER_FIELDS
 from ..errors import ConfigError, shorten
 from ..images.fingerprint import fingerprint
 from ..images.processor import ViTClsImageProcessor
@@ -74,7 +74,7 @@ def changes_since(run: Run, before: Run, checkpoint: Path) -> list[str]:
             changed.append(f"{name} is now {shorten(now)}, was {shorten(was)}")
     for part in ("config", "processor"):
         for name in sorted(set(run[part]) | set(before[part])):
-            now, was = run[part].get(name), before[part].get(name)
+            now, was = run[part].get(name), before[part].get(name, LATER_FIELDS.get(name))
             if now != was:
                 refuse(name if part == "config" else f"processing_class.{name}", now, was)
     if run["class_names"] != before["class_names"]:

@@ -51,9 +51,10 @@ class ModelArguments:
 class DataArguments:
     """The images: dataset, columns, splits and numbers of samples."""
 
-    dataset_name: str = argument("A dataset's id on the Hub, a folder of images, or 'digits'.")
+    dataset_name: str = argument("A dataset's id on the Hub, a folder of images, 'digits' or 'fashion_mnist'.")
     dataset_config_name: str | None = argument("Configuration of a dataset of the Hub.", None)
     dataset_revision: str | None = argument("Revision of a dataset of the Hub.", None)
+    data_dir: str | None = argument("Folder with the IDX files of 'fashion_mnist'.", None)
     image_column_name: str | None = argument("Column of images; default: the only one.", None)
     label_column_name: str | None = argument("Column of classes; default: the only one.", None)
     train_split: str = argument("Split to train on.", "train")

@@ -11,8 +11,9 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..evaluation.benchmark import DEFAULT_METRICS, benchmark
 from ..evaluation.results import results
-from ..families.open import has_head, open_checkpoint
+from ..families.open import has_head
 from ..files.folder import replace_file
+from ..hub.adapted import open_with_base
 from ..hub.download import checkpoint_path
 from ..images.classes import class_name, match_classes, model_names
 from ..images.duplicates import count_duplicates
@@ -115,7 +116,7 @@ def build_model(arguments: ModelArguments, labels: list[str], seed: int) -> Flax
     """
     if arguments.model_name_or_path is not None:
         path = checkpoint_path(arguments.model_name_or_path, revision=arguments.model_revision)
-        source = open_checkpoint(path, arguments.overrides)
+        source = open_with_base(path, overrides=arguments.overrides)
         id2label: Any = source.config.id2label
         names = model_names(id2label) if has_head(source) else []
         if sorted(map(class_name, names)) == sorted(map(class_name, labels)):
@@ -159,6 +160,7 @@ def load(data: DataArguments, split: str) -> Any:
         split,
         dataset_config_name=data.dataset_config_name,
         revision=data.dataset_revision,
+        data_dir=data.data_dir,
         image_column_name=data.image_column_name,
         label_column_name=data.label_column_name,
     )

@@ -2,7 +2,7 @@
 
 Each is a folder as its library saves it (config.json, model.safetensors, tiny and random) and an expected.npz: pixels
 at the native and at another, non-square size, and for both the embeddings, the first block's output, the last hidden
-state and what the model gives in the end, in float32.
+state and what the model gives in the end, in float32. Two whole models, of CLIP and SigLIP, have texts and logits too.
 """
 
 import inspect
@@ -23,7 +23,12 @@ DINO = {name: value for name, value in VIT.items() if name != "intermediate_size
 TEXT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 TEXT |= {"vocab_size": 16, "max_position_embeddings": 8, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SIGLIP2 = {name: value for name, value in VIT.items() if name != "image_size"} | {"num_patches": 16}
+DECODER = {f"decoder_{name}": size for name, size in TEXT.items() if name in VIT}
+TIPS = DINO | {"mlp_ratio": 1.34}
+POSE = DINO | {"image_size": [24, 16], "patch_size": 8}
 DINOV3 = VIT | {"num_register_tokens": 3}
+RADIO = DINO | {"max_img_size": 32, "mlp_ratio": 2.0, "num_registers": 2, "layerscale_value": 0.5}
+OF_CLS = {"use_absolute_position_embeddings": True, "use_mean_pooling": False, "layer_scale_init_value": 0.0}
 
 
 def cases() -> dict[str, Any]:
@@ -46,20 +51,58 @@ def cases() -> dict[str, Any]:
         ),
         "siglip2": (t.Siglip2VisionModel, t.Siglip2VisionConfig(**SIGLIP2)),
         "siglip_model": (t.SiglipModel, t.SiglipConfig(text_config=TEXT, vision_config=VIT)),
+        "siglip_text_model": (
+            t.SiglipModel,
+            t.SiglipConfig(text_config=TEXT | {"projection_size": VIT["hidden_size"]}, vision_config=VIT),
+        ),
         "clip_model": (t.CLIPModel, t.CLIPConfig(text_config=TEXT, vision_config=VIT, projection_dim=8)),
         "clip": (t.CLIPVisionModel, t.CLIPVisionConfig(**VIT)),
+        "vit_mae": (t.ViTMAEForPreTraining, t.ViTMAEConfig(**VIT, **DECODER, mask_ratio=0.0)),
+        "vit_msn": (t.ViTMSNForImageClassification, t.ViTMSNConfig(**VIT, num_labels=5)),
+        "ijepa": (t.IJepaForImageClassification, t.IJepaConfig(**VIT, num_labels=5)),
+        "vitpose": (t.VitPoseBackbone, t.VitPoseBackboneConfig(**POSE)),
+        "metaclip2": (t.MetaClip2VisionModelWithProjection, t.MetaClip2VisionConfig(**VIT, projection_dim=24)),
         "clip_projection": (t.CLIPVisionModelWithProjection, t.CLIPVisionConfig(**VIT, projection_dim=8)),
+        "beit": (t.BeitForImageClassification, t.BeitConfig(**VIT, use_relative_position_bias=True, num_labels=5)),
+        "beit_pretrained": (
+            t.BeitForMaskedImageModeling,
+            t.BeitConfig(**VIT, use_shared_relative_position_bias=True, use_mask_token=True, vocab_size=7),
+        ),
+        "data2vec": (t.Data2VecVisionModel, t.Data2VecVisionConfig(**VIT, use_relative_position_bias=True)),
+        "data2vec_classifier": (
+            t.Data2VecVisionForImageClassification,
+            t.Data2VecVisionConfig(**VIT, **OF_CLS, num_labels=5),
+        ),
+    } | (new_cases() if hasattr(t, "PixioModel") else {})
+
+
+def new_cases() -> dict[str, Any]:
+    """Those of families that only transformers 5 has."""
+    t = transformers
+    return {
+        "radio": (t.RadioModel, t.RadioConfig(**RADIO)),
+        "pixio": (t.PixioModel, t.PixioConfig(**DINO, n_cls_tokens=3)),
+        "tipsv2": (t.Tipsv2Model, t.Tipsv2Config(text_config=TEXT | {"hidden_size": 24}, vision_config=TIPS)),
+        "tipsv2_giant": (t.Tipsv2VisionModel, t.Tipsv2VisionConfig(**TIPS | {"mlp_ratio": 2, "use_swiglu_ffn": True})),
     }
 
 
 def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarray]:
     """What a model gives for pixels (B, C, H, W)."""
-    if type(model).__name__ in ("SiglipModel", "CLIPModel"):
+    if type(model).__name__ in ("SiglipModel", "CLIPModel", "Tipsv2Model"):
         model = model.vision_model
+    if type(model).__name__ == "ViTMAEForPreTraining":
+        model = model.vit
     if type(model).__name__ == "Siglip2VisionModel":
         return siglip2(model, pixels)
+    if type(model).__name__ == "RadioModel":
+        return radio(model, pixels)
+    if type(model).__name__ == "BeitForMaskedImageModeling":
+        return beit_pretrained(model, pixels)
     asked = not native and "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
-    extra = {"interpolate_pos_encoding": True} if asked else {}
+    extra: dict[str, Any] = {"interpolate_pos_encoding": True} if asked else {}
+    if type(model).__name__ == "ViTMAEModel":  # it shuffles the patches by this noise, and removes those of mask_ratio
+        extra["noise"] = torch.arange(pixels.shape[2] * pixels.shape[3] // 16.0).expand(len(pixels), -1)
     with torch.no_grad():
         outputs = model(torch.from_numpy(pixels), output_hidden_states=True, **extra)
     # a tower inside a whole model gives no hidden states in transformers 4.57; the same tower alone does
@@ -67,7 +110,45 @@ def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarr
     for name in ("last_hidden_state", "pooler_output", "logits", "cls_logits", "distillation_logits", "image_embeds"):
         if outputs.get(name) is not None:
             found[name] = outputs[name]
+    if type(model).__name__ == "ViTMAEModel":
+        found["pooler_output"] = outputs.last_hidden_state[:, 0]
+    if type(model).__name__ == "VitPoseBackbone":
+        found |= {"last_hidden_state": outputs.feature_maps[-1], "pooler_output": outputs.feature_maps[-1].mean(dim=1)}
+    if type(model).__name__ == "Data2VecVisionModel":  # which has no pooling layer
+        found["pooler_output"] = outputs.last_hidden_state[:, 1:].mean(dim=1)
     return {name: value.numpy() for name, value in found.items()}
+
+
+def beit_pretrained(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """The hidden states that BEiT predicts visual tokens from, after their norm, and the mean of their patches."""
+    with torch.no_grad():
+        outputs = model.beit(torch.from_numpy(pixels), output_hidden_states=True)
+        hidden = model.layernorm(outputs.last_hidden_state)
+    found = dict(zip(("embeddings", "block"), outputs.hidden_states))
+    found |= {"last_hidden_state": hidden, "pooler_output": hidden[:, 1:].mean(dim=1)}
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def radio(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """What C-RADIO gives for pixels that are normalised already: it normalises them itself."""
+    conditioner = model.input_conditioner
+    with torch.no_grad():
+        given = torch.from_numpy(pixels) * conditioner.norm_std + conditioner.norm_mean
+        outputs = model(given, output_hidden_states=True)
+    found = dict(zip(("embeddings", "block"), outputs.hidden_states))
+    found |= {"last_hidden_state": outputs.last_hidden_state, "pooler_output": outputs.summary}
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def zero_shot(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Five texts at length 1, scale and bias of CLIP or SigLIP, and the logits (2, 5) of images and texts."""
+    tokens = torch.from_numpy(np.random.default_rng(1).integers(3, TEXT["vocab_size"], (5, 6)))
+    with torch.no_grad():
+        outputs = model(input_ids=tokens, pixel_values=torch.from_numpy(pixels))
+        found = {"texts": outputs.text_embeds, "logits": outputs.logits_per_image, "scale": model.logit_scale.exp()}
+    if hasattr(model, "logit_bias"):
+        found["bias"] = model.logit_bias.detach()
+    return {f"zero_shot.{name}": value.numpy() for name, value in found.items()}
 
 
 def siglip2(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -87,18 +168,18 @@ def siglip2(model: Any, pixels: np.ndarray) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in found.items()}
 
 
-def write_flax(folder: Path) -> None:
-    """One golden folder of FlaxViT, which only transformers 4.57 has: flax_model.msgpack."""
+def write_flax(folder: Path, model_class: Any, config: Any) -> None:
+    """One golden folder of a Flax class, which only transformers 4.57 has: flax_model.msgpack."""
     import jax
 
-    model = transformers.FlaxViTForImageClassification(transformers.ViTConfig(**VIT, num_labels=5))
+    model = model_class(config)
     generator = np.random.default_rng(0)
     model.params = jax.tree.map(lambda leaf: leaf + 0.2 * generator.normal(size=leaf.shape).astype("f4"), model.params)
     model.save_pretrained(folder)
     pixels = generator.normal(size=(2, 3, 16, 16)).astype(np.float32)
     outputs = model(pixels, output_hidden_states=True)
     arrays = {"pixels": pixels, "embeddings": outputs.hidden_states[0], "block": outputs.hidden_states[1]}
-    arrays["logits"] = outputs.logits
+    arrays |= {name: outputs[name] for name in ("logits", "last_hidden_state", "pooler_output") if name in outputs}
     np.savez_compressed(folder / "expected.npz", **{f"native.{name}": value for name, value in arrays.items()})
     (folder / "versions.txt").write_text(f"transformers {transformers.__version__}, jax {jax.__version__}\n")
 
@@ -113,10 +194,14 @@ def write(folder: Path, model_class: Any, config: Any) -> None:
     model.save_pretrained(folder)
     generator = np.random.default_rng(0)
     arrays = {}
-    for kind, size in {"native": (16, 16), "other": (12, 24)}.items():
+    side = getattr(config, "max_img_size", 16)
+    sizes = {"native": (24, 16)} if folder.name == "vitpose" else {"native": (side, side), "other": (12, 24)}
+    for kind, size in sizes.items():  # ViTPose knows no other size
         pixels = generator.normal(size=(2, 3, *size)).astype(np.float32)
         results = expected(model, pixels, kind == "native")
         arrays |= {f"{kind}.{name}": value for name, value in {"pixels": pixels, **results}.items()}
+    if folder.name in ("siglip_text_model", "clip_model"):
+        arrays |= zero_shot(model, arrays["native.pixels"])
     np.savez_compressed(folder / "expected.npz", **arrays)
     (folder / "versions.txt").write_text(f"transformers {transformers.__version__}, torch {torch.__version__}\n")
     if transformers.__version__.startswith("5") and folder.name in ("vit", "dinov2_giant"):
@@ -133,7 +218,10 @@ def main() -> None:
     for name, (model_class, config) in cases().items():
         write(target / name, model_class, config)
     if hasattr(transformers, "FlaxViTForImageClassification"):
-        write_flax(target / "flax_vit")
+        t = transformers
+        write_flax(target / "flax_vit", t.FlaxViTForImageClassification, t.ViTConfig(**VIT, num_labels=5))
+        giant = t.Dinov2Config(**DINO, use_swiglu_ffn=True)
+        write_flax(target / "flax_dinov2_giant", t.FlaxDinov2Model, giant)
     else:
         others.write_all(target)
 

@@ -3,12 +3,14 @@
 The positions of another image size are resampled as each one's own code does, and given to the model of that size.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cpu_torchvision  # noqa: F401 (before timm, which imports torchvision)
 import numpy as np
+import open_clip
 import timm
 import torch
 import torchvision
@@ -47,6 +49,8 @@ def timm_cases() -> dict[str, dict[str, Any]]:
         "timm_so150m": {"model_name": "vit_so150m_patch16_reg4_gap_256"},
         "timm_flexivit": {"model_name": "flexivit_small", "dynamic_img_size": False},
         "timm_eva_giant": {"model_name": "eva_giant_patch14_224"},
+        "timm_intern": {"model_name": "vit_intern300m_patch14_448", "num_classes": 0},
+        "timm_beit": {"model_name": "beit_base_patch16_224"},
         "timm_virchow": {"model_name": "vit_huge_patch14_224", "num_classes": 0, "reg_tokens": 4, **PACKED},
     }
 
@@ -90,6 +94,8 @@ def save(
 def write_timm(folder: Path, arguments: dict[str, Any]) -> None:
     """One golden folder of timm's."""
     arguments = {**TIMM, **arguments}
+    if folder.name == "timm_beit":
+        del arguments["dynamic_img_size"]
     model = noisy(timm.create_model(**arguments))
     left_out = {"model_name", "num_classes", *CLASSES}
     sizes = {name: value for name, value in arguments.items() if name not in left_out}
@@ -98,10 +104,58 @@ def write_timm(folder: Path, arguments: dict[str, Any]) -> None:
     timm.models.save_for_hf(model, folder, model_args=sizes, safe_serialization=True)
     (folder / "config.json").chmod(0o644)
     models = {"native": model, "other": model}
-    if not arguments["dynamic_img_size"]:  # positions are resampled when the model is loaded
+    if folder.name == "timm_beit":
+        models["other"] = beit_of_other_size(arguments, model)
+    elif not arguments["dynamic_img_size"]:  # positions are resampled when the model is loaded
         name = f"local-dir:{folder}"
         models["other"] = timm.create_model(name, pretrained=True, img_size=SIZES["other"]).eval()
     save(folder, lambda kind, pixels: timm_outputs(models[kind], pixels), f"timm {timm.__version__}")
+
+
+def beit_of_other_size(arguments: dict[str, Any], model: Any) -> Any:
+    """BEiT with tables resized bilinear, as transformers does; timm's own way are splines on a geometric grid."""
+    state = model.state_dict()
+    for name in (name for name in state if name.endswith("bias_table")):
+        offsets, others = state[name][:-3].T.reshape(1, -1, 7, 7), state[name][-3:]
+        resized = interpolate(offsets, size=(5, 11), mode="bilinear")
+        state[name] = torch.cat([resized[0].flatten(1).T, others])
+    other = timm.create_model(**{**arguments, "img_size": SIZES["other"]}).eval()
+    other.load_state_dict(state)
+    return other
+
+
+def write_radio(folder: Path) -> None:
+    """One golden folder in the names of NVIDIA's C-RADIOv3-B, which timm's own filter reads, with a table of 8 x 8."""
+    folder.mkdir(exist_ok=True)
+    arguments = {**WIDE, "model_name": "vit_base_patch16_radio_v3", "reg_tokens": 4, "dynamic_img_size": False}
+    state = noisy(timm.create_model(**{**arguments, "img_size": 32})).state_dict()
+    theirs = {
+        "patch_generator.embedder.weight": state["patch_embed.proj.weight"].flatten(1),
+        "patch_generator.pos_embed": state["pos_embed"],
+        "patch_generator.cls_token.token": torch.cat([state["cls_token"], state["reg_token"]], dim=1)[0],
+        **{name.replace("gamma", "grandma"): tensor for name, tensor in state.items() if name.startswith("blocks.")},
+    }
+    theirs = {f"radio_model.model.{name}": tensor.contiguous() for name, tensor in theirs.items()}
+    for name in ("mean", "std"):
+        theirs[f"radio_model.input_conditioner.norm_{name}"] = torch.full((3, 1, 1), 0.5)
+    theirs["radio_model.summary_idxs"] = torch.arange(2)
+    save_file(theirs, folder / "model.safetensors")
+    teachers = [{"name": "siglip2"}, {"name": "dino_v2"}, {"name": "sam", "use_summary": False}]
+    args = {"model": "vit_base_patch16_224", "teachers": teachers, "cls_token_per_teacher": True}
+    fields = {"architectures": ["RADIOModel"], "model_type": "", "version": "c-radio_v3-b", "patch_size": 4}
+    fields |= {"preferred_resolution": [16, 16], "vitdet_window_size": None, "args": args}
+    (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
+    sizes, models = {"native": (32, 32), "other": (12, 24)}, {}
+    for kind, size in sizes.items():
+        models[kind] = timm.create_model(**{**arguments, "img_size": size}).eval()
+        how = {"interpolation": "bilinear", "antialias": False, "align_corners": True}  # timm's, for this name
+        models[kind].load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(theirs, models[kind], **how))
+
+    def outputs(kind: str, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = timm_outputs(models[kind], pixels)
+        return found | {"pooler_output": found["last_hidden_state"][:, :2].flatten(1)}  # of which timm reads the first
+
+    save(folder, outputs, f"timm {timm.__version__}", sizes)
 
 
 def write_patch_sizes(folder: Path) -> None:
@@ -304,12 +358,67 @@ def write_npz(folder: Path, old: bool, pooled: bool) -> None:
     save(folder, lambda kind, pixels: timm_outputs(models[kind], pixels), f"timm {timm.__version__}")
 
 
+def open_clip_cases() -> dict[str, dict[str, Any]]:
+    """Name -> model_cfg of OpenCLIP, without its text tower."""
+    sizes = {"width": 24, "head_width": 8, "layers": 2, "mlp_ratio": 1.5, "patch_size": 4, "image_size": 16}
+    mean = {"no_ln_pre": True, "pool_type": "avg", "norm_kwargs": {"eps": 1e-3}}
+    return {
+        "open_clip": {"embed_dim": 8, "quick_gelu": True, "vision_cfg": sizes},
+        "open_clip_mean": {
+            "embed_dim": 24,
+            "custom_text": True,
+            "vision_cfg": {**sizes, **mean, "ls_init_value": 0.1, "act_kwargs": {"approximate": "tanh"}},
+        },
+        "open_clip_late_norm": {
+            "embed_dim": 8,
+            "vision_cfg": {**sizes, **mean, "final_ln_after_pool": True},
+        },
+    }
+
+
+def open_clip_model(cfg: dict[str, Any], image_size: Any) -> Any:
+    """An OpenCLIP model with a tiny text tower."""
+    text = {"context_length": 8, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
+    cfg = {**cfg, "vision_cfg": {**cfg["vision_cfg"], "image_size": image_size}, "text_cfg": text}
+    kind = open_clip.CustomTextCLIP if cfg.pop("custom_text", False) else open_clip.CLIP
+    return kind(**cfg).eval()
+
+
+def write_open_clip(folder: Path, cfg: dict[str, Any]) -> None:
+    """One golden folder of OpenCLIP's own layout."""
+    folder.mkdir(exist_ok=True)
+    model, other = noisy(open_clip_model(cfg, 16)), open_clip_model(cfg, SIZES["other"])
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors", {"format": "pt"})
+    preprocess = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic", "resize_mode": "squash"}
+    fields = {"model_cfg": cfg, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(fields, indent=2) + "\n")
+    state = model.state_dict()
+    open_clip.model.resize_pos_embed(state, other)
+    other.load_state_dict(state)
+
+    def outputs(kind: str, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        visual = (model if kind == "native" else other).visual
+        results: dict[str, torch.Tensor] = {}
+        hook = lambda _, inputs, output: results.update(embeddings=inputs[0], block=output)  # noqa: E731
+        handle = visual.transformer.resblocks[0].register_forward_hook(hook)
+        with torch.no_grad():
+            embeds = visual(pixels)
+            handle.remove()
+            pooled, _ = visual._pool(visual.transformer(visual._embeds(pixels)))
+        return {**results, "pooler_output": pooled, "image_embeds": embeds}
+
+    save(folder, outputs, f"open_clip_torch {open_clip.__version__}")
+
+
 def write_all(target: Path) -> None:
     """Write all of these golden folders."""
     for name, arguments in timm_cases().items():
         write_timm(target / name, arguments)
+    write_radio(target / "nvidia_radio")
     write_patch_sizes(target / "timm_flexivit")
     write_torchvision(target / "torchvision")
+    for name, cfg in open_clip_cases().items():
+        write_open_clip(target / name, cfg)
     for name, case in meta_cases().items():
         write_meta(target / name, *case)
     for name, old, pooled in (("npz_augreg", True, False), ("npz_big_vision", False, False), ("npz_map", False, True)):

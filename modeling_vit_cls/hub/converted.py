@@ -1,0 +1,31 @@
+"""The safetensors that the Hub's converter offers, as a pull request, to a repository of pickled weights."""
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import RepoFile
+
+_BOT, _TITLE = "SFconvertbot", "Adding `safetensors` variant of this model"
+
+
+def converted_revision(api: HfApi, repo_id: str, pickled: str) -> str | None:
+    """The revision, refs/pr/N, with the safetensors of a repository's pickled weights; None if there is none.
+
+    The pull request must be open and made by the Hub's converter. It must have the same file `pickled` as the main
+    branch, which shows that the safetensors were made from these weights.
+    """
+    try:
+        for request in api.get_repo_discussions(repo_id, author=_BOT, discussion_type="pull_request"):
+            reference = request.git_reference
+            if not reference or (request.author, request.title, request.status) != (_BOT, _TITLE, "open"):
+                continue
+            if _content(api, repo_id, pickled, reference) == _content(api, repo_id, pickled, "main"):
+                return reference
+    except HfHubHTTPError:  # the repository may have no discussions
+        pass
+    return None
+
+
+def _content(api: HfApi, repo_id: str, name: str, revision: str) -> list[str]:
+    """The identifier of a file's content at a revision; [] if there is no such file."""
+    files = api.get_paths_info(repo_id, [name], revision=revision)
+    return [file.blob_id for file in files if isinstance(file, RepoFile)]
