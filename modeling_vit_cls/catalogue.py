@@ -30,7 +30,7 @@ class CatalogueRow:
         licence: the identifier of its licence on the Hub.
         top1: published accuracy of its head on the validation images of ImageNet-1k, in percent.
         top1_source: who published it.
-        keywords: arguments for `from_pretrained`: what the repository's config.json leaves out, the readout of its card.
+        keywords: arguments for `from_pretrained`: what config.json leaves out, or the readout that the card uses.
         source: where the other facts come from.
     """
 
