@@ -14,7 +14,7 @@ DEVELOPMENT = --editable '.[dev]' --constraint constraints/transformers-$(TRANSF
 # The certificates of the system, which pip trusts too.
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: demo test soak parity bench bench-gpu faults docs lint format constraints clean
+.PHONY: demo test soak parity catalogue bench bench-gpu faults docs lint format constraints clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and pictures, reload, predict
@@ -31,10 +31,13 @@ parity: $(VENV)/ready .venv-torch/ready  ## other libraries' checkpoints, writte
 	rm -rf build/golden && mkdir -p build/golden
 	$(WITH_TORCH) tests/golden/make.py build/golden
 	VIT_CLS_GOLDEN=build/golden $(WITH_TORCH) -m pytest -p cpu_torchvision $(PYTEST_ARGUMENTS) \
-	  tests/parity.py $(if $(filter 5,$(TRANSFORMERS)),tests/parity_open_clip.py) \
+	  tests/parity.py $(if $(filter 5,$(TRANSFORMERS)),tests/parity_open_clip.py tests/parity_catalogue.py) \
 	  tests/test_families.py::test_numbers_are_those_of_the_source \
 	  tests/test_zero_shot.py::test_logits_are_those_of_the_whole_model
 	VIT_CLS_GOLDEN=build/golden $(WITH_TORCH) tests/parity_table.py
+
+catalogue: $(VENV)/ready .venv-torch/ready  ## write modeling_vit_cls/catalogue.csv anew: a minute
+	$(WITH_TORCH) tests/make_catalogue.py
 
 bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm, a profile, the start, embedding: an hour
 	.venv-bench/bin/python -m benchmarks.speed

@@ -22,7 +22,7 @@ def command_line() -> Parser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
     use, files = (_train, _recipes, _benchmark, _predict, _embed, _explain), (_import, _export, _check, _verify, _push)
-    for add in (*use, _variants, *files):
+    for add in (*use, _variants, _models, *files):
         add(verbs)
     return parser
 
@@ -225,6 +225,22 @@ def _variants(verbs: Any) -> None:
     )
     parser.add_argument(
         "pattern", nargs="?", default="*", help="a shell wildcard, in quotes, or a part of the name (default: all)"
+    )
+
+
+def _models(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "models",
+        "models:run",
+        help="list checkpoints of the Hub that load",
+        description="List the catalogue: checkpoints of the Hub in the families that load, with parameters, image "
+        "size, pretraining data, licence, and published top-1 on ImageNet-1k in percent. With --json also where each "
+        "fact comes from. The facts are published ones, not measured here.",
+        example="models '*dinov3*'",
+    )
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="a shell wildcard, in quotes, or a part of the Hub id (default: all)"
     )
 
 

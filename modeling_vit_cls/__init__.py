@@ -5,6 +5,7 @@ from . import quiet_import as quiet_import  # before anything else imports trans
 # isort: split
 from transformers import AutoConfig, AutoImageProcessor
 
+from .catalogue import list_pretrained
 from .configuration_vit_cls import ViTClsConfig
 from .errors import BadImageError, CheckpointError, ConfigError
 from .export import export_pretrained
@@ -37,6 +38,7 @@ __all__ = [
     "ViTClsImageProcessor",
     "check_pretrained",
     "export_pretrained",
+    "list_pretrained",
     "list_variants",
     "vit_cls_forward",
 ]

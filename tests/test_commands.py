@@ -13,7 +13,7 @@ import pytest
 import hub_scripts.command
 from hub_scripts import benchmark, check, embed, exchange, explain, predict, push, recipes, train, variants, verify
 from hub_scripts.__main__ import _interruptible, main
-from modeling_vit_cls import __version__, list_variants
+from modeling_vit_cls import __version__, list_pretrained, list_variants
 from modeling_vit_cls.results import Results
 
 pytestmark = pytest.mark.world
@@ -27,6 +27,7 @@ VERBS = {
     "push": ["f", "user/name"],
     "import": ["a", "b"],
     "export": ["a", "b", "--to", "timm"],
+    "models": [],
     "recipes": [],
     "variants": [],
     "verify": ["m"],
@@ -135,6 +136,27 @@ def test_a_part_of_a_name_finds_variants(capsys):
     assert "GFLOPs (2 per multiply-add)" in head
     assert "GMACs (papers: GFLOPs)" in head
     assert line.split()[2:4] == ["35.1", "17.6"], "the papers' 17.6 for a ViT-B/16"
+
+
+def test_models_are_found_by_a_wildcard_or_a_part_of_their_id(capsys):
+    assert main(["models", "timm/vit_*dino*", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["hub_id"] for row in rows] == [row.hub_id for row in list_pretrained("timm/vit_*dino*")]
+    assert main(["models", "vit_base_patch16_224.augreg_in21k_ft_in1k"]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split("  ")[0] == "Hub id"
+    assert re.split("  +", line) == [
+        "timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
+        "timm ViT",
+        "vit_base_patch16_224",
+        "86,567,656",
+        "224x224",
+        "84.5",
+        "apache-2.0",
+        "ImageNet-21k, then ImageNet-1k",
+    ]
+    assert main(["models", "resnet"]) == 1
+    assert "no checkpoint matches 'resnet'; `vit-cls models` lists them all" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_no_error():

@@ -163,6 +163,16 @@ def test_every_page_is_in_the_navigation():
     assert yaml.safe_load(text)["strict"] is True
 
 
+def test_the_page_of_models_has_a_row_for_each_checkpoint(monkeypatch):
+    (hook,) = yaml.safe_load((ROOT / "mkdocs.yml").read_text().partition("plugins:")[0])["hooks"]
+    monkeypatch.syspath_prepend(str((ROOT / hook).parent))
+    module = importlib.import_module(Path(hook).stem)
+    shown = module.on_page_markdown((ROOT / "docs" / "models.md").read_text())
+    rows = re.findall(r"^\| \[(.+?)\]\(https://huggingface.co/(.+?)\) \|(?: [^|]* \|){7}$", shown, re.MULTILINE)
+    assert rows == [(row.hub_id, row.hub_id) for row in modeling_vit_cls.list_pretrained()]
+    assert module.on_page_markdown("# Another page") == "# Another page"
+
+
 API = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
 
 

@@ -90,6 +90,9 @@ def test_wheel_works_elsewhere(tmp_path):
     )
     assert json.loads(shown.stdout)[0]["name"] == "vit_cls_base_patch32_224"
     shown = subprocess.run([tmp_path / "env" / "bin" / "vit-cls", "recipes", "--json"], capture_output=True, check=True)
+    shown_models = [tmp_path / "env" / "bin" / "vit-cls", "models", "--json"]
+    models = json.loads(subprocess.run(shown_models, capture_output=True, check=True).stdout)
+    assert [row["hub_id"] for row in models] == [row.hub_id for row in modeling_vit_cls.list_pretrained()]
     recipes = sorted(file.stem for file in (ROOT / "configuration").glob("*.yaml"))
     assert [row["name"] for row in json.loads(shown.stdout)] == recipes
 
