@@ -3,11 +3,12 @@
 import argparse
 import json
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from tqdm.auto import tqdm
 
-from modeling_vit_cls import CheckpointError, check_pretrained
+from modeling_vit_cls import CheckpointError, check_pretrained, list_pretrained
 from modeling_vit_cls.errors import one_line
 from modeling_vit_cls.pretrained.check import CheckReport, check_all
 
@@ -15,9 +16,7 @@ from modeling_vit_cls.pretrained.check import CheckReport, check_all
 def run(arguments: argparse.Namespace) -> None:
     """Check one checkpoint, or all of the catalogue, and print what they are. CheckpointError if one does not load."""
     if arguments.catalogue:
-        from modeling_vit_cls import list_pretrained  # pyright: ignore
-
-        run_all([row.hub_id for row in list_pretrained()], arguments.json)
+        run_all([(row.hub_id, row.keywords) for row in list_pretrained()], arguments.json)
         return
     report = check_pretrained(arguments.checkpoint, revision=arguments.revision, subfolder=arguments.subfolder)
     print(json.dumps(report.to_dict(), indent=2) if arguments.json else _lines(report))
@@ -25,11 +24,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise CheckpointError(report.problem)
 
 
-def run_all(names: Collection[str], as_json: bool) -> None:
+def run_all(checkpoints: Collection[tuple[str, Mapping[str, Any]]], as_json: bool) -> None:
     """Check all checkpoints and print a table in Markdown, or JSON. Raises CheckpointError if one does not load."""
     reports = []
-    with tqdm(total=len(names), unit="checkpoint", disable=None) as bar:  # None: a progress bar in a terminal only
-        for report in check_all(names):
+    with tqdm(
+        total=len(checkpoints), unit="checkpoint", disable=None
+    ) as bar:  # None: a progress bar in a terminal only
+        for report in check_all(checkpoints):
             reports.append(report)
             bar.update()
             if report.problem:

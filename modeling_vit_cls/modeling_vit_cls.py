@@ -7,9 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import unfreeze
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from .configuration_vit_cls import ViTClsConfig
 from .errors import BadImageError, ConfigError, shorten
+from .families.open import parameter_shapes
 from .nn.outputs import FlaxBaseModelOutputWithPooling
 from .nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from .pretrained.base import FlaxPreTrainedModel
@@ -35,6 +38,22 @@ class FlaxViTClsModel(FlaxPreTrainedModel):
         """
         size = {"interpolate_pos_encoding": interpolate_pos_encoding}
         return embedding_of(self(pixel_values, params, dropout_rng, train, return_dict=True, **size))
+
+    def with_classifier(self, config: ViTClsConfig, kernel: Any, bias: Any) -> "FlaxViTClsForImageClassification":
+        """A classifier of `config` on this backbone, with the head `kernel` (F, K) and `bias` (K,).
+
+        The parameters of the backbone are shared; those that `config` does not use are left out.
+        """
+        head = {"classifier.kernel": jnp.asarray(kernel), "classifier.bias": jnp.asarray(bias)}
+        body = {f"vit_cls.{name}": leaf for name, leaf in flatten_dict(unfreeze(self.params), sep=".").items()}
+        shapes = parameter_shapes(FlaxViTClsForImageClassificationModule, config)
+        return FlaxViTClsForImageClassification(
+            config,
+            dtype=self.dtype,
+            attn_implementation=self.module.attn_implementation,  # pyright: ignore[reportAttributeAccessIssue]
+            params=unflatten_dict({name: (head | body)[name] for name in shapes}, sep="."),
+            image_processor=self._image_processor,
+        )
 
 
 def embedding_of(outputs: FlaxBaseModelOutputWithPooling) -> Any:
@@ -77,15 +96,8 @@ class FlaxViTClsForImageClassification(FlaxPreTrainedModel):
             raise ConfigError("scale", scale, "must be above 0: exp(logit_scale), not logit_scale itself")
         names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
         config = ViTClsConfig.from_dict(backbone.config.to_dict(), **names, classifier_input="unit_embedding")
-        kernel = jnp.asarray(scale * texts.T, jnp.float32)
-        head = {"kernel": kernel, "bias": jnp.full(len(labels), bias, jnp.float32)}
-        return cls(
-            config,
-            dtype=backbone.dtype,
-            attn_implementation=backbone.module.attn_implementation,  # pyright: ignore[reportAttributeAccessIssue]
-            params={"vit_cls": backbone.params, "classifier": head},
-            image_processor=backbone._image_processor,
-        )
+        kernel, biases = (scale * texts.T).astype(np.float32), np.full(len(labels), bias, np.float32)
+        return backbone.with_classifier(config, kernel, biases)
 
 
 def _number(name: str, value: Any) -> float:

@@ -346,7 +346,7 @@ def test_the_verb_prints_what_the_checkpoint_is_and_ends_with_its_problem(hub, l
 
 
 def test_many_checkpoints_make_a_table_and_a_failure_stops_nothing(hub, large, capsys, monkeypatch):
-    names = [push(hub, large), "user/no|where", push(hub, {}), push(hub, large)]
+    names = [(name, {}) for name in (push(hub, large), "user/no|where", push(hub, {}), push(hub, large))]
     with pytest.raises(CheckpointError, match="2 of 4 checkpoints do not load"):
         run_all(names, as_json=False)
     out, err = capsys.readouterr()

@@ -18,6 +18,7 @@ from modeling_vit_cls import (
     FlaxAutoModelForImageClassification,
     FlaxViTClsForImageClassification,
     FlaxViTClsModel,
+    check_pretrained,
 )
 from modeling_vit_cls.families import family_of
 from modeling_vit_cls.families.timm_architectures import (
@@ -204,6 +205,16 @@ def test_keywords_describe_a_checkpoint_where_its_name_does_not(architecture, tm
     model.save_pretrained(tmp_path / "ours")
     again = FlaxViTClsModel.from_pretrained(tmp_path / "ours")
     np.testing.assert_array_equal(again(expected["native.pixels"]).pooler_output, outputs.pooler_output)
+
+
+def test_a_check_with_the_keywords_of_a_load_tells_the_same(tmp_path):
+    folder = named_only("timm_virchow", tmp_path, "vit_huge_patch14_224")
+    alone, described = check_pretrained(folder), check_pretrained(folder, num_attention_heads=3)
+    assert (alone.loads, described.loads) == (False, True)
+    assert "num_hidden_layers=2" in str(alone.problem)
+    assert any(note.startswith(f"{folder}: num_hidden_layers=2 by its tensors") for note in described.notes)
+    with pytest.raises(ConfigError, match="patch_size=8: needs the numbers of the weights"):
+        check_pretrained(folder, patch_size=8)
 
 
 def test_without_keywords_a_name_is_taken_at_its_word_and_the_error_tells_what_the_tensors_show(tmp_path):

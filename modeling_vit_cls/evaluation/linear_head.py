@@ -5,11 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
-
 from ..cards import write_card
-from ..families.open import parameter_shapes
 from ..images.shown import readable_images
 from ..images.sources import class_names
 from ..modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
@@ -32,15 +28,7 @@ def classifier_of(
     config.id2label = dict(enumerate(names))
     config.label2id = {name: number for number, name in enumerate(names)}
     config.problem_type = None
-    head = {"classifier.kernel": jnp.asarray(probe.kernel), "classifier.bias": jnp.asarray(probe.bias)}
-    body = {f"vit_cls.{name}": leaf for name, leaf in flatten_dict(dict(backbone.params), sep=".").items()}
-    shapes = parameter_shapes(FlaxViTClsForImageClassification.module_class, config)
-    return FlaxViTClsForImageClassification(
-        config,
-        dtype=backbone.dtype,
-        params=unflatten_dict({name: (head | body)[name] for name in shapes}, sep="."),
-        image_processor=backbone._image_processor,
-    )
+    return backbone.with_classifier(config, probe.kernel, probe.bias)
 
 
 def save_linear_head(

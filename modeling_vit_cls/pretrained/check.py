@@ -3,7 +3,7 @@
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -26,6 +26,8 @@ from ..nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 from ..variants import variant_of
 from .loading import label_notes, plan_load, target_config
 from .processor_files import AnyProcessor, UnreadProcessor, interpolated_in_calls, read_processor
+
+_INTERPOLATED = {"image_size", "patch_size"}
 
 
 @dataclass
@@ -83,14 +85,19 @@ def check_pretrained(
     force_download: bool = False,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    **config_overrides: Any,
 ) -> CheckReport:
     """Whether `from_pretrained` would load a checkpoint with its head, if it has one, without downloading its weights.
 
     The files take the same way as in a load; only the numbers of the weights are not read. A load can still fail for
     what headers do not show: numbers that differ from their digests, or too little memory.
 
-    Arguments as in `from_pretrained`. A checkpoint that does not load is no error; the report has the problem.
+    Arguments as in `from_pretrained`; `config_overrides` are fields of the config, but not `image_size` and
+    `patch_size`, for which numbers would have to be interpolated. A checkpoint that does not load is no error; the
+    report has the problem.
     """
+    for name in _INTERPOLATED & set(config_overrides):
+        raise ConfigError(name, config_overrides[name], "needs the numbers of the weights: leave it out of a check")
     hub = {"cache_dir": cache_dir, "force_download": force_download}
     hub |= {"local_files_only": local_files_only, "token": token}
     report = CheckReport(os.fspath(name_or_path))
@@ -100,7 +107,7 @@ def check_pretrained(
         try:
             path = find(name_or_path, subfolder=subfolder, revision=revision, variant=variant)
             report.licence = _licence_in(path)
-            read_undisturbed(path, lambda: _inspect(path, find, report))
+            read_undisturbed(path, lambda: _inspect(path, find, config_overrides, report))
             report.loads = True
         except (CheckpointError, ConfigError) as error:
             report.problem = one_line(error)
@@ -112,14 +119,14 @@ def check_pretrained(
     return report
 
 
-def check_all(names: Iterable[str], **hub: Any) -> Iterator[CheckReport]:
-    """Check one checkpoint after the other; `hub` are keywords of `check_pretrained`.
+def check_all(checkpoints: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[CheckReport]:
+    """Check one checkpoint after the other, each a name and keywords for `check_pretrained`.
 
     An error that nobody expects becomes the problem of its checkpoint too, so that the others are checked.
     """
-    for name in names:
+    for name, keywords in checkpoints:
         try:
-            yield check_pretrained(name, **hub)
+            yield check_pretrained(name, **keywords)
         except Exception as error:
             yield CheckReport(name, problem=one_line(f"{type(error).__name__}: {error}"))
 
@@ -142,18 +149,18 @@ def _warnings_into(notes: list[str]) -> Iterator[None]:
         logger.handlers, logger.propagate = handlers, propagate
 
 
-def _inspect(path: Path, find: Callable[..., Path], report: CheckReport) -> None:
+def _inspect(path: Path, find: Callable[..., Path], overrides: Mapping[str, Any], report: CheckReport) -> None:
     """Fill in a report by the steps of `from_pretrained`. Raises CheckpointError and ConfigError as it does."""
-    source = open_with_base(path, find, read=read_headers)
+    source = open_with_base(path, find, overrides, read_headers)
     report.family = source.family.name
     module_class = FlaxViTClsForImageClassificationModule if has_head(source) else FlaxViTClsModule
-    config = target_config(source, module_class, None, {})
+    config = target_config(source, module_class, None, overrides)
     _describe(config, module_class, report)
     processor = read_processor(source, config)
     report.image_processor = _in_words(processor, config)
     loaded = plan_load(source, module_class(config))
     loaded.interpolated_keys += interpolated_in_calls(processor, config)
-    loaded.config_notes += label_notes(source, None, {})
+    loaded.config_notes += [*label_notes(source, None, overrides), *source.from_tensors]
     loaded.log(path)
 
 
