@@ -96,8 +96,12 @@ def extract(
 
 
 def readouts_of(config: ViTClsConfig) -> tuple[str, ...]:
-    """The readouts of a backbone that need no new parameters, its own first. "map" is one only if it is its own."""
-    others = [name for name in get_args(Readout) if name not in ("map", config.readout) and _fits(config, name)]
+    """The readouts of a backbone that need no new parameters, its own first. "map" is one only if it is its own.
+
+    "cls_concat" is one only of several [CLS] tokens: of a single one it is "cls".
+    """
+    left_out = ("map", config.readout, *(["cls_concat"] if config.num_cls_tokens == 1 else []))
+    others = [name for name in get_args(Readout) if name not in left_out and _fits(config, name)]
     return (config.readout, *others)
 
 
