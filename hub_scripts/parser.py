@@ -1,4 +1,4 @@
-"""An ArgumentParser that suggests the nearest option or verb for a misspelt one."""
+"""An ArgumentParser that suggests the nearest option or verb for a misspelt one, and the options of every verb."""
 
 import argparse
 import re
@@ -49,6 +49,15 @@ class Parser(argparse.ArgumentParser):
             if len(matching) != 1:
                 self.error(f"there is no option {name}{_did_you_mean(name, options)}")
         return f"{name}{equals}{value}"
+
+
+def add_verb(verbs: Any, name: str, runs: str, *, help: str, description: str, example: str) -> argparse.ArgumentParser:
+    """The parser of a new verb, with the options that all verbs have; the caller adds its other arguments."""
+    parser = verbs.add_parser(name, help=help, description=description, epilog=f"example: vit-cls {example}")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.set_defaults(runs=runs)
+    return parser
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The verbs of the command line: arguments, help texts, and the names of the functions that run them.
+"""The verbs that use a model: arguments, help texts, and the names of the functions that run them.
 
 The functions are named, not imported, so that `--help` imports neither JAX nor transformers.
 """
@@ -8,7 +8,8 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
-from .parser import Parser
+from .checkpoint_verbs import CHECKPOINT_VERBS
+from .parser import Parser, add_verb
 
 
 def command_line() -> Parser:
@@ -21,8 +22,7 @@ def command_line() -> Parser:
     parser.add_argument("--version", action="version", version=_versions(), help="show the versions and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
-    use, files = (_train, _recipes, _benchmark, _predict, _embed, _explain), (_import, _export, _check, _verify, _push)
-    for add in (*use, _variants, _models, *files):
+    for add in (_train, _recipes, _benchmark, _predict, _embed, _explain, *CHECKPOINT_VERBS):
         add(verbs)
     return parser
 
@@ -32,17 +32,8 @@ def _versions() -> str:
     return f"vit-cls {version('vit-cls')} ({others}, Python {platform.python_version()})"
 
 
-def _verb(verbs: Any, name: str, runs: str, *, help: str, description: str, example: str) -> argparse.ArgumentParser:
-    """The parser of a new verb, with the options that all verbs have; the caller adds its other arguments."""
-    parser = verbs.add_parser(name, help=help, description=description, epilog=f"example: vit-cls {example}")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    parser.set_defaults(runs=runs)
-    return parser
-
-
 def _train(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "train",
         "train:run",
@@ -63,7 +54,7 @@ def _train(verbs: Any) -> None:
 
 
 def _recipes(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "recipes",
         "recipes:run",
@@ -78,7 +69,7 @@ def _recipes(verbs: Any) -> None:
 
 
 def _benchmark(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "benchmark",
         "benchmark:run",
@@ -133,7 +124,7 @@ def _benchmark(verbs: Any) -> None:
 
 
 def _predict(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "predict",
         "predict:run",
@@ -154,7 +145,7 @@ def _predict(verbs: Any) -> None:
 
 
 def _embed(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "embed",
         "embed:run",
@@ -191,7 +182,7 @@ def _embed(verbs: Any) -> None:
 
 
 def _explain(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "explain",
         "explain:run",
@@ -211,115 +202,3 @@ def _explain(verbs: Any) -> None:
         metavar=("ROW", "COLUMN"),
         help="the patch that others are compared with, from 0 (default: in the middle)",
     )
-
-
-def _variants(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "variants",
-        "variants:run",
-        help="list the named architectures",
-        description="List the named architectures: parameters and GFLOPs per image, with a 1,000-class head. GFLOPs "
-        "count a multiply-add as two operations; GMACs count it as one, which papers often call GFLOPs.",
-        example="variants '*_base_*'",
-    )
-    parser.add_argument(
-        "pattern", nargs="?", default="*", help="a shell wildcard, in quotes, or a part of the name (default: all)"
-    )
-
-
-def _models(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "models",
-        "models:run",
-        help="list checkpoints of the Hub that load",
-        description="List the catalogue: checkpoints of the Hub in the families that load, with parameters, image "
-        "size, pretraining data, licence, and published top-1 on ImageNet-1k in percent. With --json also where each "
-        "fact comes from. The facts are published ones, not measured here.",
-        example="models '*dinov3*'",
-    )
-    parser.add_argument(
-        "pattern", nargs="?", default="*", help="a shell wildcard, in quotes, or a part of the Hub id (default: all)"
-    )
-
-
-def _import(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "import",
-        "exchange:run_import",
-        help="convert another library's checkpoint",
-        description="Convert a checkpoint of transformers, timm, torchvision, Meta or big_vision into one of this "
-        "package.",
-        example="import google/vit-base-patch16-224 my-vit",
-    )
-    parser.add_argument("source", help="a folder, a weight file (.safetensors, .npz, .msgpack) or a Hub id")
-    parser.add_argument("folder", help="where to write config.json, model.safetensors and preprocessor_config.json")
-
-
-def _export(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "export",
-        "exchange:run_export",
-        help="export a model for another library, or as a program",
-        description="Export a model for transformers (PyTorch), timm, ONNX Runtime, or as StableHLO.",
-        example="export my-vit my-vit-timm --to timm",
-    )
-    parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("folder", help="where to write: a folder without a checkpoint or program")
-    parser.add_argument("--to", required=True, choices=["transformers", "timm", "onnx", "stablehlo"])
-
-
-def _check(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "check",
-        "check:run",
-        help="would a checkpoint load, and as what, without downloading its weights",
-        description="Read config.json and the headers of the weight files, and show what the checkpoint is: family, "
-        "variant, parameters, size of the download, image processor, readout, classes, licence. The exit status is 1 "
-        "if it does not load; the error names the tensor or the field.",
-        example="check google/vit-base-patch16-224",
-    )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("checkpoint", nargs="?", help="a folder, a weight file or a Hub id")
-    which.add_argument(
-        "--catalogue", action="store_true", help="check all of `vit-cls models`, and print a table in Markdown"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit (default: main)")
-    parser.add_argument("--subfolder", default="", help="folder of the checkpoint inside the repository")
-
-
-def _verify(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "verify",
-        "verify:run",
-        help="compare a checkpoint with the digests in its files",
-        description="Read each tensor of a checkpoint and compare it with its digest. The exit status is 1 if one "
-        "differs.",
-        example="verify my-vit",
-    )
-    parser.add_argument("checkpoint", help="a folder or a Hub id")
-
-
-def _push(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "push",
-        "push:run",
-        help="push a folder to the Hub",
-        description="Push checkpoint, card, results and recipe in one commit. There is no commit if the Hub has all of "
-        "them already.",
-        example="push my-vit user/my-vit --dry_run",
-    )
-    parser.add_argument("folder", help="a folder that was trained into, or saved with save_pretrained")
-    parser.add_argument("repo_id", help="user/name on the Hub; created if necessary")
-    parser.add_argument("--private", action="store_true", help="create a private repository; refuse a public one")
-    parser.add_argument("--revision", help="branch to push to (default: main); created if necessary")
-    parser.add_argument(
-        "--dry_run", action="store_true", help="only show the changes and the card; works without a network"
-    )
-    parser.add_argument("--message", default="Upload model", help="message of the commit (default: %(default)s)")
