@@ -11,6 +11,8 @@ from typing import Any
 from .checkpoint_verbs import CHECKPOINT_VERBS
 from .parser import Parser, add_verb
 
+_READOUTS = ["cls", "cls_concat", "mean", "cls_mean", "map"]
+
 
 def command_line() -> Parser:
     """The parser of `vit-cls`. In the parsed arguments, `runs` is the function of the verb as "module:function"."""
@@ -162,7 +164,7 @@ def _embed(verbs: Any) -> None:
     parser.add_argument("--dataset_config_name", help="configuration of a dataset on the Hub that has several")
     parser.add_argument("--dataset_revision", help="branch, tag or commit of a dataset on the Hub")
     parser.add_argument("--image_column_name", help="default: the only column of images")
-    parser.add_argument("--readout", choices=["cls", "mean", "cls_mean", "map"], help="default: the model's own")
+    parser.add_argument("--readout", choices=_READOUTS, help="default: the model's own")
     parser.add_argument("--normalize", action="store_true", help="give each vector length 1")
     parser.add_argument(
         "--dtype",

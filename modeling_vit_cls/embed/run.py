@@ -78,7 +78,7 @@ def embed(
         folder: a new folder, or that of an earlier run. `.embed.json` in it records model, processor and dataset.
         image_column_name: default: the only column of images.
         processor: the image processor; default: the model's.
-        readout: "cls", "mean", "cls_mean" or "map" instead of the model's own. The embedding is the projection of the
+        readout: another readout than the model's own, of those of the config. The embedding is the projection of the
             readout for a model with a projection (CLIP), as in `get_image_features`.
         normalize: give each embedding length 1.
         batch_size: number of images in a batch.

@@ -21,7 +21,7 @@ def attention_picture(view: View, blocks: int = 4) -> bytes:
     maps = [view.attention(block) for block in numbers]
     width, height = _size(view.image, _SIDE)
     with figure_file(width * (len(maps[0]) + 1) + 0.4, (height + 0.1) * len(maps) + 0.7) as (figure, file):
-        source = "[CLS] to each patch" if view.query[0] == 1 else "all patches to each patch, on average"
+        source = "[CLS] to each patch" if view.query[-1] == 0 else "all patches to each patch, on average"
         figure.suptitle(f"Attention from {source}", fontsize=9)
         grid = figure.subplots(len(maps), len(maps[0]) + 1, squeeze=False)
         for row, block, heads in zip(grid, numbers, maps):

@@ -24,8 +24,8 @@ class View:
         image: the image after resizing and cropping, (H, W, C) of 0..1.
         attentions: probabilities of each block, (heads, T, T): from which token (last axis) each token reads.
         features: the patches after the last block and the final LayerNorm, (h, w, D).
-        query: weights (T,) of the tokens whose attention is shown: [CLS] alone where the readout has it, else all
-            patches equally.
+        query: weights (T,) of the tokens whose attention is shown: [CLS] alone where the readout has it (several
+            equally), else all patches equally.
     """
 
     image: np.ndarray
@@ -64,7 +64,7 @@ def view(model: Any, image: Any) -> View:
     attentions = tuple(np.asarray(attention[0], np.float32) for attention in outputs.attentions)
     query = np.zeros(attentions[0].shape[-1], np.float32)
     if c.readout in READOUTS_OF_CLS:
-        query[0] = 1
+        query[: c.num_cls_tokens] = 1 / c.num_cls_tokens
     else:
         query[c.num_prefix_tokens :] = 1 / (len(query) - c.num_prefix_tokens)
     return View(as_seen(pixels, processor)[0], attentions, np.asarray(features[0], np.float32), query)

@@ -45,7 +45,7 @@ class CheckReport:
         parameters: number of parameters.
         image_size: height and width in pixels.
         patch_size: side of a patch in pixels.
-        readout: "cls", "mean", "cls_mean" or "map".
+        readout: the field of the config.
         image_processor: its steps in words, or why it cannot be used.
         labels: the names of the classes; None without a classifier.
         licence: by the metadata of the card.
