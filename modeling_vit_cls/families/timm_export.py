@@ -131,7 +131,7 @@ def _ratio(config: ViTClsConfig, packed: bool) -> float:
 
 def transform(processor: ViTClsImageProcessor, config: ViTClsConfig) -> dict[str, Any]:
     """The `pretrained_cfg` of an image processor. Raises ConfigError, naming the field, if timm has none like it."""
-    always = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    always = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255}
     squash = "height" in processor.size
     if not squash:
         always["do_center_crop"] = True
@@ -143,9 +143,10 @@ def transform(processor: ViTClsImageProcessor, config: ViTClsConfig) -> dict[str
     interpolation = Image.Resampling(processor.resample).name.lower()
     if interpolation not in INTERPOLATIONS:
         raise ConfigError("resample", processor.resample, f"must be one that timm has: {', '.join(INTERPOLATIONS)}")
+    channels, normalizes = len(processor.image_mean), processor.do_normalize  # by 0 and 1 timm changes nothing
     return {
-        "mean": list(processor.image_mean),
-        "std": list(processor.image_std),
+        "mean": list(processor.image_mean) if normalizes else [0.0] * channels,
+        "std": list(processor.image_std) if normalizes else [1.0] * channels,
         "interpolation": interpolation,
         "crop_pct": _crop_share(processor.size, config.image_hw),
         "crop_mode": "squash" if squash else "center",

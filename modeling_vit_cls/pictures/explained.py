@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.patches import Rectangle
 
 from .figure import COLOURS, enlarged, figure_file, overlaid
 from .view import View, patch_similarity
@@ -57,8 +56,9 @@ def similarity_picture(view: View, patch: tuple[int, int] | None = None) -> byte
     with figure_file(2 * size[0] + 0.9, size[1] + 0.4) as (figure, file):
         left, right = figure.subplots(1, 2)
         _show(left, view.image)
-        corner = (patch[1] * width - 0.5, patch[0] * height - 0.5)
-        left.add_patch(Rectangle(corner, width, height, fill=False, edgecolor="#D55E00", linewidth=2))
+        left_side, top = patch[1] * width - 0.5, patch[0] * height - 0.5
+        across, down = left_side + width * np.array([0, 1, 1, 0, 0]), top + height * np.array([0, 0, 1, 1, 0])
+        left.plot(across, down, color="#D55E00", linewidth=2)
         left.set_title(f"patch {patch[0]}, {patch[1]}", fontsize=9)
         image = enlarged(similarity, view.image.shape[:2])
         drawn = right.imshow(image, cmap=COLOURS, vmin=min(0, similarity.min()), vmax=1, interpolation="nearest")
