@@ -98,6 +98,7 @@ def _load(arguments: argparse.Namespace, split: str, field: str) -> Any:
             split,
             dataset_config_name=arguments.dataset_config_name,
             revision=arguments.dataset_revision,
+            data_dir=arguments.data_dir,
             image_column_name=arguments.image_column_name,
             label_column_name=arguments.label_column_name,
         )

@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.split,
         dataset_config_name=arguments.dataset_config_name,
         revision=arguments.dataset_revision,
+        data_dir=arguments.data_dir,
     )
     embedded = embed(
         FlaxViTClsModel.from_pretrained(path, dtype=arguments.dtype),

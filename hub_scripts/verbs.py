@@ -158,11 +158,13 @@ def _embed(verbs: Any) -> None:
         example="embed facebook/dinov2-small photos --output photos-embedded --normalize",
     )
     parser.add_argument("model", help="a folder or a Hub id; of a classifier the backbone is used")
-    parser.add_argument("dataset", help="an id on the Hub, a folder of images or of parquet files, or 'digits'")
+    datasets = "an id on the Hub, a folder of images or of parquet files, 'digits' or 'fashion_mnist'"
+    parser.add_argument("dataset", help=datasets)
     parser.add_argument("--output", required=True, metavar="FOLDER", help="a new folder, or that of an earlier run")
     parser.add_argument("--split", default="train", help="split of the dataset (default: %(default)s)")
     parser.add_argument("--dataset_config_name", help="configuration of a dataset on the Hub that has several")
     parser.add_argument("--dataset_revision", help="branch, tag or commit of a dataset on the Hub")
+    parser.add_argument("--data_dir", metavar="FOLDER", help="the IDX files of 'fashion_mnist'")
     parser.add_argument("--image_column_name", help="default: the only column of images")
     parser.add_argument("--readout", choices=_READOUTS, help="default: the model's own")
     parser.add_argument("--normalize", action="store_true", help="give each vector length 1")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from modeling_vit_cls import ConfigError
 from modeling_vit_cls.images import idx
-from modeling_vit_cls.images.sources import class_names, load_images, splits_of
+from modeling_vit_cls.images.sources import class_names, load_images, load_with_columns, splits_of
 
 GENERATOR = np.random.default_rng(0)
 PIXELS = {
@@ -46,6 +46,11 @@ def test_a_folder_of_idx_files_is_a_dataset(folder):
         np.testing.assert_array_equal(images, PIXELS[stem])
     with pytest.raises(ConfigError, match=r"split='validation': must be one of .*: train, test"):
         load_images(str(folder), "validation")
+
+
+def test_they_are_embedded_with_their_labels(folder):
+    dataset = load_with_columns(str(folder), "test")
+    assert (dataset.column_names, dataset["label"][:]) == (["image", "label"], LABELS["t10k"].tolist())
 
 
 def test_damaged_files_are_refused_by_name(folder):

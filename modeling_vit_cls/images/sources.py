@@ -73,15 +73,22 @@ def load_images(
 
 
 def load_with_columns(
-    dataset_name: str, split: str, *, dataset_config_name: str | None = None, revision: str | None = None
+    dataset_name: str,
+    split: str,
+    *,
+    dataset_config_name: str | None = None,
+    revision: str | None = None,
+    data_dir: str | None = None,
 ) -> "datasets.Dataset":
     """One split of a dataset with all of its columns, labelled or not. For the arguments see `load_images`.
 
     A folder of images has the columns "image" and, where every image has a class, "label".
     """
-    if dataset_name == "digits":
+    if dataset_name == "digits" and data_dir is None:
         return load_digits(split)
-    source = _open(dataset_name, dataset_config_name, revision)
+    source = _open(dataset_name, dataset_config_name, revision, data_dir)
+    if isinstance(source, Path) and is_idx_folder(source):
+        return load_idx(source, split, dataset_name == FASHION_MNIST)
     return load_photos(source, split) if isinstance(source, Path) else _split_of(source, split, dataset_name)
 
 
@@ -137,7 +144,7 @@ def splits_of(
     data_dir: str | None = None,
 ) -> list[str]:
     """The names of a dataset's splits. For the arguments and errors see `load_images`."""
-    if dataset_name == "digits":
+    if dataset_name == "digits" and data_dir is None:
         return ["train", "test"]
     source = _open(dataset_name, dataset_config_name, revision, data_dir)
     if isinstance(source, Path) and is_idx_folder(source):
