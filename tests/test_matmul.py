@@ -51,6 +51,25 @@ def test_gradients_in_half_precision_multiply_half_precision(instructions, monke
             assert line.endswith("xf32>" if instructions or dtype else "xbf16>")
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "fast"),
+    [
+        ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16 amx_tile amx_bf16\n", True),
+        ("vendor_id : GenuineIntel\nflags : avx512f avx512_bf16\n", False),
+        ("vendor_id : AuthenticAMD\nflags : avx512f avx512_bf16\n", True),
+        ("vendor_id : AuthenticAMD\nflags : avx2\n", False),
+        ("CPU implementer : 0x41\nFeatures : asimd bf16\n", True),
+    ],
+)
+def test_the_type_of_a_product_in_bfloat16_is_chosen_by_the_processor(cpuinfo, fast, tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(products, "_CPUINFO", tmp_path / "cpuinfo")
+    products._multiplies_bfloat16.cache_clear()
+    a = jnp.ones((2, 2), jnp.bfloat16)
+    assert product("ab,bc->ac", a, a).dtype == (jnp.float32 if fast else jnp.bfloat16)
+    products._multiplies_bfloat16.cache_clear()
+
+
 @pytest.mark.parametrize("size", [(8, 12), (9, 15)])
 def test_patches_are_a_convolution(size):
     images, kernel = draw((2, *size, 3), (4, 4, 3, 10))
