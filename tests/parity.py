@@ -360,7 +360,7 @@ def test_flexivit_has_patches_of_any_size(side):
 @pytest.mark.world
 @pytest.mark.parametrize("head", [True, False])
 def test_timm_inside_transformers_gives_the_same_numbers(head, tmp_path):
-    folder = next(folder for folder in FOLDERS if folder.name == "timm_vit")
+    folder = Path(__file__).parent / "golden" / "timm_vit"  # the committed one: on 4.57 others of timm are not made
     kind = transformers.TimmWrapperForImageClassification if head else transformers.TimmWrapperModel
     fields = json.loads((folder / "config.json").read_text())
     del fields["model_args"]["num_classes"]  # which transformers gives itself
