@@ -36,9 +36,10 @@ def run_all(checkpoints: Collection[tuple[str, Mapping[str, Any]]], as_json: boo
             if report.problem:
                 tqdm.write(f"vit-cls: {report.problem}", file=sys.stderr)
     print(json.dumps([report.to_dict() for report in reports], indent=2) if as_json else table(reports))
-    problems = sum(not report.loads for report in reports)
-    if problems:
-        raise CheckpointError(f"{problems} of {len(reports)} checkpoints do not load")
+    problems, unknown = (sum(report.loads is state for report in reports) for state in (False, None))
+    if problems or unknown:
+        not_asked = f", and of {unknown} the Hub told nothing" if unknown else ""
+        raise CheckpointError(f"{problems} of {len(reports)} checkpoints do not load{not_asked}")
 
 
 def table(reports: Iterable[CheckReport]) -> str:
@@ -62,7 +63,7 @@ def _facts(report: CheckReport) -> dict[str, str]:
     """What a report tells, in words; "" for what is not known."""
     image = report.image_size and f"{report.image_size[0]} x {report.image_size[1]}, patches of {report.patch_size}"
     facts = {
-        "loads": "yes" if report.loads else "no",
+        "loads": {True: "yes", False: "no", None: "not known"}[report.loads],
         "family": report.family or "",
         "variant": report.variant or "",
         "parameters": "" if report.parameters is None else f"{report.parameters:,}",

@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     no_bars_in_files()
     worker = _worker(arguments.worker)
+    _check_output(Path(arguments.output), Path(arguments.dataset).expanduser())
     path = checkpoint_path(arguments.model)
     dataset = load_with_columns(
         arguments.dataset,
@@ -59,6 +60,14 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{one_line(arguments.output)}: {embedded.whole} of {embedded.shards} shards are whole")
 
 
+def _check_output(output: Path, dataset: Path) -> None:
+    """Raise ConfigError for a file, and for a folder inside the dataset, whose shards would become its images."""
+    if (output.exists() or output.is_symlink()) and not output.is_dir():
+        raise ConfigError("output", str(output), "is a file or a broken link: give a folder")
+    if dataset.is_dir() and output.resolve().is_relative_to(dataset.resolve()):
+        raise ConfigError("output", str(output), f"is inside the dataset {dataset}: give a folder outside of it")
+
+
 def _worker(text: str | None) -> tuple[int, int]:
     """The worker (k, n) of `--worker K/N`, or else of Slurm's variables, or else the only one."""
     if text is not None:
@@ -68,8 +77,12 @@ def _worker(text: str | None) -> tuple[int, int]:
         return number, count
     if "SLURM_PROCID" not in os.environ:
         return 0, 1
+    process = os.environ["SLURM_PROCID"]
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", "1"))
-    worker = int(os.environ["SLURM_PROCID"]), int(tasks)
+    if not (process.isdecimal() and tasks.isdecimal() and int(process) < int(tasks)):
+        rule = f"is given by Slurm's variables, with {tasks!r} tasks, and is no worker of these: give --worker K/N"
+        raise ConfigError("SLURM_PROCID", process, rule)
+    worker = int(process), int(tasks)
     if worker[1] > 1:
         remedy = "start all of them with srun, or give --worker 0/1 for a single one"
         print(f"vit-cls: worker {worker[0]} of {worker[1]}, by Slurm's variables; {remedy}", file=sys.stderr)

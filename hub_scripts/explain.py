@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections import Counter
+from itertools import chain, count
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -59,10 +59,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _names(paths: list[Path]) -> dict[Path, str]:
-    """A name for each image's pictures: the file's, without its ending, with a number where it was there before."""
-    counts: Counter[str] = Counter()
-    names = {}
+    """A name for each image's pictures: the file's, without its ending, or a number more where that is given."""
+    names: dict[Path, str] = {}
+    given: set[str] = set()
     for path in paths:
-        counts[path.stem] += 1
-        names[path] = path.stem if counts[path.stem] == 1 else f"{path.stem}-{counts[path.stem]}"
+        candidates = chain([path.stem], (f"{path.stem}-{number}" for number in count(2)))
+        names[path] = next(name for name in candidates if name.casefold() not in given)
+        given.add(names[path].casefold())  # some file systems do not tell capitals apart
     return names

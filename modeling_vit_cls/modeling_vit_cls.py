@@ -103,8 +103,8 @@ class FlaxViTClsForImageClassification(FlaxPreTrainedModel):
 def _number(name: str, value: Any) -> float:
     """A finite number, also from an array with one element. Raises ConfigError for anything else."""
     array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-        raise ConfigError(name, value, "must be a finite number")
+    if array.size != 1 or array.dtype.kind not in "iuf" or not abs(array) <= np.finfo(np.float32).max:
+        raise ConfigError(name, value, "must be a finite number in float32")
     return float(array.reshape(()))
 
 

@@ -12,7 +12,7 @@ from .images.processor import ViTClsImageProcessor
 from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, embedding_of
 from .predict import OnBadImage, predict
 from .pretrained.processor_fit import check_processor
-from .scores import function_of, scores_of
+from .scores import function_of, scores_of, unit
 
 Prediction = dict[str, Any]
 
@@ -160,7 +160,10 @@ class ImageFeatureExtractionPipeline(_ImagePipeline):
         batches = predict(self.model, _as_sequence(images), **options)
         features = [row for batch, _ in batches for row in np.asarray(batch, np.float32)]
         if normalize:
-            features = [row / np.linalg.norm(row, axis=-1, keepdims=True) for row in features]
+            features = [unit(row) for row in features]
+            for number, row in enumerate(features):
+                if not np.isfinite(row).all():
+                    raise ValueError(f"image {number}: features that are zero, NaN or infinite cannot be normalised")
         if not return_tensors:
             return [row.tolist() for row in features]
         return np.stack(features) if len({row.shape for row in features}) == 1 else features

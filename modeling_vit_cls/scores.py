@@ -1,4 +1,4 @@
-"""From logits to scores, as transformers' image-classification pipeline makes them."""
+"""From logits to scores, as transformers' image-classification pipeline makes them; vectors of length 1."""
 
 from typing import Any
 
@@ -41,3 +41,10 @@ def refuse_unless_single_label(config: Any, what: str) -> None:
     if config.problem_type not in (None, "single_label_classification"):
         rule = f"{what} needs one class per image: load the model with problem_type=None to use it as such a classifier"
         raise ConfigError("problem_type", config.problem_type, rule)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (..., F) of any scale -> float32 of length 1; a vector of zeros becomes NaN, for it has no direction."""
+    exact = np.asarray(vectors, np.float64)
+    with np.errstate(invalid="ignore"):
+        return (exact / np.linalg.norm(exact, axis=-1, keepdims=True)).astype(np.float32)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 from conftest import tiny_config
@@ -362,3 +363,12 @@ def test_many_checkpoints_make_a_table_and_a_failure_stops_nothing(hub, large, c
     with pytest.raises(CheckpointError, match="1 of 1"):
         run_all(names[:1], as_json=True)
     assert json.loads(capsys.readouterr().out)[0]["problem"] == "RuntimeError: out of luck"
+
+
+def test_a_hub_that_does_not_answer_is_no_verdict(monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    report = check_pretrained("user/somewhere")
+    assert report.loads is None
+    assert report.problem
+    assert main(["check", "user/somewhere"]) == 1
+    assert "loads            not known" in capsys.readouterr().out

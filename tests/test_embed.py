@@ -484,3 +484,47 @@ def test_batches_end_at_the_ends_of_parts(model):
     images = list(np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8))
     rows = [rows.tolist() for _, rows in predict(model, images, batch_size=3, parts=[range(5, 9), range(4)])]
     assert rows == [[5, 6, 7], [8], [0, 1, 2], [3]]
+
+
+@pytest.mark.parametrize("bias", [1e20, 1e-25])
+def test_vectors_of_any_scale_are_given_length_1(bias, tmp_path):
+    model = constant_backbone(bias)
+    embed(model, pictures(2), tmp_path / "out", normalize=True, disable_tqdm=True)
+    np.testing.assert_allclose(np.linalg.norm(vectors(tmp_path / "out"), axis=1), 1, rtol=1e-5)
+    extract = ImageFeatureExtractionPipeline(model, pool=True, normalize=True, return_tensors=True)
+    np.testing.assert_allclose(np.linalg.norm(extract(list(pictures(2)["image"])), axis=1), 1, rtol=1e-5)
+
+
+def test_a_vector_of_length_0_is_named(tmp_path):
+    model = constant_backbone(0.0)
+    with pytest.raises(ValueError, match="row 0 is NaN or infinite in float32, or has length 0 and no direction"):
+        embed(model, pictures(2), tmp_path / "out", normalize=True, disable_tqdm=True)
+    extract = ImageFeatureExtractionPipeline(model, pool=True, normalize=True)
+    with pytest.raises(ValueError, match="image 0: features that are zero, NaN or infinite cannot be normalised"):
+        extract(list(pictures(2)["image"]))
+
+
+def constant_backbone(bias: float) -> FlaxViTClsModel:
+    """A backbone whose embeddings have this number in each place."""
+    model = tiny_model(FlaxViTClsModel)
+    norm = {"scale": np.zeros(16, np.float32), "bias": np.full(16, bias, np.float32)}
+    model.params = {**model.params, "norm": norm}
+    return model
+
+
+def test_a_folder_inside_the_dataset_or_a_file_is_no_output(backbone, tmp_path, capsys):
+    backbone.save_pretrained(tmp_path / "model")
+    embed(backbone, pictures(3), tmp_path / "data", disable_tqdm=True)
+    (tmp_path / "file").write_text("")
+    for output, words in (("data/out", "is inside the dataset"), ("data", "is inside"), ("file", "is a file")):
+        arguments = ["embed", str(tmp_path / "model"), str(tmp_path / "data"), "--output", str(tmp_path / output)]
+        assert main(arguments) == 1
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("process", "tasks"), [("x", "4"), ("3", ""), ("3", "2")])
+def test_variables_of_slurm_that_make_no_sense_are_named(process, tasks, monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_PROCID", process)
+    monkeypatch.setenv("SLURM_NTASKS", tasks)
+    assert main(["embed", "m", "digits", "--output", "f"]) == 1
+    assert "is given by Slurm's variables" in capsys.readouterr().err

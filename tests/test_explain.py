@@ -155,6 +155,19 @@ def test_explain_writes_four_pictures_of_each_image(wide, capsys):
     assert second["features"] == str(wide / "out" / "cat-2.features.png")
 
 
+def test_images_of_one_name_do_not_replace_each_others_pictures(tmp_path, capsys):
+    model, output = tmp_path / "model", tmp_path / "out"
+    tiny_model(FlaxViTClsModel).save_pretrained(model)
+    names = ["1-2.png", "a/1.png", "b/1.png", "b/A.png", "a/a.png"]
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo()).save(tmp_path / "in" / name)
+    assert main(["explain", str(model), str(tmp_path / "in"), "--output", str(output), "--json"]) == 0
+    drawn = json.loads(capsys.readouterr().out)
+    assert len(drawn) == len(names)
+    assert len({file.name.casefold() for file in output.iterdir()}) == len(list(output.iterdir())) == 4 * len(names)
+
+
 def test_explain_fails_in_one_line(wide, capsys):
     model, cat, out = str(wide / "wide"), str(wide / "a" / "cat.png"), str(wide / "out")
     for arguments, message in (

@@ -205,10 +205,14 @@ def test_classes_are_matched_by_name_and_checked_arguments():
 
     train, test = features(["a", "b"], [0, 1] * 10), features(["b", "a"], [0, 1, 1])
     assert evaluate_features("knn", train, test).by_readout["cls"]["knn_10_accuracy"] == 1
-    with pytest.raises(ConfigError, match="the dataset has 3 classes, the model 2"):
+    with pytest.raises(ConfigError, match=r"classes=\['c'\]: are not among the classes of the training split"):
         evaluate_features("knn", train, features(["b", "a", "c"], [0, 1]))
+    part = features(["b"], [0, 0])
+    assert evaluate_features("knn", train, part).by_readout["cls"]["knn_10_accuracy"] == 1
     with pytest.raises(ConfigError, match="would know its images"):
         evaluate_features("knn", train, None)
+    with pytest.raises(ConfigError, match="method='svm': must be one of 'knn', 'retrieval', 'probe'"):
+        evaluate_features("svm", train, test)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="must be a FlaxViTClsModel"):
         extract(tiny_model(), load_images("digits", "test"))  # pyright: ignore[reportArgumentType]
 

@@ -147,15 +147,29 @@ def test_bad_input_is_one_line():
         (lambda: next(search(features, features, 21)), r"k=21: must be a number of neighbours from 1 to 20"),
         (lambda: next(search(features, features, 20, leave_one_out=True)), "from 1 to 19"),
         (lambda: next(search(features[:, :5], features, 3)), r"has width 5, the features have 12: use one model"),
-        (lambda: next(search(broken, features, 3)), r"queries=\(20, 12\): must be finite: row 7 has NaN"),
-        (lambda: knn(broken, labels, features, labels), r"train=\(20, 12\): must be finite: row 7"),
+        (lambda: next(search(broken, features, 3)), r"queries=\(20, 12\): must be finite in float32: row 7 is not"),
+        (lambda: knn(broken, labels, features, labels), r"train=\(20, 12\): must be finite in float32: row 7"),
         (lambda: knn(features, labels[:3], features, labels), "has 20 rows, but there are 3 labels"),
         (lambda: knn(features[:9], labels[:9], features, labels), "has fewer images than .* neighbours, 10"),
         (lambda: knn(features[0], labels, features, labels), r"must be features of shape \(N, F\)"),
+        (
+            lambda: knn_predictions(features, labels, features, [3], int(labels.max())),
+            "must be above the largest label",
+        ),
+        (lambda: next(search(features.astype(np.float64) * 1e200, features, 3)), "must be finite in float32: row 0"),
         (lambda: retrieval(features, labels, features, labels + 9), "no query has an image of its class"),
     ):
         with pytest.raises(ConfigError, match=message):
             call()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1.0, 1e19, 1e30])
+def test_neighbours_do_not_depend_on_the_scale_of_the_features(scale):
+    features, _ = random(20)
+    _, similarities, rows = next(search(features * np.float32(scale), features * np.float32(scale), 5))
+    _, expected, right = next(search(features, features, 5))
+    np.testing.assert_allclose(similarities, expected, atol=1e-6)
+    np.testing.assert_array_equal(rows, right)
 
 
 def test_memory_does_not_grow_with_the_features(monkeypatch):

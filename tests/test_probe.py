@@ -85,7 +85,7 @@ def test_bad_input_is_one_line(digits):
         (lambda: fit_probe(features, labels * 0, ["a"]), "a probe needs at least two"),
         (lambda: fit_probe(features, labels, list("012345")), "class='5': has no image in the training split"),
         (lambda: fit_probe(features[:2], np.arange(2), list("01")), "none can be held out"),
-        (lambda: fit_probe(broken, labels, list("01234")), "row 3 has NaN or infinity"),
+        (lambda: fit_probe(broken, labels, list("01234")), "must be finite in float32: row 3 is not"),
     ):
         with pytest.raises(ConfigError, match=message):
             call()

@@ -21,6 +21,7 @@ from ..images.sources import image_column
 from ..modeling_vit_cls import FlaxViTClsModel, embedding_of
 from ..predict import predict
 from ..pretrained.processor_fit import check_processor
+from ..scores import unit
 from .manifest import agree, begun, digest_of_model, versions
 from .shards import EMBEDDING, ROW, Shards, table_of
 
@@ -179,13 +180,14 @@ def _vectors(embeddings: np.ndarray, rows: np.ndarray, normalize: bool, stored: 
     """Embeddings (n, F) as they are stored. Raises ValueError, naming the row, if one is not finite."""
     vectors = np.asarray(embeddings, np.float32)
     if normalize:
-        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = unit(vectors)
     with np.errstate(over="ignore"):  # reported below
         vectors = vectors.astype(stored)
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
-        remedy = "look at the model's weights, or compute in float32"
-        raise ValueError(f"the embedding of row {rows[~finite][0]} is NaN or infinite in {stored}: {remedy}")
+        problem = f"is NaN or infinite in {stored}" + (", or has length 0 and no direction" if normalize else "")
+        remedy = "look at the model's weights" + ("" if stored == np.float32 else ", or compute in float32")
+        raise ValueError(f"the embedding of row {rows[~finite][0]} {problem}: {remedy}")
     return vectors
 
 
@@ -220,7 +222,7 @@ def _checked(dataset: Any, image_column_name: str | None) -> tuple["datasets.Dat
 def _check_numbers(**numbers: Any) -> None:
     for name, value in numbers.items():
         lowest = 0 if name == "max_bad_images" else 1
-        if not isinstance(value, int) or value < lowest:
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
             raise ConfigError(name, value, f"must be an integer from {lowest} on")
 
 
@@ -229,6 +231,6 @@ def _number_of_shards(shards: Any, earlier: Mapping[str, Any] | None, rows: int)
         shards = earlier.get("shards")
     if shards is None:
         shards = min(-(-rows // _ROWS_OF_A_SHARD), _MAX_SHARDS)
-    if not isinstance(shards, int) or not 1 <= shards <= rows:
+    if isinstance(shards, bool) or not isinstance(shards, int) or not 1 <= shards <= rows:
         raise ConfigError("shards", shards, f"must be an integer from 1 to {rows}, the number of images")
     return shards

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import ConfigError
-from ..images.classes import match_classes
+from ..errors import ConfigError, shorten
+from ..images.classes import class_name
 from .benchmark import classification_results
 from .features import Features
 from .metrics import load_metrics
@@ -48,6 +48,8 @@ def evaluate_features(
     Raises ConfigError for splits with other classes than each other, for metrics of another method than "probe", and as
     `knn`, `retrieval` and `fit_probe` do.
     """
+    if method not in get_args(Method):
+        raise ConfigError("method", method, f"must be one of {', '.join(map(repr, get_args(Method)))}")
     if method != "probe" and metrics is not None:
         raise ConfigError("metrics", list(metrics), f"must be left out: the method {method!r} has its own")
     if test is None and method != "retrieval":
@@ -83,4 +85,9 @@ def _probe(
 
 def _numbers(test: Features, train: Features) -> np.ndarray:
     """The training split's number of each class of the test split, (K,), matched by name."""
-    return match_classes(test.names, dict(enumerate(train.names)))
+    numbers = {class_name(name): number for number, name in enumerate(train.names)}
+    unknown = [name for name in test.names if class_name(name) not in numbers]
+    if unknown:
+        rule = f"are not among the classes of the training split: {shorten(train.names, 200)}"
+        raise ConfigError("classes", unknown, rule)
+    return np.asarray([numbers[class_name(name)] for name in test.names])

@@ -89,7 +89,9 @@ def _nearer(
 
 
 def _unit(vectors: jax.Array) -> jax.Array:
-    """Vectors (n, F) of length 1; zeros stay zeros."""
+    """Vectors (n, F) of length 1; zeros stay zeros. No square overflows or vanishes: the largest number becomes 1."""
+    largest = jnp.abs(vectors).max(axis=1, keepdims=True)
+    vectors = vectors / jnp.where(largest == 0, 1, largest)
     return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
@@ -102,6 +104,8 @@ def knn_predictions(
     predicted. Raises ConfigError as `search` does.
     """
     check_features("train", train, labels)
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ConfigError("classes", classes, f"must be above the largest label, {labels.max()}, and no label below 0")
     predictions = {k: np.empty(len(queries), np.int64) for k in ks}
     for block, similarities, rows in search(queries, train, max(ks)):
         weights = np.exp((similarities - similarities[:, :1]).astype(np.float64) / _TEMPERATURE)

@@ -1,5 +1,6 @@
 """Logistic regression on features, for many strengths of regularisation at once."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ try:
 except ImportError as error:
     raise needs("optax", "to fit a probe", "train") from error
 
+_log = logging.getLogger(__name__)
 CS = tuple(np.logspace(-6, 5, 45).tolist())
 _HELD_OUT = 0.1  # share of the training rows that chooses C
 _ITERATIONS = 1000
@@ -95,22 +97,33 @@ def logistic_regression(
     with jax.enable_x64(True):
         rows = jnp.asarray(np.pad(features - centre, ((0, padding), (0, 0))).reshape(-1, size, features.shape[1]))
         blocks = jnp.asarray(np.pad(labels, (0, padding), constant_values=-1).reshape(-1, size))
-        parameters = _fit(rows, blocks, jnp.asarray(cs, jnp.float64), np.float64(len(features)), classes=classes)
+        parameters, steps = _fit(rows, blocks, jnp.asarray(cs, jnp.float64), np.float64(len(features)), classes=classes)
         kernels, biases = np.asarray(parameters["kernel"]), np.asarray(parameters["bias"])
+        unfinished = [f"{c:.3g}" for c, step in zip(cs, np.asarray(steps)) if step == _ITERATIONS]
+    if unfinished:
+        _log.warning(
+            "a probe with C = %s was stopped after %d iterations, above its minimum; features of one scale need fewer",
+            ", ".join(unfinished),
+            _ITERATIONS,
+        )
     kernels = kernels - kernels.mean(axis=2, keepdims=True)
     return kernels, biases - np.einsum("f,cfk->ck", centre, kernels)
 
 
 @partial(jax.jit, static_argnames="classes")
-def _fit(rows: jax.Array, labels: jax.Array, cs: jax.Array, count: jax.Array, *, classes: int) -> dict[str, jax.Array]:
-    """Kernels (C, F, K) and biases (C, K) for rows in blocks (b, n, F), labels (b, n), -1 for a row of padding.
+def _fit(
+    rows: jax.Array, labels: jax.Array, cs: jax.Array, count: jax.Array, *, classes: int
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Kernels (C, F, K), biases (C, K) and numbers of iterations (C,).
+
+    The rows come in blocks (b, n, F) with labels (b, n), -1 for a row of padding.
 
     With strength s = 1 / (C N) the loss is s-strongly convex in the kernel, so it lies at most |gradient|^2 / (2 s)
     above its minimum: L-BFGS ends when that is 1e-5 of the loss, or after 1,000 iterations. For the bias, which
     is not regularised, the strength counts as at most 1 / K.
     """
 
-    def fit_one(c: jax.Array) -> dict[str, jax.Array]:
+    def fit_one(c: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
         strength = (2 if classes == 2 else 1) / (c * count)
 
         def loss(parameters: dict[str, jax.Array]) -> jax.Array:
@@ -139,7 +152,9 @@ def _fit(rows: jax.Array, labels: jax.Array, cs: jax.Array, count: jax.Array, *,
             updates, state = optimizer.update(grad, state, parameters, value=value, grad=grad, value_fn=loss)
             return optax.apply_updates(parameters, updates), state, number + 1
 
-        return jax.lax.while_loop(goes_on, step, (zeros, optimizer.init(zeros), jnp.zeros((), jnp.int32)))[0]
+        start = zeros, optimizer.init(zeros), jnp.zeros((), jnp.int32)
+        parameters, _, steps = jax.lax.while_loop(goes_on, step, start)
+        return parameters, steps
 
     return jax.vmap(fit_one)(cs)
 

@@ -18,16 +18,24 @@ from huggingface_hub.errors import (
 from ..errors import CheckpointError
 
 
+class NoAnswerError(CheckpointError):
+    """The Hub was not reached or failed, so that nothing is known about the repository."""
+
+
 @contextmanager
 def errors_in_one_line(repo_id: str, revision: str | None, token: str | bool | None) -> Iterator[None]:
-    """Raise CheckpointError for any error in the block, in which huggingface_hub reads a repository."""
+    """Raise CheckpointError for any error in the block, in which huggingface_hub reads a repository.
+
+    It is a NoAnswerError if the Hub was not reached or failed.
+    """
     try:
         yield
     except CheckpointError:
         raise
     except Exception as error:  # huggingface_hub lets errors of other libraries through, and fails on odd answers
         line = download_error(error, repo_id, revision, token)
-        raise CheckpointError(line) from None  # the cause contains the request, which contains the token
+        kind = NoAnswerError if _is_no_answer(error) else CheckpointError
+        raise kind(line) from None  # the cause contains the request, which contains the token
 
 
 def download_error(error: Exception, repo_id: str, revision: str | None, token: str | bool | None) -> str:
@@ -61,6 +69,14 @@ def _reason(error: Exception, repo_id: str, revision: str | None) -> str:
         return f"{folder}could not be downloaded from {constants.ENDPOINT} ({first_line(error)}); {remedy}"
     remedy = "check the address, and whether the network shows a login page instead"
     return f"{constants.ENDPOINT} does not answer like a Hub ({first_line(error)}); {remedy}"
+
+
+def _is_no_answer(error: Exception) -> bool:
+    """Whether an error tells nothing about the repository: no connection, or a fault of the server."""
+    if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        return status == 429 or status >= 500
+    return not isinstance(error, HFValidationError)
 
 
 def _no_folder(name: str) -> str:

@@ -72,7 +72,8 @@ def load_idx(folder: Path, split: str, is_fashion_mnist: bool = False) -> "datas
     pixels, labels = (_read(folder, _SPLITS[split], name, is_fashion_mnist) for name in _FILES)
     if pixels.ndim != 3 or labels.shape != pixels.shape[:1] or 0 in pixels.shape:
         shapes = f"images {pixels.shape} and labels {labels.shape}"
-        raise ConfigError("dataset_name", str(folder), f"{split}: must have as many labels as images, not {shapes}")
+        rule = f"{split}: must have grey images (N, H, W), and as many labels as images, not {shapes}"
+        raise ConfigError("dataset_name", str(folder), rule)
     names = _CLASSES if is_fashion_mnist else [str(i) for i in range(max(_largest_label(folder), 9) + 1)]
     images = [{"bytes": _png(image), "path": f"{split}/{row:05d}.png"} for row, image in enumerate(pixels)]
     features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=names)})

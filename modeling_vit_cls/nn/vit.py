@@ -254,7 +254,8 @@ class FlaxViTClsForImageClassificationModule(nn.Module):
         features: Any = outputs.pooler_output
         if c.classifier_input == "unit_embedding":
             embeddings = (features if outputs.image_embeds is None else outputs.image_embeds).astype(jnp.float32)
-            features = embeddings / jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
+            squares = jnp.sum(embeddings**2, axis=-1, keepdims=True)
+            features = embeddings / jnp.sqrt(jnp.maximum(squares, jnp.finfo(jnp.float32).tiny))  # zeros stay zeros
         logits = linear(c, c.num_classes, self.dtype, "classifier", result=jnp.float32)(features)
         cls_logits = distillation_logits = None
         if c.has_distillation_head:  # Touvron et al. 2021, section 4: at inference the two heads are averaged

@@ -19,6 +19,7 @@ from ..families.open import config_file, has_head, parameter_shapes, read_header
 from ..files.folder import read_undisturbed
 from ..hub.adapted import open_with_base
 from ..hub.download import checkpoint_path
+from ..hub.errors import NoAnswerError
 from ..hub.headers import HeaderFetch, licence_of
 from ..images.processor import ViTClsImageProcessor
 from ..names import CARD
@@ -38,8 +39,8 @@ class CheckReport:
 
     Attributes:
         name: the folder or Hub id.
-        loads: whether it loads.
-        problem: the message of `from_pretrained` if it does not.
+        loads: whether it loads; None if that could not be found out, because the Hub did not answer.
+        problem: the message of `from_pretrained` if it does not load or the Hub did not answer.
         family: the library and kind of the checkpoint.
         variant: the named architecture of the same sizes (`list_variants`); None if there is none.
         parameters: number of parameters.
@@ -55,7 +56,7 @@ class CheckReport:
     """
 
     name: str
-    loads: bool = False
+    loads: bool | None = False
     problem: str | None = None
     family: str | None = None
     variant: str | None = None
@@ -111,6 +112,7 @@ def check_pretrained(
             report.loads = True
         except (CheckpointError, ConfigError) as error:
             report.problem = one_line(error)
+            report.loads = None if isinstance(error, NoAnswerError) else False
     if fetch.repositories:
         report.licence, report.download_size, report.bytes_read = fetch.licence, fetch.size, fetch.bytes_read
     report.notes = [fetch.shown(note) for note in report.notes]
