@@ -43,6 +43,8 @@ REFUSED = {
     ("transformers", "timm_intern"): "norm_position",
     ("timm", "nvidia_radio"): "readout",
     ("timm", "radio"): "readout",
+    ("transformers", "clip_classifier"): "num_labels",
+    ("transformers", "metaclip2_classifier"): "num_labels",
     ("timm", "pixio"): "num_cls_tokens",
     ("timm", "metaclip2"): "projection_size",
     ("transformers", "vitpose"): "image_size",

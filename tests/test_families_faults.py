@@ -52,6 +52,8 @@ def no_part_of_the_model(folder: Path, name: str) -> bool:
     """Tensors that may be missing or anything: of text towers, of training, and a pooling that is not read."""
     if folder.name == "siglip_classifier" and ".head." in name:
         return True
+    if folder.name in ("clip_classifier", "metaclip2_classifier") and "post_layernorm." in name:
+        return True
     if folder.name.startswith("open_clip"):
         return not name.startswith("visual.")
     if folder.name == "beit_pretrained" and name.startswith("lm_head."):

@@ -239,15 +239,6 @@ def test_prefixes_of_a_family_are_no_wrapper(tmp_path):
         assert report.file_notes == []
 
 
-@pytest.mark.parametrize(("name", "kind"), [("clip", "CLIP"), ("metaclip2", "MetaClip2")])
-def test_a_classifier_on_clip_is_refused_by_its_name(name, kind, tmp_path):
-    head = {"classifier.weight": np.ones((2, 24), np.float32), "classifier.bias": np.zeros(2, np.float32)}
-    for architectures in ([f"{kind}ForImageClassification"], None):  # by its class, or by its tensors
-        folder = changed(name, tmp_path, head, architectures=architectures)
-        with pytest.raises(CheckpointError, match=f"{kind}ForImageClassification classifies the mean of patches"):
-            FlaxViTClsForImageClassification.from_pretrained(folder)
-
-
 @pytest.mark.parametrize(
     "name",
     [

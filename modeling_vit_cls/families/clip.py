@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..configuration_vit_cls import ViTClsConfig
-from ..errors import CheckpointError, ConfigError
+from ..errors import ConfigError
 from ..files.tensor import Tensor
 from ..images.processor_classes import CLIP
-from .family import BICUBIC, Export, Family, common_fields, cropped, has, has_classifier, square
+from .family import BICUBIC, Export, Family, common_fields, cropped, has, has_classifier, labels, square
 from .layouts import linear, norm, tokens
 from .siglip import TABLE as _SIGLIP
 
@@ -30,20 +30,16 @@ TABLE = {
     "embeddings.class_embedding": tokens("embeddings.cls_token", axes=1),
     "pre_layrnorm": norm("pre_norm"),  # transformers' spelling
     "visual_projection": linear("projection"),
-    "classifier": linear("classifier"),  # so that the error can name it
+    "classifier": linear("classifier"),
 }
 
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    if has_classifier(fields, tensors):
-        name = "CLIP" if fields["model_type"] in _CLIP else "MetaClip2"
-        problem = "classifies the mean of patches without a norm; no readout computes this"
-        remedy = "Fine-tune the model without its classifier: its checkpoint loads with a new head"
-        raise CheckpointError(f"{name}ForImageClassification {problem}. {remedy}")
+    classifies = has_classifier(fields, tensors)  # the mean of the patches, without the norm and the projection
     vision = fields.get("vision_config") or fields
     size = fields.get("projection_dim", vision.get("projection_dim", 512))
     classes = fields.get("architectures") or ()
-    projected = has(tensors, "projection") or not _WITH_PROJECTION.isdisjoint(classes)
+    projected = not classifies and (has(tensors, "projection") or not _WITH_PROJECTION.isdisjoint(classes))
     return {
         "patch_size": 32,
         **{name: vision[name] for name in _COPIED if name in vision},
@@ -52,7 +48,9 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
         "attention_probs_dropout_prob": vision.get("attention_dropout", 0.0),
         "patch_bias": False,
         "pre_norm": True,
-        "norm_position": "after_readout",
+        "norm_position": "none" if classifies else "after_readout",
+        "readout": "mean" if classifies else "cls",
+        **(labels(fields) if classifies else {}),
         "projection_size": size if projected else None,
     }
 
@@ -89,6 +87,7 @@ FAMILIES = tuple(
         processor=cropped(BICUBIC | CLIP, margin=1.0),
         processor_class="CLIPImageProcessor",
         export=_export,
+        unused_by_classifier=("norm.", "projection."),
     )
     for name, model_types in (("CLIP", _CLIP), ("MetaCLIP 2", _METACLIP))
 )

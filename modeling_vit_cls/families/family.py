@@ -89,7 +89,7 @@ class Family(NamedTuple):
         processor_class: the class of a preprocessor_config.json that names none.
         normalizes: whether its model normalises pixels itself, after the image processor; ours does both in one.
         export: (our config, whether there is a classifier) -> Export; None if the family cannot be written.
-        tanh_of_backbone: whether the representation layer is a pooler, which the family's classifiers do not use.
+        unused_by_classifier: beginnings of our names of tensors that its classifiers do not use: a pooler, a norm.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Family(NamedTuple):
     processor_class: str | None = None
     normalizes: bool = False
     export: Callable[[ViTClsConfig, bool], Export] | None = None
-    tanh_of_backbone: bool = False
+    unused_by_classifier: tuple[str, ...] = ()
 
     def short(self, name: str) -> str:
         """A tensor's name without the family's prefixes."""

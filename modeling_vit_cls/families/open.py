@@ -244,7 +244,7 @@ def _remedy(source: Source) -> str:
 def _unused_heads(source: Source) -> tuple[str, ...]:
     """Prefixes of the names of heads that a file of another library may contain, but its classifier does not use."""
     heads = () if source.config.readout == "map" else ("readout.",)
-    return (*heads, "representation.") if source.family.tanh_of_backbone and has_head(source) else heads
+    return (*heads, *source.family.unused_by_classifier) if has_head(source) else heads
 
 
 def _check_stamps(source: Source) -> None:

@@ -101,7 +101,7 @@ FAMILIES = (
         ignored=_IGNORED,
         processor_class="ViTImageProcessor",
         export=_export,
-        tanh_of_backbone=True,
+        unused_by_classifier=("representation.",),
     ),
     Family(
         "transformers DeiT",
@@ -113,6 +113,6 @@ FAMILIES = (
         processor=always(IMAGENET | BICUBIC),
         processor_class="DeiTImageProcessor",
         export=_export,
-        tanh_of_backbone=True,
+        unused_by_classifier=("representation.",),
     ),
 )

@@ -50,7 +50,8 @@ def _leaves_out_pooler(source: Source, module_class: type, overrides: Mapping[st
     `add_pooling_layer=False` leaves it out of a backbone too.
     """
     classifies = issubclass(module_class, FlaxViTClsForImageClassificationModule)
-    return source.family.tanh_of_backbone and (classifies or overrides.get("add_pooling_layer") is False)
+    has_pooler = "representation." in source.family.unused_by_classifier
+    return has_pooler and (classifies or overrides.get("add_pooling_layer") is False)
 
 
 def load_params(

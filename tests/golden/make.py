@@ -77,10 +77,18 @@ def cases() -> dict[str, Any]:
 
 
 def new_cases() -> dict[str, Any]:
-    """Those of families that only transformers 5 has."""
+    """Those that only transformers 5 has; 4.57 does not interpolate for a classifier on CLIP."""
     t = transformers
     return {
         "radio": (t.RadioModel, t.RadioConfig(**RADIO)),
+        "clip_classifier": (
+            t.CLIPForImageClassification,
+            t.CLIPConfig(text_config=TEXT, vision_config=VIT, num_labels=5),
+        ),
+        "metaclip2_classifier": (
+            t.MetaClip2ForImageClassification,
+            t.MetaClip2Config(text_config=TEXT, vision_config=VIT, num_labels=5),
+        ),
         "pixio": (t.PixioModel, t.PixioConfig(**DINO, n_cls_tokens=3)),
         "tipsv2": (t.Tipsv2Model, t.Tipsv2Config(text_config=TEXT | {"hidden_size": 24}, vision_config=TIPS)),
         "tipsv2_giant": (t.Tipsv2VisionModel, t.Tipsv2VisionConfig(**TIPS | {"mlp_ratio": 2, "use_swiglu_ffn": True})),
@@ -99,7 +107,9 @@ def expected(model: Any, pixels: np.ndarray, native: bool) -> dict[str, np.ndarr
         return radio(model, pixels)
     if type(model).__name__ == "BeitForMaskedImageModeling":
         return beit_pretrained(model, pixels)
-    asked = not native and "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+    arguments = inspect.signature(model.forward).parameters
+    passes_on = type(model).__name__ in ("CLIPForImageClassification", "MetaClip2ForImageClassification")
+    asked = not native and ("interpolate_pos_encoding" in arguments or passes_on)
     extra: dict[str, Any] = {"interpolate_pos_encoding": True} if asked else {}
     if type(model).__name__ == "ViTMAEModel":  # it shuffles the patches by this noise, and removes those of mask_ratio
         extra["noise"] = torch.arange(pixels.shape[2] * pixels.shape[3] // 16.0).expand(len(pixels), -1)
