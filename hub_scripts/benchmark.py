@@ -8,6 +8,7 @@ from modeling_vit_cls.errors import ConfigError, one_line
 from modeling_vit_cls.results import Results
 
 from .benchmark_features import run as run_features
+from .dataset import load_classes
 from .messages import no_bars_in_files
 
 
@@ -22,20 +23,10 @@ def run(arguments: argparse.Namespace) -> None:
     # Imported here because datasets and evaluate take a second, which other verbs do not need.
     from modeling_vit_cls.evaluation.benchmark import DEFAULT_METRICS, benchmark
     from modeling_vit_cls.evaluation.results import known_of_training, results
-    from modeling_vit_cls.images.sources import load_images
 
     no_bars_in_files()
     model = FlaxViTClsForImageClassification.from_pretrained(arguments.model, dtype=arguments.dtype)
-    dataset = load_images(
-        arguments.dataset_name,
-        arguments.split,
-        dataset_config_name=arguments.dataset_config_name,
-        revision=arguments.dataset_revision,
-        data_dir=arguments.data_dir,
-        image_column_name=arguments.image_column_name,
-        label_column_name=arguments.label_column_name,
-        id2label=model.config.id2label,
-    )
+    dataset = load_classes(arguments, arguments.split, model.config.id2label)
     measurements = benchmark(
         model,
         dataset,

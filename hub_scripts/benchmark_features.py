@@ -11,6 +11,7 @@ from modeling_vit_cls.names import is_checkpoint_file
 from modeling_vit_cls.provenance import dataset_record, record
 from modeling_vit_cls.results import FeatureEvaluation, MeasuredData, Origin, Results, Training
 
+from .dataset import load_classes
 from .messages import no_bars_in_files
 
 _log = logging.getLogger("modeling_vit_cls.evaluation")
@@ -90,18 +91,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _load(arguments: argparse.Namespace, split: str, field: str) -> Any:
     """One split of the dataset; an error about the split names the option `field`."""
-    from modeling_vit_cls.images.sources import load_images
-
     try:
-        return load_images(
-            arguments.dataset_name,
-            split,
-            dataset_config_name=arguments.dataset_config_name,
-            revision=arguments.dataset_revision,
-            data_dir=arguments.data_dir,
-            image_column_name=arguments.image_column_name,
-            label_column_name=arguments.label_column_name,
-        )
+        return load_classes(arguments, split)
     except ConfigError as error:
         raise ConfigError(field, error.value, error.rule) if error.field == "split" else error from None
 

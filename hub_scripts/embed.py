@@ -14,6 +14,7 @@ from modeling_vit_cls.errors import one_line
 from modeling_vit_cls.hub.download import checkpoint_path
 from modeling_vit_cls.provenance import dataset_record, record
 
+from .dataset import place
 from .messages import no_bars_in_files
 
 
@@ -27,13 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     worker = _worker(arguments.worker)
     _check_output(Path(arguments.output), Path(arguments.dataset).expanduser())
     path = checkpoint_path(arguments.model)
-    dataset = load_with_columns(
-        arguments.dataset,
-        arguments.split,
-        dataset_config_name=arguments.dataset_config_name,
-        revision=arguments.dataset_revision,
-        data_dir=arguments.data_dir,
-    )
+    dataset = load_with_columns(arguments.dataset, arguments.split, **place(arguments))
     embedded = embed(
         FlaxViTClsModel.from_pretrained(path, dtype=arguments.dtype),
         dataset,

@@ -6,16 +6,14 @@ from dataclasses import asdict
 
 from modeling_vit_cls.catalogue import CatalogueRow, list_pretrained
 
+from .matching import matching
+
 _HEAD = ("Hub id", "family", "variant", "parameters", "image", "top-1", "licence", "pretraining data")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the matching rows of the catalogue. Raises ValueError if none matches."""
-    rows = list_pretrained(arguments.pattern)
-    if not rows and not set(arguments.pattern) & set("*?["):
-        rows = list_pretrained(f"*{arguments.pattern}*")
-    if not rows:
-        raise ValueError(f"no checkpoint matches {arguments.pattern!r}; `vit-cls models` lists them all")
+    rows = matching(list_pretrained, arguments.pattern, "checkpoint", "models")
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return

@@ -6,12 +6,13 @@ from dataclasses import asdict
 
 from modeling_vit_cls.training.packaged import packaged_recipes, read_head
 
+from .matching import matching
+
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the head of each matching recipe. Raises ValueError if none matches."""
-    heads = {recipe.stem: asdict(read_head(recipe)) for recipe in packaged_recipes(arguments.pattern)}
-    if not heads:
-        raise ValueError(f"no recipe matches {arguments.pattern!r}; `vit-cls recipes` lists them all")
+    recipes = matching(packaged_recipes, arguments.pattern, "recipe", "recipes")
+    heads = {recipe.stem: asdict(read_head(recipe)) for recipe in recipes}
     if arguments.json:
         print(json.dumps([{"name": name, **head} for name, head in heads.items()], indent=2))
         return

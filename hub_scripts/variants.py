@@ -8,15 +8,12 @@ from modeling_vit_cls import ViTClsConfig, list_variants
 from modeling_vit_cls.nn.flops import gflops_per_image
 from modeling_vit_cls.variants import VARIANTS
 
+from .matching import matching
+
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the table of matching variants. Raises ValueError if none matches."""
-    names = list_variants(arguments.pattern)
-    if not names and not set(arguments.pattern) & set("*?["):
-        names = list_variants(f"*{arguments.pattern}*")
-    if not names:
-        raise ValueError(f"no variant matches {arguments.pattern!r}; `vit-cls variants` lists them all")
-    rows = [_row(name) for name in names]
+    rows = [_row(name) for name in matching(list_variants, arguments.pattern, "variant", "variants")]
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return

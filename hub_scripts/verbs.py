@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from .checkpoint_verbs import CHECKPOINT_VERBS
+from .dataset import KINDS, add_dataset_options
 from .parser import Parser, add_verb
 
 _READOUTS = ["cls", "cls_concat", "mean", "cls_mean", "map"]
@@ -83,13 +84,8 @@ def _benchmark(verbs: Any) -> None:
         "--dataset_name digits --output_dir my-probe",
     )
     parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument(
-        "--dataset_name", required=True, help="an id on the Hub, a folder of images, 'digits' or 'fashion_mnist'"
-    )
-    parser.add_argument("--dataset_config_name", help="configuration of a dataset on the Hub that has several")
-    parser.add_argument("--dataset_revision", help="branch, tag or commit of a dataset on the Hub")
-    parser.add_argument("--data_dir", metavar="FOLDER", help="the IDX files of 'fashion_mnist'")
-    parser.add_argument("--split", default="test", help="split of the dataset (default: %(default)s)")
+    parser.add_argument("--dataset_name", required=True, help=KINDS)
+    add_dataset_options(parser, split="test")
     parser.add_argument(
         "--method",
         choices=["classify", "knn", "retrieval", "probe"],
@@ -102,7 +98,6 @@ def _benchmark(verbs: Any) -> None:
         help="for features: the split to search in or to fit to; for retrieval it may be the measured split (default: "
         "train)",
     )
-    parser.add_argument("--image_column_name", help="default: the only column of images")
     parser.add_argument("--label_column_name", help="default: the only column of classes")
     parser.add_argument(
         "--metrics",
@@ -158,14 +153,9 @@ def _embed(verbs: Any) -> None:
         example="embed facebook/dinov2-small photos --output photos-embedded --normalize",
     )
     parser.add_argument("model", help="a folder or a Hub id; of a classifier the backbone is used")
-    datasets = "an id on the Hub, a folder of images or of parquet files, 'digits' or 'fashion_mnist'"
-    parser.add_argument("dataset", help=datasets)
+    parser.add_argument("dataset", help=KINDS)
     parser.add_argument("--output", required=True, metavar="FOLDER", help="a new folder, or that of an earlier run")
-    parser.add_argument("--split", default="train", help="split of the dataset (default: %(default)s)")
-    parser.add_argument("--dataset_config_name", help="configuration of a dataset on the Hub that has several")
-    parser.add_argument("--dataset_revision", help="branch, tag or commit of a dataset on the Hub")
-    parser.add_argument("--data_dir", metavar="FOLDER", help="the IDX files of 'fashion_mnist'")
-    parser.add_argument("--image_column_name", help="default: the only column of images")
+    add_dataset_options(parser, split="train")
     parser.add_argument("--readout", choices=_READOUTS, help="default: the model's own")
     parser.add_argument("--normalize", action="store_true", help="give each vector length 1")
     parser.add_argument(

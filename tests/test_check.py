@@ -16,7 +16,7 @@ from flax.serialization import msgpack_serialize
 from flax.traverse_util import unflatten_dict
 from local_hub import Repository
 from matrix import SOAK
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file, save, save_file
 from test_families import FOLDERS, golden, weights
 from test_families_faults import VALUES, no_part_of_the_model, read, write
 
@@ -372,3 +372,17 @@ def test_a_hub_that_does_not_answer_is_no_verdict(monkeypatch, capsys):
     assert report.problem
     assert main(["check", "user/somewhere"]) == 1
     assert "loads            not known" in capsys.readouterr().out
+
+
+def test_a_base_on_a_hub_that_does_not_answer_is_no_verdict_on_its_adapter(tmp_path, monkeypatch):
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "user/base"})
+    )
+    save_file(
+        {"base_model.model.q.lora_A.weight": np.ones((2, 4)), "base_model.model.q.lora_B.weight": np.ones((4, 2))},
+        tmp_path / "adapter_model.safetensors",
+    )
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    report = check_pretrained(tmp_path)
+    assert report.loads is None
+    assert "its base model cannot be read" in str(report.problem)

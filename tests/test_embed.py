@@ -26,6 +26,7 @@ from modeling_vit_cls import (
 )
 from modeling_vit_cls.embed import embed
 from modeling_vit_cls.embed.shards import Shards
+from modeling_vit_cls.images.fingerprint import table_fingerprint
 from modeling_vit_cls.images.sources import load_with_columns
 from modeling_vit_cls.predict import predict
 
@@ -484,6 +485,22 @@ def test_batches_end_at_the_ends_of_parts(model):
     images = list(np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8))
     rows = [rows.tolist() for _, rows in predict(model, images, batch_size=3, parts=[range(5, 9), range(4)])]
     assert rows == [[5, 6, 7], [8], [0, 1, 2], [3]]
+
+
+def test_the_record_of_a_dataset_does_not_depend_on_the_file_that_it_is_in(tmp_path):
+    """Arrow leaves what stands behind a null undefined, and a file stores it otherwise."""
+    features = datasets.Features({"image": datasets.Image(decode=False), "a": {"text": datasets.Value("string")}})
+    rows = [None if row % 2 else {"text": f"{row}"} for row in range(6)]
+    images = [{"bytes": png(row), "path": None} for row in range(6)]
+    whole = datasets.Dataset.from_dict({"image": images, "a": rows}, features=features).add_column("b", [None, 1] * 3)
+    whole.to_parquet(tmp_path / "d.parquet")
+    again = datasets.load_dataset("parquet", data_files=str(tmp_path / "d.parquet"), split="train")
+    parts = [
+        table_fingerprint(dataset.cast_column("image", datasets.Image(decode=False)), "image")
+        for dataset in (whole, again)
+    ]
+    assert parts[0] == parts[1]
+    assert table_fingerprint(whole.select([1, 0, 2, 3, 4, 5]), "image")["values"] != parts[0]["values"]
 
 
 @pytest.mark.parametrize("bias", [1e20, 1e-25])

@@ -1,14 +1,17 @@
 """Folders in MNIST's format, and Fashion-MNIST by its name."""
 
 import gzip
+import hashlib
 import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import tiny_model
 from PIL import Image
 
+from hub_scripts.__main__ import main
 from modeling_vit_cls import ConfigError
 from modeling_vit_cls.images import idx
 from modeling_vit_cls.images.sources import class_names, load_images, load_with_columns, splits_of
@@ -46,6 +49,31 @@ def test_a_folder_of_idx_files_is_a_dataset(folder):
         np.testing.assert_array_equal(images, PIXELS[stem])
     with pytest.raises(ConfigError, match=r"split='validation': must be one of .*: train, test"):
         load_images(str(folder), "validation")
+
+
+@pytest.mark.parametrize("field", ["image_column_name", "label_column_name"])
+def test_idx_files_have_no_columns_to_choose(field, folder):
+    with pytest.raises(ConfigError, match=f"{field}='other': must be left out"):
+        load_images(str(folder), "train", **{field: "other"})
+
+
+def test_every_verb_finds_the_files_of_data_dir(folder, tmp_path, monkeypatch, capsys):
+    """Small files in the place of Fashion-MNIST's."""
+    digests = {}
+    for file in folder.iterdir():
+        content = gzip.decompress(file.read_bytes()) if file.suffix else file.read_bytes()
+        digests[file.name.removesuffix(".gz")] = hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(idx, "_DIGESTS", digests)
+    model = tiny_model(num_labels=10, num_channels=1)
+    model.config.id2label = dict(enumerate(class_names(load_images("fashion_mnist", "test", data_dir=str(folder)))))
+    model.save_pretrained(tmp_path / "model")
+    place = ["--data_dir", str(folder)]
+    for arguments in (
+        ["benchmark", str(tmp_path / "model"), "--dataset_name", "fashion_mnist"],
+        ["benchmark", str(tmp_path / "model"), "--dataset_name", "fashion_mnist", "--method", "knn"],
+        ["embed", str(tmp_path / "model"), "fashion_mnist", "--output", str(tmp_path / "out")],
+    ):
+        assert main([*arguments, *place]) == 0, capsys.readouterr().err
 
 
 def test_they_are_embedded_with_their_labels(folder):

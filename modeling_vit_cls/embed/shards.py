@@ -1,7 +1,6 @@
 """The numbered parquet files of an embedded dataset: rows, names, which are whole, and how one is written."""
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
@@ -12,6 +11,8 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
+
+from ..files.folder import replacing
 
 ROW, EMBEDDING = "row", "embedding"  # the columns that are added to those of the dataset
 _LEFT_OUT = b"left_out"  # in a file's metadata: the broken images, as JSON {row: error}
@@ -56,21 +57,10 @@ class Shards:
         Some versions of `datasets` cannot read a file without rows. Raises OSError if it cannot be written.
         """
         file = self.file(shard) if table.num_rows else _hidden(self.file(shard))
-        prefix = f"{_hidden(self.file(shard)).name}.tmp-"
-        for leftover in self.folder.glob(f"{prefix}*"):  # of a process that was killed
+        for leftover in self.folder.glob(f".{file.name}.tmp-*"):  # of a process that was killed
             leftover.unlink(missing_ok=True)
-        new = file.with_name(f"{prefix}{os.getpid()}")
-        try:
-            with open(new, "wb") as opened:
-                parquet.write_table(table, opened, row_group_size=_ROW_GROUP)
-                opened.flush()
-                os.fsync(opened.fileno())
-            new.replace(file)
-        except OSError as error:
-            raise OSError(f"{file}: cannot be written ({error}); the shards before it are whole") from error
-        finally:
-            with suppress(OSError):  # it exists only if the writing failed
-                new.unlink()
+        with replacing(file) as opened:
+            parquet.write_table(table, opened, row_group_size=_ROW_GROUP)
 
 
 def _hidden(file: Path) -> Path:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from ..errors import CheckpointError, shorten
 from .locks import close_folder, open_folder, try_lock
@@ -95,17 +95,27 @@ def _is_still(path: Path, before: os.stat_result) -> bool:
 
 def replace_file(file: Path, content: bytes) -> None:
     """Replace one file in one step. Raises OSError if it cannot be written; the old file is then unchanged."""
+    with replacing(file) as opened:
+        opened.write(content)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """A new file to write, which takes the place of `file` in one step when the block ends without an error.
+
+    Raises OSError if it cannot be written; the old file is then unchanged.
+    """
     file = Path(os.path.realpath(file))  # replace the target of a symbolic link, not the link
     new = file.with_name(f".{file.name}.tmp-{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(new, "wb") as opened:
-            opened.write(content)
+            yield opened
             opened.flush()
             os.fsync(opened.fileno())
         new.replace(file)
     except OSError as error:
-        raise OSError(f"{file}: cannot be written ({error.strerror}); the old file is unchanged") from error
+        raise OSError(f"{file}: cannot be written ({error.strerror or error}); the old file is unchanged") from error
     finally:
         with suppress(OSError):  # it exists only if the writing failed
             new.unlink()

@@ -29,5 +29,6 @@ def open_with_base(
     try:
         base = find(adapter.base, revision=adapter.revision)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder}: is a LoRA adapter, and its base model cannot be read: {error}") from error
+        problem = "is a LoRA adapter, and its base model cannot be read"
+        raise type(error)(f"{folder}: {problem}: {error}") from error
     return open_checkpoint(base, overrides, read=read, adapter=adapter)

@@ -60,6 +60,9 @@ def load_images(
         return load_digits(split)
     source = _open(dataset_name, dataset_config_name, revision, data_dir)
     if isinstance(source, Path) and is_idx_folder(source):
+        for field, name in (("image_column_name", image_column_name), ("label_column_name", label_column_name)):
+            if name is not None:
+                raise ConfigError(field, name, "must be left out for IDX files, which have no columns")
         return load_idx(source, split, dataset_name == FASHION_MNIST)
     if isinstance(source, Path):
         if image_column_name not in (None, "image"):
