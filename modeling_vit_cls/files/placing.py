@@ -1,5 +1,6 @@
 """From files to the devices of a mesh: a process copies the parts that its own devices need, from the mapped files."""
 
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from .. import processes
 from .finite import is_finite
 from .tensor import THREADS, Tensor
 
@@ -21,9 +23,12 @@ def to_mesh(
 ) -> dict[str, jax.Array]:
     """Copy tensors and arrays to the devices of a mesh, as `to_device` does to one device.
 
-    Raises CheckpointError for a tensor that differs from its digest. A process that has all of a tensor compares it
-    itself.
+    Raises CheckpointError for a tensor that differs from its digest. A process that needs all of a tensor compares its
+    own copy. The tensors that processes share are compared by one of them each, and all raise the error. All processes
+    of the mesh must call this.
     """
+    shared = not all(sharding.is_fully_addressable for sharding in shardings.values())
+    count, index = (processes.count(), processes.index()) if shared else (1, 0)
     verdicts = np.zeros(len(leaves), np.int32)
 
     def put(number: int, name: str, leaf: Any) -> jax.Array:
@@ -33,12 +38,17 @@ def to_mesh(
         if not isinstance(leaf, Tensor):
             return place(leaf.shape, sharding, np.asarray(leaf).__getitem__)
         source = leaf.view()
-        source = leaf.copy() if source.flags.c_contiguous else source
-        verdicts[number] = _verdict(leaf, source)
-        return place(leaf.shape, sharding, lambda index: np.ascontiguousarray(source[index]))
+        if _needs_all(leaf.shape, sharding):
+            source = leaf.copy() if source.flags.c_contiguous else source
+            verdicts[number] = _verdict(leaf, source)
+        elif number % count == index:
+            verdicts[number] = _verdict(leaf, source)
+        is_copy = not isinstance(source, np.memmap)
+        return place(leaf.shape, sharding, source.__getitem__ if is_copy else lambda part: np.array(source[part]))
 
     with ThreadPoolExecutor(THREADS) as pool:
         arrays = dict(zip(leaves, pool.map(put, range(len(leaves)), leaves, leaves.values())))
+    verdicts = processes.gather(verdicts).max(axis=0) if shared else verdicts
     for (name, leaf), verdict in zip(leaves.items(), verdicts):
         if verdict == _DAMAGED:
             raise leaf.damage()
@@ -58,6 +68,12 @@ def place(shape: tuple[int, ...], sharding: NamedSharding, part: Part) -> jax.Ar
         return parts[str(index)]
 
     return jax.make_array_from_callback(shape, sharding, shard)
+
+
+def _needs_all(shape: tuple[int, ...], sharding: NamedSharding) -> bool:
+    """Whether the devices of this process have all parts of an array together."""
+    parts = {str(index) for index in sharding.addressable_devices_indices_map(shape).values()}
+    return len(parts) * math.prod(sharding.shard_shape(shape)) == math.prod(shape)
 
 
 def _verdict(tensor: Tensor, array: np.ndarray) -> int:

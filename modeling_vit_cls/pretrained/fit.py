@@ -63,7 +63,7 @@ def fit(
     names = {canonical(name): name for name in parameter_shapes(type(module), target)}
     leaves = {names[name]: leaf for name, leaf in fitted.items()}
     leaves |= draw(module, key, (*target.image_hw, target.num_channels), [names[name] for name in report.new_keys])
-    mesh = mesh_of(unfreeze(params)) if mesh is None else mesh
+    mesh = mesh_of(params) if mesh is None else mesh
     note = report.note_nonfinite
     loaded = to_device(leaves, note) if mesh is None else to_mesh(leaves, shardings(leaves, mesh), note)
     report.cast_keys += [name for name in fitted if str(fitted[name].dtype) != str(loaded[names[name]].dtype)]
