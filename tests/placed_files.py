@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import tiny_config, tiny_model
-from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 from transformers import TrainerState
 
@@ -21,7 +20,14 @@ from modeling_vit_cls.training.step import initial_state
 
 GOLDEN = Path(__file__).parent / "golden"
 MESHES = ("data=8", "fsdp=8", "data=2,fsdp=2,tensor=2")
-FACTS = {"arguments": {}, "config": {}, "processor": {}, "class_names": [], "train_dataset": {}, "eval_dataset": None}
+FACTS = {
+    "arguments": {"global_batch": 8},
+    "config": {},
+    "processor": {},
+    "class_names": [],
+    "train_dataset": {},
+    "eval_dataset": None,
+}
 FACTS |= {"total_steps": 1}
 load = FlaxViTClsForImageClassification.from_pretrained
 

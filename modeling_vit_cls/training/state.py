@@ -23,7 +23,7 @@ from ..errors import CheckpointError
 from ..files.file_digests import check_digests, write_digests
 from ..files.folder import replace_file
 from ..files.formats import read_file
-from ..files.placing import place
+from ..files.placing import assembled
 from ..files.tensor import Tensor
 from ..files.writing import gather, write_safetensors
 from ..names import CHECKPOINT, TRAINER_STATE, TRAINING_STATE
@@ -39,6 +39,11 @@ _TIMES = ("_runtime", "_per_second")
 def params_to_save(state: TrainState) -> Any:
     """The parameters to save, block by block, of which each is taken from its stack when it is written."""
     return unstack_params(state.params if state.ema is None else state.ema, Block)
+
+
+def abstract(state: TrainState) -> TrainState:
+    """Shape, type and sharding of each leaf of a state, without its numbers."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
 
 
 def write_training_state(folder: Path | None, state: TrainState, trainer_state: TrainerState, run: Run) -> None:
@@ -113,7 +118,7 @@ def _read_leaf(name: str, like: Any, tensors: Mapping[str, Tensor]) -> jax.Array
 
     sharding = getattr(like, "sharding", None)
     if isinstance(sharding, NamedSharding):
-        return place(like.shape, sharding, part)
+        return assembled(like.shape, sharding, part)
     return jnp.asarray(part((slice(None),) * like.ndim))
 
 

@@ -1,7 +1,7 @@
 """Load and save a checkpoint of the size of a ViT-L on a mesh of eight devices, and print how much memory that took.
 
-`large_checkpoint.py write FOLDER` makes the checkpoint, `load FOLDER` and `save FOLDER` measure. It runs in a process of
-its own, or with JAX_COORDINATOR_ADDRESS in several, which have the eight devices together.
+`large_checkpoint.py write FOLDER` makes the checkpoint; `load FOLDER`, `save FOLDER` and `save_stacked FOLDER` measure.
+It runs in a process of its own, or with JAX_COORDINATOR_ADDRESS in several, which have the eight devices together.
 """
 
 import json
@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -52,11 +53,8 @@ def peak_of(action: Callable[[], object]) -> int:
     return max(peak, private_bytes()) - before
 
 
-def main() -> None:
-    what, folder = sys.argv[1], Path(sys.argv[2])
-    if what == "write":
-        return write(folder)
-    processes.join()
+def measure(what: str, folder: Path) -> int:
+    """The peak of private memory of one load or save."""
     mesh = make_mesh("fsdp=8")
     jax.block_until_ready(jax.numpy.zeros(3))  # starts the devices before the measurement
     models = []
@@ -66,16 +64,22 @@ def main() -> None:
         jax.block_until_ready(models[0].params)
 
     peak = peak_of(load)
+    if what == "load":
+        return peak
+    (model,) = models
     if what == "save":
-        (model,) = models
-        stacked = jax.jit(stack_params, out_shardings=tree_shardings(jax.eval_shape(stack_params, model.params), mesh))(
-            model.params
-        )
-        jax.block_until_ready(stacked)
-        params = {"whole": model.params, "stacked": unstack_params(stacked, Block)}[sys.argv[3]]
-        peak = peak_of(lambda: model.save_pretrained(folder / "again", params=params))
-    print(json.dumps({"process": processes.index(), "bytes": peak}), flush=True)
+        return peak_of(lambda: model.save_pretrained(folder / what))
+    placements = tree_shardings(jax.eval_shape(stack_params, model.params), mesh)
+    stacked = jax.block_until_ready(jax.jit(stack_params, out_shardings=placements)(model.params))
+    save = partial(model.save_pretrained, folder / what, unstack_params(stacked, Block))
+    save()  # compiles the functions that take a block from a stack
+    return peak_of(save)
 
 
 if __name__ == "__main__":
-    main()
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    processes.join()
+    if what == "write":
+        write(folder)
+    else:
+        print(json.dumps(measure(what, folder)), flush=True)
