@@ -1,4 +1,4 @@
-"""What a checkpoint of the size of a ViT-L takes of the host's memory to load and to save, on a mesh of eight devices."""
+"""The host's memory that a checkpoint of the size of a ViT-L takes to load and to save, on a mesh of eight devices."""
 
 import json
 import os
