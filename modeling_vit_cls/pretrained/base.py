@@ -363,8 +363,8 @@ class FlaxPreTrainedModel(_Upstream):
             variant: "fp16" loads `model.fp16.safetensors`.
             cache_dir, force_download, local_files_only, token: as in huggingface_hub.
             mesh: a mesh of devices, or its text, as `make_mesh` takes it. Each parameter is divided over it by its
-                name, and a process copies only the parts of its own devices from the files. Default: all devices of this
-                process, with a copy of the parameters on each.
+                name, and a process copies only the parts of its own devices from the files. Default: a copy of the
+                parameters on each device of this process.
             _do_init: False returns (model, params), or (model, params, LoadReport). Missing parameters are then left
                 out with a warning, instead of an error.
             kwargs: `seed` of a new head; `attn_implementation` as in the class; `torch_dtype`, the old name of `dtype`;
