@@ -19,7 +19,7 @@ _FREE = {"output_dir", "run_name", "project", "report_to", "disable_tqdm", "resu
 _FREE |= {"dataloader_num_workers", "per_device_eval_batch_size", "num_train_epochs", "max_steps"}
 _FREE_KINDS = ("logging_", "save_", "hub_")
 _UNREPORTED = {"resume_from_checkpoint", "num_train_epochs", "max_steps"}  # the report of `total_steps` is enough
-_PATHS = ("output_dir", "run_name")
+LOCAL = ("output_dir", "run_name")  # may have another folder on each host
 
 Run = dict[str, Any]
 
@@ -34,7 +34,7 @@ def run_of(
 ) -> Run:
     """Everything that determines the result of a run, as JSON values, without local paths."""
     fields = arguments.to_dict()
-    fields |= {name: Path(fields[name]).name for name in _PATHS if fields.get(name)}
+    fields |= {name: Path(fields[name]).name for name in LOCAL if fields.get(name)}
     config = model.config
     labels: Any = config.id2label
     parts = {name: getattr(config, name) for name in FIELD_NAMES} | {"image_size": list(config.image_hw)}

@@ -1,0 +1,79 @@
+"""One process of a training run for the tests of several: digits, into ./NAME, by arguments given as JSON.
+
+It does not import conftest, whose folder of compiled programs would take the place of the test's own.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from modeling_vit_cls import processes
+
+processes.HEARTBEAT_SECONDS = 10  # of jax's coordinator; a user's run has 60
+if __name__ == "__main__":
+    processes.join()
+
+from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
+from modeling_vit_cls.images.sources import load_images
+from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
+
+
+class Record(TrainerCallback):
+    """The rows and the losses of each step, a line each; later lines than the step to go on from are taken back."""
+
+    def __init__(self, folder: Path, stop: int | None):
+        self.file, self.stop = folder.with_suffix(".jsonl"), stop
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+        self.file.write_text("".join(f"{line}\n" for line in kept))
+        print("begun", flush=True)
+
+    def on_step_end(self, args, state, control, rows, **kwargs):
+        self._write({"step": state.global_step, "rows": rows.tolist()})
+        if state.global_step == self.stop:  # decided in process 0 alone
+            control.should_save = control.should_training_stop = True
+
+    def on_log(self, args, state, control, logs, **kwargs):
+        self._write({"step": state.global_step} | {name: logs[name] for name in ("loss", "eval_loss") if name in logs})
+
+    def _write(self, entry: dict) -> None:
+        with self.file.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def main(name: str, images: int = 120, stop: int | None = None, **arguments) -> None:
+    digits = load_images("digits", "train").select(range(images + 21))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes |= {"image_size": 8, "patch_size": 4, "num_channels": 1, "num_labels": 10}
+    model = FlaxViTClsForImageClassification(ViTClsConfig(**sizes, drop_path_rate=0.2, hidden_dropout_prob=0.1))
+    defaults = {
+        "per_device_train_batch_size": 16 // processes.count(),
+        "per_device_eval_batch_size": 8 // processes.count(),
+        "max_steps": 10,
+        "learning_rate": 1e-3,
+        "random_resized_crop_scale": 0.6,
+        "horizontal_flip": True,
+        "mixup_alpha": 0.3,
+        "ema_decay": 0.9,
+        "logging_steps": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 5,
+        "save_strategy": "steps",
+        "save_steps": 5,
+        "resume_from_checkpoint": True,
+        "disable_tqdm": True,
+    }
+    args = TrainingArguments(name, **(defaults | arguments))
+    train, held_out = digits.select(range(images)), digits.select(range(images, images + 21))
+    callbacks = [Record(Path(name), stop)]
+    trainer = FlaxTrainer(model, args, train, held_out, callbacks=callbacks)
+    trainer.train()
+    trainer.save_model()
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))
