@@ -14,6 +14,7 @@ from .errors import BadImageError
 from .images.processor import ViTClsImageProcessor
 from .images.rgb import load_image
 from .images.rows import named, open_image
+from .nn.mesh import mesh_of, ways
 
 OnBadImage = Callable[[int, BadImageError], None]
 
@@ -32,8 +33,9 @@ def predict(
     """Run a model over images, in order. Yields for each batch its outputs (n, ...) and its rows (n,), in NumPy arrays.
 
     All batches are padded to one shape. A batch has `batch_size` images, or one if there is only one image or the
-    processor's image size depends on the image. Threads decode and preprocess a batch while the device computes the
-    previous one.
+    processor's image size depends on the image. On a mesh, that of the parameters, each batch is divided, and
+    `batch_size` is rounded up to a multiple of the parts. Threads decode and preprocess a batch while the device
+    computes the previous one.
 
     Args:
         model: a model of this package.
@@ -51,7 +53,8 @@ def predict(
     options = {"interpolate_pos_encoding": model.interpolates(fitting), "return_dict": True}
     options |= {"output_attentions": False, "output_hidden_states": False}
     parts = [range(len(images))] if parts is None else parts
-    batches = _batches(images, fitting, batch_size, parts, on_bad_image)
+    count = ways(mesh_of(model.params if params is None else params))
+    batches = _batches(images, fitting, -(-batch_size // count) * count, parts, on_bad_image)
     computed: Iterator[Any] = ((take(model(pixels, params=params, **options)), rows) for pixels, rows in batches)
     for (outputs, rows), _ in pairwise(chain(computed, [None])):  # fetch a batch after the next one was started
         yield _fetched(outputs, len(rows)), rows

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def training_batches(
     start_step: int = 0,
     num_workers: int = 0,
     on_bad_image: OnBadImage = "raise",
+    places: Sequence[int] | np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """All batches of a training run from `start_step` on. Each epoch is shuffled anew.
 
@@ -44,17 +46,29 @@ def training_batches(
         dataset: rows as `load_images` returns them.
         num_workers: number of processes that read and resize; 0 uses threads of this process.
         on_bad_image: "raise" stops at a broken image, "skip" puts a black image with `valid` False in its place.
+        places: read only these places of each batch, those of this process; default: all.
 
     Raises BadImageError, naming the file, for a broken image unless `on_bad_image` is "skip".
     """
-    shuffled = grain.MapDataset.source(_Examples(dataset, processor, on_bad_image)).seed(seed).shuffle()
-    return _read(_batched(shuffled, batch_size).repeat(num_epochs)[start_step:], num_workers)
+    examples = _Examples(dataset, processor, on_bad_image, range(batch_size) if places is None else places)
+    rows = (
+        grain.MapDataset.range(len(dataset))
+        .seed(seed)
+        .shuffle()
+        .batch(batch_size, batch_fn=partial(_filled, batch_size))
+    )
+    return _read(rows.repeat(num_epochs)[start_step:].map(examples), num_workers)
 
 
-class _Examples(grain.sources.RandomAccessDataSource):
-    """A grain data source: each row of a dataset as (pixels (H, W, C) uint8, label, row, valid)."""
+def _filled(size: int, rows: Sequence[int]) -> np.ndarray:
+    """Row numbers, filled up to `size` by -1."""
+    return np.pad(np.asarray(rows, np.int32), (0, size - len(rows)), constant_values=-1)
 
-    def __init__(self, dataset: Any, processor: ViTClsImageProcessor, on_bad_image: OnBadImage):
+
+class _Examples:
+    """A function that reads the examples of one process: row numbers of a batch (B,) -> Batch of its `places`."""
+
+    def __init__(self, dataset: Any, processor: ViTClsImageProcessor, on_bad_image: OnBadImage, places: Any):
         check_on_bad_image(on_bad_image)
         if len(dataset) == 0:
             raise ConfigError("dataset", "Dataset", "has no examples")
@@ -62,29 +76,24 @@ class _Examples(grain.sources.RandomAccessDataSource):
             raise ConfigError("processor", processor, "must resize or crop to one size, so that images fill a batch")
         self._dataset, self._processor, self._skip = dataset, processor, on_bad_image == "skip"
         self._blank = np.zeros((*processor.output_hw, len(processor.image_mean)), np.uint8)
+        self._places = np.asarray(places)
 
-    def __len__(self) -> int:
-        return len(self._dataset)
+    def __call__(self, rows: np.ndarray) -> Batch:
+        own = rows[self._places]
+        pixels, labels, valid = zip(*map(self._example, own.tolist()))
+        return Batch(np.stack(pixels), np.asarray(labels, np.int32), own, np.asarray(valid))
 
-    def __getitem__(self, row: Any) -> Any:
-        row = int(row)
+    def _example(self, row: int) -> tuple[np.ndarray, int, bool]:
+        """Pixels (H, W, C) uint8, label and whether they are valid; row -1 fills a batch up."""
+        if row < 0:
+            return self._blank, 0, False
         example = self._dataset[row]
         try:
-            return self._processor.resized(open_image(example["image"])), example["label"], row, True
+            return self._processor.resized(open_image(example["image"])), example["label"], True
         except BadImageError as error:
             if not self._skip:
                 raise unskipped(named(error, example["image"], row)) from error
-            return self._blank, example["label"], row, False
-
-
-def _batched(examples: Any, batch_size: int) -> Any:
-    def stack(examples: Sequence[tuple[np.ndarray, int, int, bool]]) -> Batch:
-        missing = batch_size - len(examples)
-        examples = [*examples, *[(np.zeros_like(examples[0][0]), 0, -1, False)] * missing]
-        pixels, labels, rows, valid = zip(*examples)
-        return Batch(np.stack(pixels), np.asarray(labels, np.int32), np.asarray(rows, np.int32), np.asarray(valid))
-
-    return examples.batch(batch_size, batch_fn=stack)
+            return self._blank, example["label"], False
 
 
 def _read(batches: Any, num_workers: int) -> Iterator[Batch]:

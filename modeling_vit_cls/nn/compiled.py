@@ -15,9 +15,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 
 from ..config_rules import FIELD_NAMES
 from .layers import layer_norm
+from .mesh import across, batch_sharding, by_batch, mesh_of
 from .vit import Readout
 
 _MAX_MODULES = 16  # modules whose functions are cached; a compiled function takes megabytes
@@ -56,7 +58,7 @@ def _option_names(module_class: type[Any]) -> list[str]:
 def forward(module: nn.Module) -> Callable[..., Any]:
     """Forward pass: parameters, pixels (B, C, H, W), random key or None -> the module's outputs.
 
-    With a key, dropout and stochastic depth are applied.
+    With a key, dropout and stochastic depth are applied. On a mesh, that of the parameters, the batch is divided.
     """
 
     def forward_pass(
@@ -67,13 +69,17 @@ def forward(module: nn.Module) -> Callable[..., Any]:
         readout_only: bool,
         attentions: bool,
         hidden_states: bool,
+        mesh: Mesh | None,
     ) -> Any:
         rngs = None if key is None else {"dropout": key}
-        outputs: Any = module.apply({"params": params}, _nhwc(pixels), key is None, readout_only, attentions, rngs=rngs)
+        with across(mesh):
+            images = by_batch(_nhwc(pixels))
+            outputs: Any = module.apply({"params": params}, images, key is None, readout_only, attentions, rngs=rngs)
         unwanted = {"attentions": attentions, "hidden_states": hidden_states}
         return outputs.replace(**{name: None for name, wanted in unwanted.items() if not wanted})
 
-    return jax.jit(forward_pass, static_argnames=("readout_only", "attentions", "hidden_states"))
+    compiled = jax.jit(forward_pass, static_argnames=("readout_only", "attentions", "hidden_states", "mesh"))
+    return _on_mesh_of_params(compiled)
 
 
 @_by_config
@@ -87,9 +93,18 @@ def intermediates(module: Any) -> Callable[..., tuple]:
     c = module.config
 
     def intermediate_maps(
-        params: Any, pixels: jax.Array, *, blocks: tuple[int, ...], reshape: bool, prefix: bool, norm: bool
+        params: Any,
+        pixels: jax.Array,
+        *,
+        blocks: tuple[int, ...],
+        reshape: bool,
+        prefix: bool,
+        norm: bool,
+        mesh: Mesh | None,
     ) -> tuple:
-        states = module.apply({"params": params}, _nhwc(pixels), attention_maps=False).hidden_states
+        with across(mesh):
+            images = by_batch(_nhwc(pixels))
+            states = module.apply({"params": params}, images, attention_maps=False).hidden_states
         grid = (pixels.shape[2] // c.patch_size, pixels.shape[3] // c.patch_size)
         outputs = []
         for block in blocks:
@@ -103,7 +118,8 @@ def intermediates(module: Any) -> Callable[..., tuple]:
             outputs.append((patches, before) if prefix else patches)
         return tuple(outputs)
 
-    return jax.jit(intermediate_maps, static_argnames=("blocks", "reshape", "prefix", "norm"))
+    compiled = jax.jit(intermediate_maps, static_argnames=("blocks", "reshape", "prefix", "norm", "mesh"))
+    return _on_mesh_of_params(compiled)
 
 
 @_by_config
@@ -139,6 +155,18 @@ def draw(module: nn.Module) -> Callable[..., dict[str, Any]]:
         return {name: leaf for name, leaf in flatten_dict(variables["params"], sep=".").items() if name in names}
 
     return jax.jit(initial_values, static_argnames=("image_shape", "names"))
+
+
+def _on_mesh_of_params(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function (parameters, pixels (B, C, H, W), ...) without the argument `mesh`: that of the parameters."""
+
+    def call(params: Any, pixels: jax.Array, *arguments: Any, **options: Any) -> Any:
+        mesh = mesh_of(params, pixels)
+        if mesh is not None:
+            pixels = jax.device_put(pixels, batch_sharding(mesh, len(pixels)))
+        return compiled(params, pixels, *arguments, mesh=mesh, **options)
+
+    return call
 
 
 def _nhwc(pixels: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from ..configuration_vit_cls import ViTClsConfig
 from .fused_attention import fused_attention
 from .matmul import product
+from .mesh import by_batch
 from .positions import relative_bias, relative_sides, resample_relative, rotate
 from .resampling import Grid
 
@@ -197,7 +198,8 @@ class EncoderBlock(nn.Module):
     """Pre-norm block: tokens (B, T, D) -> tokens (B, T, D) and attention probabilities (B, heads, T, T).
 
     y = x + attention(norm1(x)), then y + mlp(norm2(y)): Dosovitskiy et al. 2021, equations 2 and 3. `fused` as in
-    `Attention`; `grid` are the rows and columns of patches, None for those of the config.
+    `Attention`; `grid` are the rows and columns of patches, None for those of the config. On a mesh, the tokens of an
+    image stay on its device.
     """
 
     config: ViTClsConfig
@@ -237,7 +239,7 @@ class EncoderBlock(nn.Module):
                 y = y * scale.astype(self.dtype)[None, None]
             return drop_path(y)
 
-        rope, bias = positions, None
+        x, rope, bias = by_batch(x), positions, None
         if c.position_embedding == "relative":
             table = RelativePositions(c, name="relative_positions")(self.grid or c.grid)
             rope, bias = None, relative_bias(table, positions[:tokens])
@@ -246,7 +248,7 @@ class EncoderBlock(nn.Module):
         shape = x.shape
         attention = Attention(c, self.dtype, self.fused, name="attention")
         y, probabilities = attention(y[:, :tokens], y, rope, deterministic, bias)
-        x = checkpoint_name(rows(x) + rows(branch(y, 1)), "middle")
+        x = checkpoint_name(rows(x) + rows(branch(by_batch(y), 1)), "middle")
         y = layer_norm(c, self.dtype, "norm2")(x)
         y = Mlp(c, self.dtype, c.mlp == "swiglu", name="mlp")(y)
-        return (x + rows(branch(y.reshape(shape), 2))).reshape(shape), probabilities
+        return by_batch((x + rows(branch(y.reshape(shape), 2))).reshape(shape)), probabilities

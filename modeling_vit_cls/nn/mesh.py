@@ -8,10 +8,12 @@ has size 1, and one device is a mesh of size 1.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..configuration_vit_cls import ViTClsConfig
@@ -19,6 +21,7 @@ from ..errors import ConfigError, did_you_mean
 from .scan import is_stacked
 
 AXES = ("data", "fsdp", "tensor")
+_AUTO = (AxisType.Auto,) * len(AXES)
 BATCH = PartitionSpec(("data", "fsdp"))  # the partition of examples
 
 # From the end of a parameter's name to its partition: Linear kernels have shape (inputs, outputs). Other parameters
@@ -37,10 +40,11 @@ _PARTITIONS = tuple((re.compile(rf"(^|\.)({pattern})$"), axes) for pattern, axes
 def make_mesh(text: str = "data=-1", devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh from a text such as "data=-1,fsdp=8": the size of each axis, of which one may be -1, for the rest.
 
-    Axes that are not named have size 1. `devices`: default all devices of all processes. Raises ConfigError, with the
+    Axes that are not named have size 1. `devices`: default all of all processes, or JAX's default device if one was set
+    (`jax.default_device`). Raises ConfigError, with the
     number of devices, for an unknown axis and for sizes that do not divide the devices.
     """
-    devices = jax.devices() if devices is None else list(devices)
+    devices = (_default() or jax.devices()) if devices is None else list(devices)
     sizes = dict.fromkeys(AXES, 1)
     for part in text.replace(" ", "").split(",") if isinstance(text, str) else [""]:
         axis, _, size = part.partition("=")
@@ -55,7 +59,18 @@ def make_mesh(text: str = "data=-1", devices: Sequence[Any] | None = None) -> Me
     if math.prod(shape) != len(devices):
         rule = f"gives {known} devices" if -1 not in sizes.values() else f"needs a multiple of {known} devices"
         raise ConfigError("mesh", text, f"{rule}, but there are {len(devices)}")
-    return Mesh(np.array(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(shape, AXES, _AUTO, devices=devices)
+
+
+def local_mesh() -> Mesh:
+    """All devices of this process as "data"."""
+    return make_mesh(devices=_default() or jax.local_devices())
+
+
+def _default() -> list[Any]:
+    """JAX's default device, if one was set."""
+    is_set = jax.config.jax_default_device is not None  # pyright: ignore[reportAttributeAccessIssue]
+    return [*jax.numpy.zeros(()).devices()] if is_set else []
 
 
 def checked_mesh(mesh: Any, config: ViTClsConfig) -> Mesh:
@@ -69,46 +84,76 @@ def checked_mesh(mesh: Any, config: ViTClsConfig) -> Mesh:
     for name in ("num_attention_heads", "intermediate_size"):
         if getattr(config, name) % tensor:
             raise ConfigError("mesh", f"tensor={tensor}", f"must divide {name}={getattr(config, name)}")
-    return Mesh(mesh.devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(mesh.devices, AXES, axis_types=_AUTO)
 
 
-def partition(name: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+def partition(name: str, shape: Sequence[int], mesh: Any) -> PartitionSpec:
     """The partition of an array by its dotted name, of which only the end counts: also for moments and averages.
 
     The leading axis of stacked blocks is never divided, and neither is an axis that the mesh does not divide evenly.
+    The result is in JAX's shortest form, so that it equals the one of a compiled function's output.
     """
     stacked = len(shape) > 0 and is_stacked(name)
     own = shape[1:] if stacked else shape
     axes = next((axes for pattern, axes in _PARTITIONS if pattern.search(name) and len(axes) == len(own)), ())
-    fitting = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, own)]
-    return PartitionSpec(*[None] * stacked, *fitting) if any(fitting) else PartitionSpec()
+    sizes = mesh.shape
+    fitting = [axis if axis and sizes[axis] > 1 and size % sizes[axis] == 0 else None for axis, size in zip(axes, own)]
+    while fitting and fitting[-1] is None:
+        fitting.pop()
+    return PartitionSpec(*[None] * stacked, *fitting) if fitting else PartitionSpec()
 
 
-def shardings(shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
+def shardings(shapes: Mapping[str, Any], mesh: Any) -> dict[str, NamedSharding]:
     """The sharding of each array by its dotted name; `shapes` has anything with a `shape`."""
     return {name: NamedSharding(mesh, partition(name, leaf.shape, mesh)) for name, leaf in shapes.items()}
 
 
-def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+def tree_shardings(tree: Any, mesh: Any) -> Any:
     """`shardings` for a tree of arrays, such as a state of training."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     named = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
     return jax.tree.unflatten(structure, shardings(named, mesh).values())
 
 
-def mesh_of(params: Any) -> Mesh | None:
-    """The mesh that parameters were placed on; None for those on one device."""
-    leaf = params
-    while isinstance(leaf, Mapping):
-        leaf = next(iter(leaf.values()), None)
-    placement = getattr(leaf, "sharding", None)
-    mesh = placement.mesh if isinstance(placement, NamedSharding) else None
-    return mesh if isinstance(mesh, Mesh) and mesh.axis_names == AXES else None
+def place(tree: Any, mesh: Mesh) -> Any:
+    """A tree of arrays on a mesh, divided by the table. In a run of several processes each one has all values."""
+
+    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        if sharding.is_fully_addressable or not getattr(leaf, "is_fully_addressable", True):
+            return jax.device_put(leaf, sharding)
+        values = np.asarray(leaf)
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+    return jax.tree.map(put, tree, tree_shardings(tree, mesh))
+
+
+def mesh_of(*trees: Any) -> Mesh | None:
+    """The mesh that arrays were placed on; None for arrays on one device, and inside a function that JAX transforms."""
+    meshes = {}
+    for leaf in jax.tree.leaves(trees):
+        if isinstance(leaf, Tracer):
+            return None
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, NamedSharding) and sharding.mesh.axis_names == AXES and sharding.mesh.size > 1:
+            meshes[sharding.mesh] = None
+    return next(iter(meshes), None)
 
 
 def ways(mesh: Any) -> int:
     """The number of parts into which a mesh, or None, divides a batch."""
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def batch_sharding(mesh: Mesh, examples: int) -> NamedSharding:
+    """The sharding of an array (B, ...) of examples: divided, or whole on each device if the number does not divide."""
+    return NamedSharding(mesh, PartitionSpec() if examples % ways(mesh) else BATCH)
+
+
+def across(mesh: Mesh | None) -> AbstractContextManager[Any]:
+    """The context in which a function is traced that runs on a mesh: `by_batch` and `by_name` then know it."""
+    if mesh is None or mesh.size == 1:
+        return nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def by_batch(x: jax.Array) -> jax.Array:
@@ -117,6 +162,14 @@ def by_batch(x: jax.Array) -> jax.Array:
     Without it XLA may divide features instead: with "fsdp", each device would then hold all images of the batch.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or mesh.axis_names != AXES or x.shape[0] % ways(mesh):
+    if mesh.empty or mesh.axis_names != AXES or x.shape[0] % ways(mesh):
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def by_name(tree: Any) -> Any:
+    """The same tree of arrays, divided by the table over the mesh of the context, if there is one."""
+    mesh: Any = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.axis_names != AXES:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, tree_shardings(tree, mesh))

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
+from jax.sharding import Mesh
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..errors import ConfigError, did_you_mean
 from ..images.augmentation import Augmentation
+from ..nn.mesh import make_mesh, ways
 from .fields import check_fields
 from .foreign import takes_transformers_names
 
@@ -30,7 +32,8 @@ def argument(text: str, default: Any = dataclasses.MISSING, factory: Any = datac
 class TrainingArguments:
     """How to train. Raises ConfigError, naming the field, for a wrong value.
 
-    The effective batch is `per_device_train_batch_size * gradient_accumulation_steps` images; a step is one update.
+    A step is one update, on `train_batch_size` images of all devices: `per_device_train_batch_size *
+    gradient_accumulation_steps` times the sizes of the mesh's axes "data" and "fsdp".
     Other arguments of transformers are renamed, ignored with a warning if they only concern PyTorch, or refused with a
     remedy: see `foreign.py`.
     """
@@ -38,8 +41,8 @@ class TrainingArguments:
     output_dir: str = argument("Folder for the model, checkpoints and results.", "trainer_output")
     num_train_epochs: float = argument("Passes over the training data; 2.5 ends in the middle of the third.", 3)
     max_steps: int = argument("Updates of the whole run; if positive, num_train_epochs is ignored.", -1)
-    per_device_train_batch_size: int = argument("Images in a forward and backward pass.", 32)
-    per_device_eval_batch_size: int = argument("Images in a forward pass of evaluation.", 64)
+    per_device_train_batch_size: int = argument("Images of a device in a forward and backward pass.", 32)
+    per_device_eval_batch_size: int = argument("Images of a device in a forward pass of evaluation.", 64)
     gradient_accumulation_steps: int = argument("Forward and backward passes per update.", 1)
 
     learning_rate: float = argument("Peak learning rate.", 5e-4)
@@ -73,6 +76,11 @@ class TrainingArguments:
 
     bf16: bool = argument("Compute in bfloat16; the parameters stay in float32.", False)
     gradient_checkpointing: bool = argument("Recompute blocks in the backward pass: less memory, more work.", False)
+    mesh: str = argument(
+        "How to use several devices, as 'data=-1,fsdp=8': data gives each device its own images, fsdp also a part of "
+        "the parameters, tensor a part of each block; -1 is the rest of the devices.",
+        "data=-1",
+    )
     scan_layers: bool | None = argument(
         "One program for all blocks, so that compile time does not grow with depth; default: yes, except on a GPU, "
         "which is faster with a program for each block.",
@@ -154,6 +162,7 @@ class TrainingArguments:
         if self.greater_is_better is None:
             self.greater_is_better = not self.metric_for_best_model.endswith("loss")
         self.run_name = self.run_name or self.output_dir
+        make_mesh(self.mesh)
 
     def _normalise(self) -> None:
         """Convert each field to its type, and values with several forms in transformers to one form."""
@@ -191,9 +200,19 @@ class TrainingArguments:
         return jax.default_backend() != "gpu" if self.scan_layers is None else self.scan_layers
 
     @property
+    def device_mesh(self) -> Mesh:
+        """The mesh of the devices. Raises ConfigError if there are other numbers of them."""
+        return make_mesh(self.mesh)
+
+    @property
     def train_batch_size(self) -> int:
-        """The number of images in an update."""
-        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+        """The number of images in an update, of all devices."""
+        return self.per_device_train_batch_size * ways(self.device_mesh) * self.gradient_accumulation_steps
+
+    @property
+    def eval_batch_size(self) -> int:
+        """The number of images in a forward pass of evaluation, of all devices."""
+        return self.per_device_eval_batch_size * ways(self.device_mesh)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -202,9 +221,17 @@ class TrainingArguments:
 
     # Read by transformers' callbacks and reports.
     eval_delay = 0
-    process_index = 0
-    world_size = 1
     trackio_space_id = trackio_bucket_id = trackio_static_space_id = None
+
+    @property
+    def process_index(self) -> int:
+        """The number of this process, from 0."""
+        return jax.process_index()
+
+    @property
+    def world_size(self) -> int:
+        """The number of devices that have their own images."""
+        return ways(self.device_mesh)
 
     @property
     def logging_dir(self) -> str:

@@ -26,11 +26,11 @@ RENAMED = {
 IDLE = set(
     """
     _n_gpu average_tokens_across_devices dataloader_in_order dataloader_multiprocessing_context
-    dataloader_persistent_workers dataloader_pin_memory dataloader_prefetch_factor ddp_backend ddp_broadcast_buffers
-    ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout do_eval do_predict do_train
+    dataloader_persistent_workers dataloader_pin_memory dataloader_prefetch_factor
+    do_eval do_predict do_train
     enable_jit_checkpoint eval_accumulation_steps eval_do_concat_batches eval_use_gather_object fp16_backend
     fp16_opt_level full_determinism half_precision_backend hub_always_push include_num_input_tokens_seen
-    include_tokens_per_second jit_mode_eval length_column_name liger_kernel_config local_rank log_level
+    include_tokens_per_second jit_mode_eval length_column_name liger_kernel_config log_level
     log_level_replica log_on_each_node logging_nan_inf_filter mp_parameters past_index ray_scope remove_unused_columns
     restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics tf32 torch_compile
     torch_compile_backend torch_compile_mode torch_empty_cache_steps torchdynamo tpu_num_cores use_cache
@@ -41,6 +41,9 @@ IDLE = set(
 _PUSH = "call trainer.push_to_hub() after training, or `vit-cls push FOLDER REPO_ID`"
 _TOKEN = "arguments are written to files: use `hf auth login`, HF_TOKEN, or trainer.push_to_hub(token=) instead"
 _DEVICES = "JAX places arrays itself: leave it out"
+_MESH = "give mesh='data=-1' for a copy of the model on each device, or mesh='fsdp=-1' to divide it"
+_DDP = ("ddp_backend", "ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters", "ddp_static_graph")
+_DDP += ("ddp_timeout", "local_rank")
 _METRICS = "compute_metrics gets all logits and labels: compute it there"
 _ORDER = "each epoch is shuffled anew, by `seed`"
 _CPU = "set JAX_PLATFORMS=cpu in the environment instead, before Python starts"
@@ -57,16 +60,17 @@ INSTEAD = {
     "bf16_full_eval": "give bf16=True, which holds for evaluation too",
     "data_seed": _ORDER,
     "dataloader_drop_last": "the last batch of an epoch is filled up, so that every example is used once",
+    **dict.fromkeys(_DDP, _MESH),
     "debug": 'run it under jax.config.update("jax_debug_nans", True)',
-    "deepspeed": _DEVICES,
+    "deepspeed": _MESH,
     "eval_delay": "evaluation begins at the first of eval_steps, or after the first epoch",
     "eval_on_start": "call trainer.evaluate() before trainer.train()",
     "fp16": "give bf16=True: bfloat16 needs no loss scaling",
     "fp16_full_eval": "give bf16=True, which holds for evaluation too",
-    "fsdp": _DEVICES,
-    "fsdp_config": _DEVICES,
-    "fsdp_min_num_params": _DEVICES,
-    "fsdp_transformer_layer_cls_to_wrap": _DEVICES,
+    "fsdp": _MESH,
+    "fsdp_config": _MESH,
+    "fsdp_min_num_params": _MESH,
+    "fsdp_transformer_layer_cls_to_wrap": _MESH,
     "gradient_checkpointing_kwargs": _RECOMPUTED,
     "group_by_length": _ORDER,
     "hub_revision": "give revision= to trainer.push_to_hub()",
@@ -83,7 +87,7 @@ INSTEAD = {
     "optim_args": "give adam_beta1, adam_beta2, adam_epsilon",
     "optim_target_modules": "give freeze_backbone=True to train only the classifier, or layer_decay",
     "overwrite_output_dir": "give another output_dir, or resume_from_checkpoint=True to continue the run in it",
-    "parallelism_config": _DEVICES,
+    "parallelism_config": _MESH,
     "prediction_loss_only": _METRICS,
     "push_to_hub": _PUSH,
     "push_to_hub_organization": "give hub_model_id='organization/name'",

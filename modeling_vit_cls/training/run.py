@@ -83,7 +83,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
         model,
         test,
         metrics=[*DEFAULT_METRICS, *benchmarked.metrics],
-        batch_size=arguments.per_device_eval_batch_size,
+        batch_size=arguments.eval_batch_size,
         on_bad_image=arguments.on_bad_image,
         disable_tqdm=arguments.disable_tqdm or None,  # None: a progress bar in a terminal only
     )

@@ -7,12 +7,15 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..images.augmentation import augment, normalise
 from ..images.batch import Batch
 from ..images.processor import ViTClsImageProcessor
+from ..nn.mesh import BATCH, across, by_batch, by_name, tree_shardings
 from ..nn.scan import is_stacked, unstack, unstack_params
 from .arguments import TrainingArguments
 
@@ -41,11 +44,22 @@ class TrainState:
         return unstack_params(self.params if self.ema is None else self.ema)
 
 
-def initial_state(params: Any, optimizer: optax.GradientTransformation, with_ema: bool) -> TrainState:
-    """The state before the first update. Its arrays are copies, because a step donates the arrays of its state."""
-    params = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
-    ema = jax.tree.map(jnp.array, params) if with_ema else None
-    return TrainState(jnp.int32(0), params, optimizer.init(params), ema, jnp.float32(0))
+def initial_state(
+    params: Any, optimizer: optax.GradientTransformation, with_ema: bool, mesh: Mesh | None = None
+) -> TrainState:
+    """The state before the first update, divided over `mesh`; None leaves it where `params` are.
+
+    Its arrays are copies, because a step donates the arrays of its state.
+    """
+
+    def initial(params: Any) -> TrainState:
+        params = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
+        ema = jax.tree.map(jnp.array, params) if with_ema else None
+        return TrainState(jnp.int32(0), params, optimizer.init(params), ema, jnp.float32(0))
+
+    if mesh is None or mesh.size == 1:
+        return initial(params)
+    return jax.jit(initial, out_shardings=tree_shardings(jax.eval_shape(initial, params), mesh))(params)
 
 
 def make_train_step(
@@ -56,17 +70,20 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
     """The jitted training step: state and a batch of `train_batch_size` images -> next state and measurements.
 
+    The arrays of the batch have shape (B, ...), or (parts, B / parts, ...) with gradient accumulation over `parts`. On
+    the mesh of the arguments, the examples of each part are divided, and the state as `initial_state` divides it.
+
     Measurements are "loss", the mean over the valid examples of the batch, for any number of gradient accumulation
     steps; "grad_norm", the norm of the gradient before clipping; "finite", whether both are finite; "finite_by_name",
     whether the gradient of each parameter is finite. Random numbers depend only on seed and step.
     """
-    parts = arguments.gradient_accumulation_steps
+    parts, mesh = arguments.gradient_accumulation_steps, arguments.device_mesh
 
     def loss_of(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
-        images, valid = normalise(jnp.asarray(batch.pixels), processor), jnp.asarray(batch.valid)
+        images, valid = by_batch(normalise(jnp.asarray(batch.pixels), processor)), jnp.asarray(batch.valid)
         augment_key, dropout_key = jax.random.split(key)
         targets = jax.nn.one_hot(batch.labels, module.config.num_classes)  # pyright: ignore[reportAttributeAccessIssue]
-        images, targets = augment(augment_key, images, targets, valid, arguments.augmentation)
+        images, targets = map(by_batch, augment(augment_key, images, targets, valid, arguments.augmentation))
         targets = optax.smooth_labels(targets, arguments.label_smoothing_factor)
         rngs = {"dropout": dropout_key}
         outputs: Any = module.apply({"params": params}, images, deterministic=False, readout_only=True, rngs=rngs)
@@ -79,13 +96,14 @@ def make_train_step(
         def add(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, jax.value_and_grad(loss_of)(params, *part)), None
 
-        split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+        split = batch if batch.valid.ndim == 2 else in_parts(batch, parts)
         zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
         return jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))[0]
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(jax.random.key(arguments.seed), state.step)
         loss, gradient = gradient_of(state.params, batch, key)
+        gradient = by_name(gradient)
         examples = jnp.maximum(jnp.sum(batch.valid), 1)
         loss, gradient = loss / examples, jax.tree.map(lambda leaf: leaf / examples, gradient)
         norm, finite_by_name = optax.tree.norm(gradient), _finite_by_name(gradient)
@@ -99,9 +117,36 @@ def make_train_step(
             ema = optax.incremental_update(params, ema, 1 - decay)
         state = TrainState(state.step + 1, params, opt_state, ema, state.loss_sum + loss)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        return state, {"loss": loss, "grad_norm": norm, "finite": finite, "finite_by_name": finite_by_name}
+        return by_name(state), {"loss": loss, "grad_norm": norm, "finite": finite, "finite_by_name": finite_by_name}
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        with across(mesh):
+            return update(state, batch)
 
     return jax.jit(step, donate_argnums=0)
+
+
+def in_parts(batch: Batch, parts: int) -> Batch:
+    """The arrays of a batch (B, ...) as (parts, B / parts, ...)."""
+    return Batch(*(leaf.reshape(parts, -1, *leaf.shape[1:]) for leaf in batch))
+
+
+def own_places(mesh: Mesh, batch_size: int, parts: int) -> np.ndarray:
+    """The places of a global batch whose examples this process must read: all of them in a run of one process."""
+    size = batch_size // parts
+    every = np.arange(size)
+    indices = NamedSharding(mesh, BATCH).addressable_devices_indices_map((size,)).values()
+    own = np.unique(np.concatenate([every[index] for index in indices]))
+    return np.arange(batch_size).reshape(parts, size)[:, own].reshape(-1)
+
+
+def place_batch(batch: Batch, mesh: Mesh, parts: int) -> Batch:
+    """The batch of all processes on their mesh, from the examples of this process, those of `own_places`."""
+    if mesh.size == 1:
+        return batch
+    own = in_parts(batch, parts) if parts > 1 else batch
+    sharding = NamedSharding(mesh, PartitionSpec(None, *BATCH) if parts > 1 else BATCH)
+    return Batch(*(jax.make_array_from_process_local_data(sharding, leaf) for leaf in own))
 
 
 def _finite_by_name(gradient: Any) -> dict[str, jax.Array]:

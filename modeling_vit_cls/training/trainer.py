@@ -24,6 +24,7 @@ from ..images.processor import ViTClsImageProcessor
 from ..images.rows import unskipped
 from ..images.sources import labelled
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
+from ..nn.mesh import checked_mesh, place
 from ..nn.scan import stack_params
 from ..pretrained.processor_fit import check_processor
 from ..scores import refuse_unless_single_label
@@ -38,7 +39,7 @@ from .processing_class import trained_with
 from .reports import TrainerReports, mean_loss
 from .run_folder import RunFolder, checkpoint_to_resume, copy_checkpoint, remove_outdated
 from .state import check_own_checkpoint, read_training_state, write_trainer_state, write_training_state
-from .step import TrainState, check_finite, initial_state, make_train_step
+from .step import TrainState, check_finite, initial_state, make_train_step, own_places, place_batch
 from .stop import StopSignals
 from .together import check_same_run, shared_metrics
 
@@ -83,6 +84,7 @@ class FlaxTrainer(TrainerReports):
         args = TrainingArguments("tmp_trainer") if args is None else args
         check_parts(type(self), model, args, compute_metrics, callbacks, unknown)
         refuse_unless_single_label(model.config, "FlaxTrainer")
+        checked_mesh(args.device_mesh, model.config)
         self.model, self.args, self.compute_metrics = model, args, compute_metrics
         self.processing_class = trained_with(model, processing_class)
         check_processor(model, self.processing_class, "processing_class")
@@ -155,10 +157,11 @@ class FlaxTrainer(TrainerReports):
         self.state.max_steps = total
         if processes.count() > 1:
             check_same_run(self._run_facts(), Path(args.output_dir), checkpoint)
-        params = stack_params(self.model.params) if args.scans_layers else self.model.params
+        params = place(self.model.params, args.device_mesh)
+        params = stack_params(params) if args.scans_layers else params
         optimizer = make_optimizer(args, params, total)
         self._schedule = make_schedule(args, total)
-        state = initial_state(params, optimizer, args.ema_decay > 0)
+        state = initial_state(params, optimizer, args.ema_decay > 0, args.device_mesh)
         if checkpoint is not None:
             state, self.state = read_training_state(checkpoint, state, self._run_facts())
             restore_callbacks(self.callback_handler, self.state)
@@ -214,12 +217,12 @@ class FlaxTrainer(TrainerReports):
 
     def _run(self, state: TrainState, step: Callable, steps_per_epoch: int) -> TrainState:
         """Run the remaining steps, with the events for callbacks."""
-        last = None
+        last, mesh = None, self.args.device_mesh
         for batch in self._training_batches():
             if self.state.global_step % steps_per_epoch == 0:
                 self._call("on_epoch_begin")
             self._call("on_step_begin")
-            state, metrics = step(state, batch)
+            state, metrics = step(state, place_batch(batch, mesh, self.args.gradient_accumulation_steps))
             self._bad_images.note(self.train_dataset, batch.broken_rows, "train")
             if last is not None:
                 check_finite(*last)  # the previous step, while the device computes this one
@@ -251,7 +254,8 @@ class FlaxTrainer(TrainerReports):
                 loss = float(state.loss_sum) / (self.state.global_step - last_log)
                 rate = float(np.asarray(self._schedule(self.state.global_step - 1)))
                 self.log({"loss": loss, "grad_norm": float(last[1]["grad_norm"]), "learning_rate": rate})
-                state = state.replace(loss_sum=jnp.float32(0))  # pyright: ignore[reportAttributeAccessIssue]
+                zero = jnp.zeros_like(state.loss_sum, device=state.loss_sum.sharding)
+                state = state.replace(loss_sum=zero)  # pyright: ignore[reportAttributeAccessIssue]
         if control.should_evaluate:
             control.should_evaluate = False
             if self.eval_dataset is None:
@@ -292,7 +296,7 @@ class FlaxTrainer(TrainerReports):
 
     def _evaluate(self, dataset: Any, params: Any, prefix: str) -> PredictionOutput:
         args, started = self.args, time.perf_counter()
-        size = args.per_device_eval_batch_size
+        size = args.eval_batch_size
         steps = range(batches_per_epoch(len(dataset), size))
         vars(self.callback_handler)["eval_dataloader"] = steps  # the progress bar needs its length
 
@@ -332,6 +336,7 @@ class FlaxTrainer(TrainerReports):
             start_step=self.state.global_step,
             num_workers=args.dataloader_num_workers,
             on_bad_image=args.on_bad_image,
+            places=own_places(args.device_mesh, args.train_batch_size, args.gradient_accumulation_steps),
         )
         return islice(batches, self.state.max_steps - self.state.global_step)
 
