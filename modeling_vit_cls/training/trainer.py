@@ -18,7 +18,8 @@ from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOu
 
 from .. import processes
 from ..errors import BadImageError, ConfigError, shorten
-from ..images.batches import Batch, batches_per_epoch, training_batches
+from ..images.batch import Batch, broken_rows
+from ..images.batches import batches_per_epoch, training_batches
 from ..images.classes import class_names, named_after, renumbered
 from ..images.processor import ViTClsImageProcessor
 from ..images.rows import unskipped
@@ -39,7 +40,7 @@ from .processing_class import trained_with
 from .reports import TrainerReports, mean_loss
 from .run_folder import RunFolder, checkpoint_to_resume, copy_checkpoint, remove_outdated
 from .state import check_own_checkpoint, read_training_state, write_trainer_state, write_training_state
-from .step import TrainState, check_finite, initial_state, make_train_step, own_places, place_batch
+from .step import TrainState, check_finite, initial_state, make_train_step, place_batch, places_to_read
 from .stop import StopSignals
 from .together import check_same_run, shared_metrics
 
@@ -217,18 +218,21 @@ class FlaxTrainer(TrainerReports):
 
     def _run(self, state: TrainState, step: Callable, steps_per_epoch: int) -> TrainState:
         """Run the remaining steps, with the events for callbacks."""
-        last, mesh = None, self.args.device_mesh
+        last, mesh, ready = None, self.args.device_mesh, False
         for batch in self._training_batches():
             if self.state.global_step % steps_per_epoch == 0:
                 self._call("on_epoch_begin")
             self._call("on_step_begin")
-            state, metrics = step(state, place_batch(batch, mesh, self.args.gradient_accumulation_steps))
-            self._bad_images.note(self.train_dataset, batch.broken_rows, "train")
+            placed = place_batch(batch, mesh, self.args.gradient_accumulation_steps)
+            if not ready:
+                processes.ready(step, state, placed)
+                ready = True
+            state, metrics = processes.settled(step(state, placed))
             if last is not None:
-                check_finite(*last)  # the previous step, while the device computes this one
+                self._check(*last)  # the previous step, while the device computes this one
             self.state.global_step += 1
             self.state.epoch = self.state.global_step / steps_per_epoch
-            last = (self.state.global_step, metrics)
+            last = (self.state.global_step, metrics, batch.rows)
             self._call("on_step_end", rows=batch.rows)
             state = self._log_evaluate_save(state, last)
             if self.state.global_step % steps_per_epoch == 0 or self.control.should_training_stop:
@@ -237,16 +241,21 @@ class FlaxTrainer(TrainerReports):
             if self.control.should_training_stop or self._stop.agreed is not None:
                 break
         if last is not None:
-            check_finite(*last)
+            self._check(*last)
         if self._stop.agreed is not None:
             self._stop.end(self.state.global_step, self._save_checkpoint(state), self.go_on)
         return state
 
-    def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, Any]]) -> TrainState:
+    def _check(self, step: int, metrics: dict[str, Any], rows: np.ndarray) -> None:
+        """Check what a step measured, and record its images that could not be read."""
+        check_finite(step, metrics)
+        self._bad_images.note(self.train_dataset, broken_rows(rows, np.asarray(metrics["valid"])), "train")
+
+    def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, Any], np.ndarray]) -> TrainState:
         """Log, evaluate and save, as far as the callbacks decided; in this order, as in transformers."""
         control = self.control
         if control.should_log or control.should_evaluate or control.should_save:
-            check_finite(*last)
+            self._check(*last)
         if control.should_log:
             control.should_log = False
             last_log = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
@@ -336,7 +345,7 @@ class FlaxTrainer(TrainerReports):
             start_step=self.state.global_step,
             num_workers=args.dataloader_num_workers,
             on_bad_image=args.on_bad_image,
-            places=own_places(args.device_mesh, args.train_batch_size, args.gradient_accumulation_steps),
+            places=places_to_read(args.device_mesh, args.train_batch_size, args.gradient_accumulation_steps),
         )
         return islice(batches, self.state.max_steps - self.state.global_step)
 
