@@ -23,7 +23,8 @@ def to_host(array: Any) -> np.ndarray:
         array = np.asarray(array)
         return array.astype(array.dtype.newbyteorder("=")) if array.dtype.byteorder == ">" else array
     if not array.is_fully_addressable and not array.is_fully_replicated:
-        assert isinstance(array.sharding, NamedSharding) and isinstance(array.sharding.mesh, Mesh)
+        assert isinstance(array.sharding, NamedSharding)
+        assert isinstance(array.sharding.mesh, Mesh)
         # Several such collectives at a time can wait for each other on the CPU. Hence each process waits for each.
         array = _whole(array.sharding.mesh)(array).block_until_ready()
     if array.is_fully_replicated:

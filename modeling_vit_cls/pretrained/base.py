@@ -438,6 +438,8 @@ class FlaxPreTrainedModel(_Upstream):
             allow_nonfinite: save parameters that are NaN or infinite.
             kwargs: with `push_to_hub`, `repo_id` (default: the folder's name) and the keywords of `push_to_hub`.
 
+        In a run of several processes all of them must call it: the first one writes, the others wait for it.
+
         A model without an image processor of its own keeps the one in the folder if it fits. Raises CheckpointError if
         the folder cannot be written or a parameter is NaN or infinite, ValueError for parameters of another model.
         """
@@ -473,7 +475,7 @@ class FlaxPreTrainedModel(_Upstream):
         params: Params | None,
         max_shard_size: int | str = "5GB",
         allow_nonfinite: bool = False,
-        also: Callable[[Path], None] = lambda _: None,
+        also: Callable[[Path | None], None] = lambda _: None,
     ) -> None:
         """Save as `save_pretrained` does. `also` may write more files into the new folder, in the same step."""
         tensors = flatten_dict(unfreeze(self.params if params is None else params), sep=".")

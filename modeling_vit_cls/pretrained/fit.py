@@ -19,7 +19,7 @@ from ..files.finite import is_finite
 from ..files.placing import to_mesh
 from ..files.tensor import Tensor, to_device
 from ..nn import compiled
-from ..nn.mesh import mesh_of, shardings
+from ..nn.mesh import mesh_of, place, shardings
 from ..nn.positions import resample_relative
 from ..nn.resampling import resample_patch_kernel, resample_positions
 from .report import LoadReport
@@ -63,9 +63,14 @@ def fit(
     names = {canonical(name): name for name in parameter_shapes(type(module), target)}
     leaves = {names[name]: leaf for name, leaf in fitted.items()}
     leaves |= draw(module, key, (*target.image_hw, target.num_channels), [names[name] for name in report.new_keys])
-    mesh = mesh_of(unfreeze(params)) if mesh is None else mesh
+    mesh = mesh_of(params) if mesh is None else mesh
     note = report.note_nonfinite
-    loaded = to_device(leaves, note) if mesh is None else to_mesh(leaves, shardings(leaves, mesh), note)
+    if mesh is None:
+        loaded = to_device(leaves, note)
+    else:
+        unread = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
+        loaded = to_mesh(unread, shardings(unread, mesh), note)
+        loaded |= place({name: leaf for name, leaf in leaves.items() if name not in unread}, mesh)
     report.cast_keys += [name for name in fitted if str(fitted[name].dtype) != str(loaded[names[name]].dtype)]
     return unflatten_dict(loaded, sep=".")
 
