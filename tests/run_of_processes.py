@@ -5,14 +5,15 @@ It does not import conftest, whose folder of compiled programs would take the pl
 
 import json
 import sys
+import time
 from pathlib import Path
 
 from transformers import TrainerCallback
 
 from modeling_vit_cls import processes
 
-processes.HEARTBEAT_SECONDS = 10  # of jax's coordinator; a user's run has 60
 if __name__ == "__main__":
+    processes.HEARTBEAT_SECONDS = 10  # a user's run has 60
     processes.join()
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
@@ -21,10 +22,13 @@ from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 
 
 class Record(TrainerCallback):
-    """The rows and the losses of each step, a line each; later lines than the step to go on from are taken back."""
+    """The rows and the losses of each step, a line each; later lines than the step to go on from are taken back.
 
-    def __init__(self, folder: Path, stop: int | None):
-        self.file, self.stop = folder.with_suffix(".jsonl"), stop
+    At the step `hold` process 0 waits, and all others for it, until the test writes the file "go".
+    """
+
+    def __init__(self, folder: Path, hold: int | None, stop: int | None):
+        self.file, self.hold, self.stop = folder.with_suffix(".jsonl"), hold, stop
 
     def on_train_begin(self, args, state, control, **kwargs):
         lines = self.file.read_text().splitlines() if self.file.exists() else []
@@ -34,6 +38,8 @@ class Record(TrainerCallback):
 
     def on_step_end(self, args, state, control, rows, **kwargs):
         self._write({"step": state.global_step, "rows": rows.tolist()})
+        while state.global_step == self.hold and not Path("go").exists():
+            time.sleep(0.05)
         if state.global_step == self.stop:  # decided in process 0 alone
             control.should_save = control.should_training_stop = True
 
@@ -45,7 +51,7 @@ class Record(TrainerCallback):
             file.write(json.dumps(entry) + "\n")
 
 
-def main(name: str, images: int = 120, stop: int | None = None, **arguments) -> None:
+def main(name: str, images: int = 120, hold: int | None = None, stop: int | None = None, **arguments) -> FlaxTrainer:
     digits = load_images("digits", "train").select(range(images + 21))
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     sizes |= {"image_size": 8, "patch_size": 4, "num_channels": 1, "num_labels": 10}
@@ -53,7 +59,7 @@ def main(name: str, images: int = 120, stop: int | None = None, **arguments) -> 
     defaults = {
         "per_device_train_batch_size": 16 // processes.count(),
         "per_device_eval_batch_size": 8 // processes.count(),
-        "max_steps": 10,
+        "max_steps": 8,
         "learning_rate": 1e-3,
         "random_resized_crop_scale": 0.6,
         "horizontal_flip": True,
@@ -61,18 +67,19 @@ def main(name: str, images: int = 120, stop: int | None = None, **arguments) -> 
         "ema_decay": 0.9,
         "logging_steps": 1,
         "eval_strategy": "steps",
-        "eval_steps": 5,
+        "eval_steps": 4,
         "save_strategy": "steps",
-        "save_steps": 5,
+        "save_steps": 4,
         "resume_from_checkpoint": True,
         "disable_tqdm": True,
     }
     args = TrainingArguments(name, **(defaults | arguments))
     train, held_out = digits.select(range(images)), digits.select(range(images, images + 21))
-    callbacks = [Record(Path(name), stop)]
+    callbacks = [Record(Path(name), hold, stop)]
     trainer = FlaxTrainer(model, args, train, held_out, callbacks=callbacks)
     trainer.train()
     trainer.save_model()
+    return trainer
 
 
 if __name__ == "__main__":
