@@ -8,7 +8,6 @@ import io
 import itertools
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,9 +17,11 @@ import jax
 import numpy as np
 
 from .errors import ConfigError, one_line
+from .launchers import launched
 
 HEARTBEAT_SECONDS = 60  # a process that is silent for so long counts as dead, and JAX ends the others
 _PATIENCE_MINUTES = 60  # for a message: longer than an evaluation or a save of process 0
+_EXPECTED = (ValueError, OSError, FloatingPointError)  # whose text is enough
 _MAX_LENGTH = 1000  # characters of an error that ends a process
 _KEPT = 100  # messages of process 0 that are kept for slower processes, which are at most two steps behind
 _numbers: dict[str, "itertools.count[int]"] = {}
@@ -34,7 +35,7 @@ def join() -> None:
     """
     if jax.distributed.is_initialized():
         return
-    options = _launched(os.environ)
+    options = launched(os.environ)
     if options is None:
         return
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
@@ -155,7 +156,7 @@ def leave(error: BaseException, step: int | None = None) -> NoReturn:
     `step` is the last step that was made; None before the training and after it.
     """
     which = f"process {index()} of {count()}" + ("" if step is None else f", step {step}")
-    text = one_line(error) or type(error).__name__
+    text = one_line(error) if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {one_line(error)}"
     if isinstance(error, jax.errors.JaxRuntimeError):
         text = f"an operation of all processes failed, as it does when one of them ends: {text}"
     line = f"vit-cls: {which}: {text[:_MAX_LENGTH]}; the other processes end within {HEARTBEAT_SECONDS} s"
@@ -165,53 +166,6 @@ def leave(error: BaseException, step: int | None = None) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
-
-
-def _launched(environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """What to pass to `jax.distributed.initialize`; None for a single process."""
-    address = environment.get("JAX_COORDINATOR_ADDRESS")
-    if "JAX_NUM_PROCESSES" in environment or "JAX_PROCESS_ID" in environment:
-        options = _counted(environment, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-        if options is not None and address is None:
-            raise ConfigError("JAX_COORDINATOR_ADDRESS", None, "is needed with JAX_NUM_PROCESSES: give HOST:PORT")
-        if options is not None:
-            options |= {"coordinator_address": address, "cluster_detection_method": "deactivate"}
-        return options
-    # Open MPI before Slurm: under mpirun in a Slurm job, Slurm's variables are those of MPI's daemons.
-    if "OMPI_COMM_WORLD_SIZE" in environment:
-        options = _counted(environment, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
-        if options is not None and address is None and "OMPI_MCA_orte_hnp_uri" not in environment:
-            rule = "is needed with this version of MPI: give HOST:PORT of the first process"
-            raise ConfigError("JAX_COORDINATOR_ADDRESS", None, rule)
-        return options
-    # Only srun sets SLURM_STEP_NUM_TASKS; SLURM_NTASKS is also there in the script of sbatch and the shell of salloc.
-    if "SLURM_STEP_NUM_TASKS" in environment:
-        options = _counted(environment, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
-        for name in ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_LOCALID"):
-            if options is not None and not environment.get(name):
-                raise ConfigError(name, environment.get(name), "is needed beside SLURM_STEP_NUM_TASKS: start with srun")
-        return options
-    if address is not None:
-        raise ConfigError("JAX_NUM_PROCESSES", None, "is needed with JAX_COORDINATOR_ADDRESS")
-    return {} if _on_pod() else None
-
-
-def _counted(environment: Mapping[str, str], count_name: str, index_name: str) -> dict[str, Any] | None:
-    """The number of processes and of this one, from two variables; None for one process."""
-    for name in (count_name, index_name):
-        if not re.fullmatch(r"[0-9]+", environment.get(name, "")):
-            raise ConfigError(name, environment.get(name), f"must be a number, beside {count_name} and {index_name}")
-    processes, this = int(environment[count_name]), int(environment[index_name])
-    if this >= processes:
-        raise ConfigError(index_name, this, f"must be below {count_name}={processes}")
-    return {"num_processes": processes, "process_id": this} if processes > 1 else None
-
-
-def _on_pod() -> bool:
-    """Whether this is one of several hosts of a Cloud TPU."""
-    from jax._src.clusters import GceTpuCluster, GkeTpuCluster  # jax has no public name for it
-
-    return any(pod.is_env_present() and pod.get_process_count() > 1 for pod in (GkeTpuCluster, GceTpuCluster))
 
 
 def _client() -> Any:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from datasets import Dataset
 from transformers import TrainerCallback
 
 from modeling_vit_cls import processes
@@ -51,8 +52,12 @@ class Record(TrainerCallback):
             file.write(json.dumps(entry) + "\n")
 
 
-def main(name: str, images: int = 120, hold: int | None = None, stop: int | None = None, **arguments) -> FlaxTrainer:
-    digits = load_images("digits", "train").select(range(images + 21))
+def main(name: str, images: int = 120, hold=None, stop=None, broken=(), **arguments) -> FlaxTrainer:
+    rows = load_images("digits", "train").select(range(images + 21))
+    values = rows.to_list()
+    for row in broken:
+        values[row]["image"]["bytes"] = b"no image"
+    digits = Dataset.from_list(values, features=rows.features)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     sizes |= {"image_size": 8, "patch_size": 4, "num_channels": 1, "num_labels": 10}
     model = FlaxViTClsForImageClassification(ViTClsConfig(**sizes, drop_path_rate=0.2, hidden_dropout_prob=0.1))
@@ -79,6 +84,7 @@ def main(name: str, images: int = 120, hold: int | None = None, stop: int | None
     trainer = FlaxTrainer(model, args, train, held_out, callbacks=callbacks)
     trainer.train()
     trainer.save_model()
+    print(json.dumps(trainer.bad_images), flush=True)
     return trainer
 
 

@@ -1,5 +1,6 @@
 """Several processes of one run: which environments start them, what they tell each other, and how one leaves."""
 
+import json
 import os
 import re
 import textwrap
@@ -155,8 +156,14 @@ def test_two_processes_tell_each_other_and_one_that_leaves_says_why():
 
 
 def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
-    """Order, random numbers, losses and metrics are those of one process; the folder is written once."""
-    few = {"max_steps": 3, "eval_steps": 3, "save_strategy": "no"}
+    """Order, random numbers, losses, metrics and broken images are those of one process; process 0 alone writes."""
+    few = {
+        "max_steps": 3,
+        "eval_steps": 3,
+        "save_strategy": "no",
+        "on_bad_image": "skip",
+        "broken": [77, 119, 125, 140],
+    }
     started = start_run(2, tmp_path, "two", **few)
     monkeypatch.chdir(tmp_path)
     one = run_of_processes.main("one", **few)
@@ -171,6 +178,8 @@ def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
         trained = loaded.params["classifier"][name]
         np.testing.assert_allclose(trained, one.model.params["classifier"][name], atol=2e-4)
     assert {file.name for file in (tmp_path / "two").iterdir()} == {file.name for file in (tmp_path / "one").iterdir()}
+    assert len(one.bad_images) == 4
+    assert [json.loads(process.stdout.splitlines()[-1]) for process in (first, second)] == [one.bad_images] * 2
     assert "step 3/3" in first.stderr
     assert "step" not in second.stderr
     assert "begun" not in second.stdout

@@ -117,7 +117,8 @@ def test_what_a_callback_of_process_0_decides_counts_for_all(tmp_path):
     ("changed", "name"), [({"learning_rate": 2e-3}, "learning_rate"), ({"images": 119}, "train_dataset.examples")]
 )
 def test_processes_that_differ_are_told_so_at_the_start(tmp_path, changed, name):
-    program = f"import run_of_processes as run; run.processes.join(); run.main('run', **{{}} if run.processes.is_first() else {changed})"
+    program = "import run_of_processes as run; run.processes.join(); "
+    program += f"run.main('run', **{{}} if run.processes.is_first() else {changed})"
     for number, process in enumerate(ended(start(2, "-c", program, cwd=tmp_path))):
         assert process.returncode == 1
         line = process.stderr.splitlines()[-1]
