@@ -1,22 +1,45 @@
 """`vit-cls train RECIPE [--learning_rate 1e-3 ...]`: train by a recipe, and write model, results and card."""
 
 import argparse
+import logging
 import shlex
+import traceback
 from typing import Any
 
+from modeling_vit_cls import processes
 from modeling_vit_cls.errors import ConfigError
 
 from .messages import no_bars_in_files
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read the recipe, run it, and print the results and the path of the card."""
+    """Read the recipe, run it, and print the results and the path of the card.
+
+    In a run of several processes, the first one alone prints; a process that fails ends at once.
+    """
+    processes.join()  # before anything uses devices
+    if processes.count() == 1:
+        _run(arguments)
+        return
+    if not processes.is_first():
+        logging.getLogger("modeling_vit_cls").setLevel(logging.ERROR)  # warnings are those of process 0 too
+    try:
+        _run(arguments)
+    except Exception as error:
+        if arguments.debug:
+            traceback.print_exc()
+        processes.leave(error)
+
+
+def _run(arguments: argparse.Namespace) -> None:
     from modeling_vit_cls.training.run import run_recipe  # imported here because it takes a second
 
     _take_flags(arguments)
     recipe = _recipe(arguments)
     no_bars_in_files()
     results = run_recipe(recipe, _go_on(arguments))
+    if not processes.is_first():
+        return
     if arguments.json:
         print(results.to_json())
         return

@@ -25,7 +25,7 @@ def command_line() -> Parser:
     parser.add_argument("--version", action="version", version=_versions(), help="show the versions and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
-    for add in (_train, _recipes, _benchmark, _predict, _embed, _explain, *CHECKPOINT_VERBS):
+    for add in (_train, _launch, _recipes, _benchmark, _predict, _embed, _explain, *CHECKPOINT_VERBS):
         add(verbs)
     return parser
 
@@ -54,6 +54,24 @@ def _train(verbs: Any) -> None:
     )
     overrides.required = False  # argparse would report it as missing too
     parser.set_defaults(parser=parser)
+
+
+def _launch(verbs: Any) -> None:
+    parser = add_verb(
+        verbs,
+        "launch",
+        "launch:run",
+        help="train with several processes on this machine",
+        description="Start several processes of `vit-cls train` on this machine, which train one model together: a "
+        "trial of what srun or mpirun start on several. With GPUs, each process has one. Only the first writes on "
+        "standard output, and the messages of the others begin with their number. If one fails, all end. For a "
+        "machine with several devices one process is enough.",
+        example="launch -n 4 -- train fine_tune --dataset_name my-images",
+    )
+    parser.usage = "vit-cls launch -n N -- train RECIPE [--FIELD VALUE ...] [--json]"
+    parser.add_argument("-n", "--processes", type=int, required=True, metavar="N", help="number of processes")
+    words = parser.add_argument("words", nargs=argparse.REMAINDER, metavar="train ...", help="the command of each")
+    words.required = False  # argparse would report it as missing too
 
 
 def _recipes(verbs: Any) -> None:

@@ -4,18 +4,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, pairwise
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from PIL import Image
 
+from . import processes
 from .errors import BadImageError
+from .files.host import to_host
 from .images.processor import ViTClsImageProcessor
 from .images.rgb import load_image
 from .images.rows import named, open_image
-from .nn.mesh import mesh_of, ways
+from .nn.mesh import batch_sharding, mesh_of, own_places, ways
 
+_COMPILING_MINUTES = 60
+_UNREAD = BadImageError("another process cannot read it")
 OnBadImage = Callable[[int, BadImageError], None]
 
 
@@ -35,7 +40,8 @@ def predict(
     All batches are padded to one shape. A batch has `batch_size` images, or one if there is only one image or the
     processor's image size depends on the image. On a mesh, that of the parameters, each batch is divided, and
     `batch_size` is rounded up to a multiple of the parts. Threads decode and preprocess a batch while the device
-    computes the previous one.
+    computes the previous one. On a mesh of several processes all of them must call this: each reads the images of its
+    own devices, and all get all outputs.
 
     Args:
         model: a model of this package.
@@ -53,29 +59,59 @@ def predict(
     options = {"interpolate_pos_encoding": model.interpolates(fitting), "return_dict": True}
     options |= {"output_attentions": False, "output_hidden_states": False}
     parts = [range(len(images))] if parts is None else parts
-    count = ways(mesh_of(model.params if params is None else params))
-    batches = _batches(images, fitting, -(-batch_size // count) * count, parts, on_bad_image)
-    computed: Iterator[Any] = ((take(model(pixels, params=params, **options)), rows) for pixels, rows in batches)
-    for (outputs, rows), _ in pairwise(chain(computed, [None])):  # fetch a batch after the next one was started
-        yield _fetched(outputs, len(rows)), rows
+    mesh = mesh_of(model.params if params is None else params)
+    alone = fitting.output_hw is None or len(images) == 1
+    batch_size = 1 if alone else -(-batch_size // ways(mesh)) * ways(mesh)
+
+    def computed() -> Iterator[Any]:
+        for number, batch in enumerate(_batches(images, fitting, batch_size, parts, mesh)):
+            if batch.pixels is None:
+                yield None, batch
+                continue
+            outputs = take(model(batch.pixels, params=params, **options))
+            if number == 0 and not batch.is_whole:
+                processes.wait("first prediction", _COMPILING_MINUTES)
+            yield processes.settled(outputs), batch
+
+    for (outputs, batch), _ in pairwise(chain(computed(), [None])):  # fetch a batch after the next one was started
+        readable = _fetched(batch.readable)[: len(batch.rows)]
+        for place in np.flatnonzero(~readable):
+            row = batch.rows[place]
+            error = batch.errors.get(row) or named(_UNREAD, images[row], row)
+            if on_bad_image is None:
+                raise error
+            on_bad_image(row, error)
+        if readable.any():
+            places = slice(len(readable)) if readable.all() else np.flatnonzero(readable)
+            yield jax.tree.map(lambda leaf: _fetched(leaf)[places], outputs), np.array(batch.rows)[readable]  # noqa: B023
 
 
-def _fetched(outputs: Any, count: int) -> Any:
-    """The first `count` rows of each array, copied from the device to NumPy."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], outputs)
+class _Batch(NamedTuple):
+    """Pixels (B, C, H, W) of the images of `rows`, zero for those that are not `readable` (B,) and after the last one.
+
+    In a run of several processes, a process has a part of the batch only unless it `is_whole`, and knows only the
+    `errors` of its own images, by row. There are no pixels of a whole batch without a readable image.
+    """
+
+    rows: range
+    pixels: Any
+    readable: Any
+    errors: dict[int, BadImageError]
+    is_whole: bool
+
+
+def _fetched(array: Any) -> np.ndarray:
+    """An array, copied from the devices to NumPy."""
+    return np.asarray(array) if getattr(array, "is_fully_addressable", True) else to_host(array)
 
 
 def _batches(
-    images: Sequence[Any],
-    processor: ViTClsImageProcessor,
-    batch_size: int,
-    parts: Sequence[range],
-    on_bad_image: OnBadImage | None,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of pixels (B, C, H, W) and rows (n,), those of the first n images; the other images are zero."""
-    if processor.output_hw is None or len(images) == 1:
-        batch_size = 1
+    images: Sequence[Any], processor: ViTClsImageProcessor, batch_size: int, parts: Sequence[range], mesh: Mesh | None
+) -> Iterator[_Batch]:
+    """Read and preprocess the images of this process, batch by batch."""
     pil_lock = Lock()
+    places = own_places(mesh, batch_size)
+    is_whole, is_shared = len(places) == batch_size, mesh is not None and mesh.is_multi_process
 
     def prepare(image: Any, row: int) -> np.ndarray | BadImageError:
         try:
@@ -88,19 +124,28 @@ def _batches(
         except BadImageError as error:
             return named(error, image, row) if isinstance(image, Mapping | None) else error
 
+    def placed(values: np.ndarray) -> Any:
+        if not is_shared:
+            return values
+        assert mesh is not None
+        return jax.make_array_from_process_local_data(batch_sharding(mesh, batch_size), values)
+
     with ThreadPoolExecutor() as threads:
         batches = (part[start : start + batch_size] for part in parts for start in range(0, len(part), batch_size))
         for rows in batches:
-            prepared = threads.map(prepare, images[rows.start : rows.stop], rows)
-            readable: dict[int, np.ndarray] = {}
-            for row, pixels in zip(rows, prepared):
-                if not isinstance(pixels, BadImageError):
-                    readable[row] = pixels
-                elif on_bad_image is None:
-                    raise pixels
-                else:
-                    on_bad_image(row, pixels)
-            if readable:
-                batch = np.stack(list(readable.values()))
-                padding = np.zeros((batch_size - len(batch), *batch.shape[1:]), np.float32)
-                yield np.concatenate([batch, padding]), np.array([*readable])
+            own = [rows[place] for place in places if place < len(rows)]
+            read = images[own[0] : own[-1] + 1] if own else []
+            prepared = [*threads.map(prepare, [read[row - own[0]] for row in own], own)]
+            errors = {row: error for row, error in zip(own, prepared) if isinstance(error, BadImageError)}
+            readable = np.zeros(len(places), bool)
+            readable[: len(own)] = [row not in errors for row in own]
+            if is_whole and not readable.any():
+                yield _Batch(rows, None, readable, errors, is_whole)
+                continue
+            shape = next((pixels.shape for pixels in prepared if isinstance(pixels, np.ndarray)), None)
+            shape = shape or (len(processor.image_mean), *processor.output_hw)  # pyright: ignore[reportOptionalIterable]
+            pixels = np.zeros((len(places), *shape), np.float32)
+            for place, values in enumerate(prepared):
+                if isinstance(values, np.ndarray):
+                    pixels[place] = values
+            yield _Batch(rows, placed(pixels), readable if is_whole else placed(readable), errors, is_whole)

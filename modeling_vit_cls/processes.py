@@ -8,18 +8,21 @@ import io
 import itertools
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
 from .errors import ConfigError, one_line
+from .launchers import launched
 
 HEARTBEAT_SECONDS = 60  # a process that is silent for so long counts as dead, and JAX ends the others
 _PATIENCE_MINUTES = 60  # for a message: longer than an evaluation or a save of process 0
+_EXPECTED = (ValueError, OSError, FloatingPointError)  # whose text is enough
+_MAX_LENGTH = 1000  # characters of an error that ends a process
 _KEPT = 100  # messages of process 0 that are kept for slower processes, which are at most two steps behind
 _numbers: dict[str, "itertools.count[int]"] = {}
 
@@ -32,7 +35,7 @@ def join() -> None:
     """
     if jax.distributed.is_initialized():
         return
-    options = _launched(os.environ)
+    options = launched(os.environ)
     if options is None:
         return
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
@@ -68,7 +71,7 @@ def local_index() -> int | None:
 def wait(name: str, minutes: float) -> None:
     """Wait until all processes are here. Raises TimeoutError after `minutes`."""
     if count() > 1:
-        _in_time(minutes, f"at {name!r}", _client().wait_at_barrier, _numbered(name), round(minutes * 60_000))
+        _in_time(minutes, f"at {name!r}", _client().wait_at_barrier, once(name), round(minutes * 60_000))
 
 
 def from_first(text: str) -> str:
@@ -88,6 +91,39 @@ def gather(values: np.ndarray) -> np.ndarray:
     return _unpacked(_from_first(_packed(np.stack([*map(_unpacked, gathered)])) if is_first() else b""))
 
 
+def once(name: str) -> str:
+    """A key that is used once: the n-th use of a name has the same key in all processes."""
+    return f"vit_cls/{name}/{next(_numbers.setdefault(name, itertools.count()))}"
+
+
+def first_told(key: str, text: str | None) -> str | None:
+    """Process 0: its own text, or else one that another process has told by now. Others tell theirs, if not None.
+
+    `key` is the same in all processes, and used for one text: `once` gives such a key.
+    """
+    if count() == 1 or (is_first() and text is not None):
+        return text
+    if not is_first():
+        if text is not None:
+            _client().key_value_set_bytes(key, text.encode(), allow_overwrite=True)
+        return None
+    try:
+        return _client().key_value_try_get_bytes(key).decode()
+    except jax.errors.JaxRuntimeError as error:
+        if "NOT_FOUND" not in str(error):
+            raise
+        return None
+
+
+def settled(results: Any) -> Any:
+    """The same arrays, once they are computed, if the CPUs of several processes compute them.
+
+    There, two programs with collective operations must not run at the same time: each process may start them in another
+    order, and then they wait for each other forever.
+    """
+    return jax.block_until_ready(results) if count() > 1 and jax.default_backend() == "cpu" else results
+
+
 def agree(facts: Mapping[str, str]) -> None:
     """Check that all processes have the same facts.
 
@@ -98,6 +134,8 @@ def agree(facts: Mapping[str, str]) -> None:
     all_facts = [json.loads(text) for text in _to_first(json.dumps(dict(facts)).encode())]
     difference = json.loads(from_first(json.dumps(_difference(all_facts))))
     if difference is not None:
+        with suppress(jax.errors.JaxRuntimeError):
+            _to_first(b"")  # process 0, with the coordinator, leaves last
         raise ConfigError(*difference)
 
 
@@ -112,62 +150,22 @@ def ready(jitted: Any, *arguments: Any, **keywords: Any) -> None:
         wait("compiled", _PATIENCE_MINUTES)
 
 
-def leave(error: BaseException, step: int) -> NoReturn:
-    """Print one line on stderr, and end this process at once, without waiting for others that may never come."""
-    which = f"process {index()} of {count()}, step {step}"
-    others = f"the other processes end within {HEARTBEAT_SECONDS} s"
-    remedy = "to go on, start all of them again with --resume_from_checkpoint true"
-    print(f"vit-cls: {which}: {one_line(error)[:1000] or type(error).__name__}; {others}; {remedy}", file=sys.stderr)
+def leave(error: BaseException, step: int | None = None) -> NoReturn:
+    """Print one line on stderr, and end this process at once, without waiting for others that may never come.
+
+    `step` is the last step that was made; None before the training and after it.
+    """
+    which = f"process {index()} of {count()}" + ("" if step is None else f", step {step}")
+    text = one_line(error) if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {one_line(error)}"
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        text = f"an operation of all processes failed, as it does when one of them ends: {text}"
+    line = f"vit-cls: {which}: {text[:_MAX_LENGTH]}; the other processes end within {HEARTBEAT_SECONDS} s"
+    if not isinstance(error, ConfigError):
+        line += "; to go on, start all of them again with --resume_from_checkpoint true"
+    print(line, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
-
-
-def _launched(environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """What to pass to `jax.distributed.initialize`; None for a single process."""
-    address = environment.get("JAX_COORDINATOR_ADDRESS")
-    if "JAX_NUM_PROCESSES" in environment or "JAX_PROCESS_ID" in environment:
-        options = _counted(environment, "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-        if options is not None and address is None:
-            raise ConfigError("JAX_COORDINATOR_ADDRESS", None, "is needed with JAX_NUM_PROCESSES: give HOST:PORT")
-        if options is not None:
-            options |= {"coordinator_address": address, "cluster_detection_method": "deactivate"}
-        return options
-    # Open MPI before Slurm: under mpirun in a Slurm job, Slurm's variables are those of MPI's daemons.
-    if "OMPI_COMM_WORLD_SIZE" in environment:
-        options = _counted(environment, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
-        if options is not None and address is None and "OMPI_MCA_orte_hnp_uri" not in environment:
-            rule = "is needed with this version of MPI: give HOST:PORT of the first process"
-            raise ConfigError("JAX_COORDINATOR_ADDRESS", None, rule)
-        return options
-    # Only srun sets SLURM_STEP_NUM_TASKS; SLURM_NTASKS is also there in the script of sbatch and the shell of salloc.
-    if "SLURM_STEP_NUM_TASKS" in environment:
-        options = _counted(environment, "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
-        for name in ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_LOCALID"):
-            if options is not None and not environment.get(name):
-                raise ConfigError(name, environment.get(name), "is needed beside SLURM_STEP_NUM_TASKS: start with srun")
-        return options
-    if address is not None:
-        raise ConfigError("JAX_NUM_PROCESSES", None, "is needed with JAX_COORDINATOR_ADDRESS")
-    return {} if _on_pod() else None
-
-
-def _counted(environment: Mapping[str, str], count_name: str, index_name: str) -> dict[str, Any] | None:
-    """The number of processes and of this one, from two variables; None for one process."""
-    for name in (count_name, index_name):
-        if not re.fullmatch(r"[0-9]+", environment.get(name, "")):
-            raise ConfigError(name, environment.get(name), f"must be a number, beside {count_name} and {index_name}")
-    processes, this = int(environment[count_name]), int(environment[index_name])
-    if this >= processes:
-        raise ConfigError(index_name, this, f"must be below {count_name}={processes}")
-    return {"num_processes": processes, "process_id": this} if processes > 1 else None
-
-
-def _on_pod() -> bool:
-    """Whether this is one of several hosts of a Cloud TPU."""
-    from jax._src.clusters import GceTpuCluster, GkeTpuCluster  # jax has no public name for it
-
-    return any(pod.is_env_present() and pod.get_process_count() > 1 for pod in (GkeTpuCluster, GceTpuCluster))
 
 
 def _client() -> Any:
@@ -175,11 +173,6 @@ def _client() -> Any:
     from jax._src import distributed
 
     return distributed.global_state.client
-
-
-def _numbered(name: str) -> str:
-    """A key that is used once: the n-th use of a name has the same key in all processes."""
-    return f"vit_cls/{name}/{next(_numbers.setdefault(name, itertools.count()))}"
 
 
 def _in_time(minutes: float, what: str, call: Any, *arguments: Any) -> Any:
@@ -201,7 +194,7 @@ def _received(key: str) -> bytes:
 def _from_first(message: bytes) -> bytes:
     if count() == 1:
         return message
-    key = _numbered("from_first")
+    key = once("from_first")
     if not is_first():
         return _received(key)
     _client().key_value_set_bytes(key, message)
@@ -213,7 +206,7 @@ def _from_first(message: bytes) -> bytes:
 
 def _to_first(message: bytes) -> list[bytes]:
     """The messages of all processes, in process 0; nothing in the others."""
-    key = _numbered("to_first")
+    key = once("to_first")
     if not is_first():
         _client().key_value_set_bytes(f"{key}/{index()}", message)
         return []

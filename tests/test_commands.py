@@ -63,7 +63,7 @@ assert not heavy, heavy
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], *([verb, "--help"] for verb in ("train", *VERBS))], ids=" ".join
+    "arguments", [["--help"], ["--version"], *([verb, "--help"] for verb in ("train", "launch", *VERBS))], ids=" ".join
 )
 def test_help_and_version_load_no_library(arguments):
     done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True, check=False)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from modeling_vit_cls import BadImageError, ConfigError, ViTClsImageProcessor
 from modeling_vit_cls.images.augmentation import Augmentation, augment, normalise
+from modeling_vit_cls.images.batch import broken_rows
 from modeling_vit_cls.images.batches import training_batches
 from modeling_vit_cls.images.sources import class_names, labelled, load_images, splits_of
 
@@ -107,7 +108,7 @@ def test_a_broken_image_is_named_or_left_out(folder):
     rows = np.concatenate([batch.rows for batch in batches])
     assert sorted(rows.tolist()) == [-1, 0, 1, 2]
     assert np.array_equal(np.concatenate([batch.valid for batch in batches]), rows > 0)  # row 0 is the broken one
-    assert [row for batch in batches for row in batch.broken_rows] == [0]
+    assert [row for batch in batches for row in broken_rows(batch.rows, batch.valid)] == [0]
 
 
 @pytest.mark.parametrize("processor", [GREY, COLOUR], ids=["grey", "colour"])

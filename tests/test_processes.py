@@ -1,15 +1,15 @@
 """Several processes of one run: which environments start them, what they tell each other, and how one leaves."""
 
+import json
 import os
 import re
-import socket
-import subprocess
-import sys
 import textwrap
 
 import jax
 import numpy as np
 import pytest
+import run_of_processes
+from several import ended, finished, recorded, start, start_run
 
 from modeling_vit_cls import processes
 from modeling_vit_cls.errors import ConfigError
@@ -105,27 +105,11 @@ def test_one_process_needs_nobody():
     np.testing.assert_array_equal(processes.gather(np.arange(3)), np.arange(3)[None])
 
 
-def in_processes(count: int, program: str, cwd=None) -> list[subprocess.CompletedProcess[str]]:
-    """Run a Python program in real processes that have joined, of one device each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    program = "from modeling_vit_cls import processes\nprocesses.join()\n" + textwrap.dedent(program)
-    started = []
-    for process in range(count):
-        environment = os.environ | {"JAX_COORDINATOR_ADDRESS": address, "JAX_PLATFORMS": "cpu"}
-        environment |= {"JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(process)}
-        command = [sys.executable, "-c", program]
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": cwd}
-        started.append(subprocess.Popen(command, env=environment, **options))
-    ended = [(process, *process.communicate()) for process in started]
-    return [subprocess.CompletedProcess(process.args, process.returncode, out, err) for process, out, err in ended]
-
-
 def test_two_processes_tell_each_other_and_one_that_leaves_says_why():
-    ended = in_processes(
-        2,
-        """
+    program = """
+        from modeling_vit_cls import processes
+
+        processes.join()
         import os
         import jax, jax.numpy as jnp, numpy as np
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -163,9 +147,39 @@ def test_two_processes_tell_each_other_and_one_that_leaves_says_why():
             except TimeoutError as error:
                 processes.leave(error, 7)
         os._exit(0)  # without the end of JAX, which waits for process 0
-        """,
-    )
-    assert [process.returncode for process in ended] == [1, 0], [process.stderr for process in ended]
-    line = ended[0].stderr.splitlines()[-1]
+        """
+    first, second = ended(start(2, "-c", textwrap.dedent(program)))
+    assert (first.returncode, second.returncode) == (1, 0), (first.stderr, second.stderr)
+    line = first.stderr.splitlines()[-1]
     assert re.match("vit-cls: process 0 of 2, step 7: process 0 of 2 waited 0.001 minutes at 'nobody else' for", line)
     assert "--resume_from_checkpoint true" in line
+
+
+def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
+    """Order, random numbers, losses, metrics and broken images are those of one process; process 0 alone writes."""
+    few = {
+        "max_steps": 3,
+        "eval_steps": 3,
+        "save_strategy": "no",
+        "on_bad_image": "skip",
+        "broken": [77, 119, 125, 140],
+    }
+    started = start_run(2, tmp_path, "two", **few)
+    monkeypatch.chdir(tmp_path)
+    one = run_of_processes.main("one", **few)
+    first, second = finished(started)
+    (rows, losses), (expected_rows, expected) = recorded(tmp_path / "two.jsonl"), recorded(tmp_path / "one.jsonl")
+    assert rows == expected_rows
+    assert len(rows) == 3
+    assert len(losses) == 4
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    loaded = type(one.model).from_pretrained(tmp_path / "two")
+    for name in ("kernel", "bias"):
+        trained = loaded.params["classifier"][name]
+        np.testing.assert_allclose(trained, one.model.params["classifier"][name], atol=2e-4)
+    assert {file.name for file in (tmp_path / "two").iterdir()} == {file.name for file in (tmp_path / "one").iterdir()}
+    assert len(one.bad_images) == 4
+    assert [json.loads(process.stdout.splitlines()[-1]) for process in (first, second)] == [one.bad_images] * 2
+    assert "step 3/3" in first.stderr
+    assert "step" not in second.stderr
+    assert "begun" not in second.stdout

@@ -46,7 +46,7 @@ def training_batches(
         dataset: rows as `load_images` returns them.
         num_workers: number of processes that read and resize; 0 uses threads of this process.
         on_bad_image: "raise" stops at a broken image, "skip" puts a black image with `valid` False in its place.
-        places: read only these places of each batch, those of this process; default: all.
+        places: read only the images at these places of each batch, those of this process; default: all.
 
     Raises BadImageError, naming the file, for a broken image unless `on_bad_image` is "skip".
     """
@@ -79,9 +79,8 @@ class _Examples:
         self._places = np.asarray(places)
 
     def __call__(self, rows: np.ndarray) -> Batch:
-        own = rows[self._places]
-        pixels, labels, valid = zip(*map(self._example, own.tolist()))
-        return Batch(np.stack(pixels), np.asarray(labels, np.int32), own, np.asarray(valid))
+        pixels, labels, valid = zip(*map(self._example, rows[self._places].tolist()))
+        return Batch(np.stack(pixels), np.asarray(labels, np.int32), rows, np.asarray(valid))
 
     def _example(self, row: int) -> tuple[np.ndarray, int, bool]:
         """Pixels (H, W, C) uint8, label and whether they are valid; row -1 fills a batch up."""

@@ -156,6 +156,15 @@ def batch_sharding(mesh: Mesh, examples: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec() if examples % ways(mesh) else BATCH)
 
 
+def own_places(mesh: Mesh | None, examples: int) -> np.ndarray:
+    """The places of a batch whose examples are on devices of this process: all of them in a run of one process."""
+    places = np.arange(examples)
+    if mesh is None:
+        return places
+    indices = batch_sharding(mesh, examples).addressable_devices_indices_map((examples,)).values()
+    return np.unique(np.concatenate([places[index] for index in indices]))
+
+
 def across(mesh: Mesh | None) -> AbstractContextManager[Any]:
     """The context in which a function is traced that runs on a mesh: `by_batch` and `by_name` then know it."""
     if mesh is None or mesh.size == 1:
@@ -172,6 +181,14 @@ def by_batch(x: jax.Array) -> jax.Array:
     if mesh.empty or mesh.axis_names != AXES or x.shape[0] % ways(mesh):
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def everywhere(x: jax.Array) -> jax.Array:
+    """The same array, whole on each device of the mesh of the context, if there is one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.axis_names != AXES:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec())
 
 
 def by_name(tree: Any) -> Any:

@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
+from .. import processes
 from ..errors import ConfigError, did_you_mean
 from ..images.augmentation import Augmentation
 from ..nn.mesh import make_mesh, ways
@@ -226,7 +227,12 @@ class TrainingArguments:
     @property
     def process_index(self) -> int:
         """The number of this process, from 0."""
-        return jax.process_index()
+        return processes.index()
+
+    @property
+    def local_process_index(self) -> int:
+        """The number of this process on its host, as Slurm or MPI tell it; else 0."""
+        return processes.local_index() or 0
 
     @property
     def world_size(self) -> int:

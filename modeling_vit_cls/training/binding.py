@@ -20,7 +20,7 @@ _FREE |= {"dataloader_num_workers", "per_device_eval_batch_size", "num_train_epo
 _FREE |= {"mesh", "per_device_train_batch_size"}  # `_GLOBAL_BATCH` counts: order and random numbers depend on it alone
 _FREE_KINDS = ("logging_", "save_", "hub_")
 _UNREPORTED = {"resume_from_checkpoint", "num_train_epochs", "max_steps"}  # the report of `total_steps` is enough
-_PATHS = ("output_dir", "run_name")
+LOCAL = ("output_dir", "run_name")  # may have another folder on each host
 _BATCH, _PARTS = "per_device_train_batch_size", "gradient_accumulation_steps"
 _GLOBAL_BATCH = "global_batch"  # the images of all devices in an update
 
@@ -38,7 +38,7 @@ def run_of(
     """Everything that determines the result of a run, as JSON values, without local paths."""
     fields = arguments.to_dict()
     fields[_GLOBAL_BATCH] = arguments.train_batch_size
-    fields |= {name: Path(fields[name]).name for name in _PATHS if fields.get(name)}
+    fields |= {name: Path(fields[name]).name for name in LOCAL if fields.get(name)}
     config = model.config
     labels: Any = config.id2label
     parts = {name: getattr(config, name) for name in FIELD_NAMES} | {"image_size": list(config.image_hw)}

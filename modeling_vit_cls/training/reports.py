@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerState
 
+from .. import processes
 from ..errors import ConfigError
 from ..files.folder import replace_file
 from .arguments import TrainingArguments
@@ -15,13 +16,22 @@ from .state import write_trainer_state
 
 
 class TrainerReports:
-    """Metrics, state, card and push of a trainer; `args` and `state` are the trainer's."""
+    """Metrics, state, card and push of a trainer; `args` and `state` are the trainer's.
+
+    In a run of several processes all of them call these methods, and process 0 alone prints, writes and pushes.
+    """
 
     args: TrainingArguments
     state: TrainerState
 
+    def is_world_process_zero(self) -> bool:
+        """Whether this is process 0, or the only one."""
+        return processes.is_first()
+
     def log_metrics(self, split: str, metrics: dict[str, float]) -> None:
         """Print the metrics of a split as a table."""
+        if not processes.is_first():
+            return
         texts = {name: _formatted(name, value) for name, value in sorted(metrics.items())}
         widths = [max((len(text) for text in column), default=0) for column in (texts, texts.values())]
         print(f"***** {split} metrics *****")
@@ -33,6 +43,8 @@ class TrainerReports:
 
         Raises ConfigError, naming the file, if the old `all_results.json` does not contain metrics as JSON.
         """
+        if not processes.is_first():
+            return
         folder = Path(self.args.output_dir)
         _write_json(folder / f"{split}_results.json", metrics)
         if combined:
@@ -41,7 +53,8 @@ class TrainerReports:
 
     def save_state(self) -> None:
         """Write the trainer's state, with the log, into `output_dir`."""
-        write_trainer_state(Path(self.args.output_dir), self.state)
+        if processes.is_first():
+            write_trainer_state(Path(self.args.output_dir), self.state)
 
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
         """Save the model, config, image processor and trainer state; implemented by the trainer."""
@@ -55,6 +68,8 @@ class TrainerReports:
         transformers' method: this card contains only what was measured.
         """
         refuse_card_facts(facts)
+        if not processes.is_first():
+            return
         from ..cards import write_card  # imported here, because only cards need jinja2 and matplotlib
 
         write_card(self.args.output_dir, repo_id=model_name)
@@ -73,7 +88,8 @@ class TrainerReports:
         Args:
             private: for a new repository; default: `hub_private_repo`.
 
-        Returns what was pushed, with its `.url`. There is no commit if the repository is up to date.
+        Returns what was pushed, with its `.url`; None in a process other than 0. There is no commit if the repository
+        is up to date.
         """
         refuse_card_facts(facts)
         if not blocking:
@@ -84,6 +100,8 @@ class TrainerReports:
         folder = Path(self.args.output_dir)
         repo_id = self.args.hub_model_id or folder.resolve().name
         self.save_model()
+        if not processes.is_first():
+            return None
         self.create_model_card(repo_id)
         return push_folder(
             folder,

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from jax.sharding import Mesh
 
+from .. import processes
 from ..cards import write_card
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
@@ -32,6 +33,7 @@ from .stop import StopSignals
 from .trainer import FlaxTrainer
 
 _CARD_IMAGES = 8  # images of the test split, with attention maps in the card
+_END = ("the end of the run", 24 * 60)  # minutes: the benchmark of a large test split takes hours on one device
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +74,12 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     trainer.train()
     with StopSignals():  # a signal waits until the trained model is saved
         trainer.save_model()
+    folder = Path(arguments.output_dir)
+    if not processes.is_first():
+        processes.wait(*_END)
+        return Results.read(folder / RESULTS)
+    if processes.count() > 1:  # process 0 does the rest alone, on its own devices
+        model = FlaxViTClsForImageClassification.from_pretrained(folder)
     measurements = benchmark(
         model,
         test,
@@ -80,7 +88,6 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
         on_bad_image=arguments.on_bad_image,
         disable_tqdm=arguments.disable_tqdm or None,  # None: a progress bar in a terminal only
     )
-    folder = Path(arguments.output_dir)
     name, revision = data.dataset_name, data.dataset_revision
     record_of_run = results(
         {**measurements, "duplicates": duplicates},
@@ -96,6 +103,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     replace_file(folder / RECIPE, yaml.safe_dump(record_of_run.recipe, sort_keys=False).encode())
     examples, names = readable_images(test, _CARD_IMAGES, arguments.seed), class_names(test)
     write_card(folder, [image for image, _ in examples], labels=[names[label] for _, label in examples], model=model)
+    processes.wait(*_END)
     return record_of_run
 
 

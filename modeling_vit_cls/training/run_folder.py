@@ -2,23 +2,29 @@
 
 import logging
 import os
+import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
+from .. import processes
 from ..errors import ConfigError
 from ..files.folder import remove_if_left
 from ..files.locks import try_lock
 from ..names import CHECKPOINT, RUN_LOCK
 
 _log = logging.getLogger(__name__)
+_SHARED_MINUTES = 10
 
 
 class RunFolder:
     """The folder of a run, as a context manager that locks it. The block may enter it again.
 
     The folder is created if necessary, and removed again if it stays empty. Incomplete checkpoints of a killed process
-    are deleted. Raises ConfigError at once if another run has the lock or the folder cannot be written.
+    are deleted. Raises ConfigError at once if another run has the lock or the folder cannot be written. In a run of
+    several processes, process 0 alone does this.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -27,7 +33,7 @@ class RunFolder:
         self._created: list[Path] = []
 
     def __enter__(self) -> "RunFolder":
-        if self._depth == 0:
+        if self._depth == 0 and processes.is_first():
             try:
                 self._created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -43,7 +49,7 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
-        if self._depth == 0:
+        if self._depth == 0 and processes.is_first():
             with suppress(OSError):
                 (self.path / RUN_LOCK).unlink()  # before unlocking: the next run then creates a new file
             os.close(self._descriptor)
@@ -71,6 +77,20 @@ class RunFolder:
         for folder in self._created:  # the innermost first
             with suppress(OSError):
                 folder.rmdir()
+
+
+def check_shared(output_dir: Path) -> None:
+    """Raise ConfigError in all processes unless they see in `output_dir` what process 0 writes there."""
+    name = processes.from_first(f".shared-{secrets.token_hex(8)}")
+    if processes.is_first():
+        (output_dir / name).touch()
+    processes.wait("shared folder", _SHARED_MINUTES)
+    seen = processes.gather(np.array((output_dir / name).exists()))
+    if processes.is_first():
+        (output_dir / name).unlink()
+    if not seen.all():
+        rule = f"must be one folder for all processes, but process {seen.argmin()} of {len(seen)} does not see in it "
+        raise ConfigError("output_dir", str(output_dir), rule + "what process 0 writes: give one on a shared disk")
 
 
 def checkpoints_of(output_dir: Path) -> list[Path]:
@@ -123,11 +143,10 @@ def remove_outdated(output_dir: Path, keep: int | None, step: int, best: str | N
         shutil.rmtree(hidden)
 
 
-def copy_checkpoint(checkpoint: Path, output_dir: Path) -> Path:
-    """Copy a checkpoint into a run's folder, in one step, unless it is there already. Returns its path there."""
+def copy_checkpoint(checkpoint: Path, output_dir: Path) -> None:
+    """Copy a checkpoint into a run's folder, in one step, unless it is there already."""
     target = output_dir / checkpoint.name
     if target.resolve() != checkpoint.resolve():
         hidden = output_dir / f".{checkpoint.name}.tmp-copied"
         shutil.copytree(checkpoint, hidden)
         hidden.rename(target)
-    return target

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ..images.augmentation import augment, normalise
 from ..images.batch import Batch
 from ..images.processor import ViTClsImageProcessor
-from ..nn.mesh import BATCH, across, by_batch, by_name, tree_shardings
+from ..nn.mesh import BATCH, across, by_batch, by_name, everywhere, own_places, tree_shardings
 from ..nn.scan import is_stacked, unstack, unstack_params
 from .arguments import TrainingArguments
 
@@ -75,7 +75,8 @@ def make_train_step(
 
     Measurements are "loss", the mean over the valid examples of the batch, for any number of gradient accumulation
     steps; "grad_norm", the norm of the gradient before clipping; "finite", whether both are finite; "finite_by_name",
-    whether the gradient of each parameter is finite. Random numbers depend only on seed and step.
+    whether the gradient of each parameter is finite; "valid" (B,), that of the batch. Random numbers depend only on
+    seed and step.
     """
     parts, mesh = arguments.gradient_accumulation_steps, arguments.device_mesh
 
@@ -117,7 +118,8 @@ def make_train_step(
             ema = optax.incremental_update(params, ema, 1 - decay)
         state = TrainState(state.step + 1, params, opt_state, ema, state.loss_sum + loss)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        return by_name(state), {"loss": loss, "grad_norm": norm, "finite": finite, "finite_by_name": finite_by_name}
+        metrics = {"loss": loss, "grad_norm": norm, "finite": finite, "finite_by_name": finite_by_name}
+        return by_name(state), metrics | {"valid": everywhere(jnp.asarray(batch.valid).reshape(-1))}
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         with across(mesh):
@@ -131,22 +133,20 @@ def in_parts(batch: Batch, parts: int) -> Batch:
     return Batch(*(leaf.reshape(parts, -1, *leaf.shape[1:]) for leaf in batch))
 
 
-def own_places(mesh: Mesh, batch_size: int, parts: int) -> np.ndarray:
+def places_to_read(mesh: Mesh, batch_size: int, parts: int) -> np.ndarray:
     """The places of a global batch whose examples this process must read: all of them in a run of one process."""
     size = batch_size // parts
-    every = np.arange(size)
-    indices = NamedSharding(mesh, BATCH).addressable_devices_indices_map((size,)).values()
-    own = np.unique(np.concatenate([every[index] for index in indices]))
-    return np.arange(batch_size).reshape(parts, size)[:, own].reshape(-1)
+    return np.arange(batch_size).reshape(parts, size)[:, own_places(mesh, size)].reshape(-1)
 
 
 def place_batch(batch: Batch, mesh: Mesh, parts: int) -> Batch:
-    """The batch of all processes on their mesh, from the examples of this process, those of `own_places`."""
+    """The batch of all processes on their mesh, from the images of this process, those at `places_to_read`."""
     if mesh.size == 1:
         return batch
     own = in_parts(batch, parts) if parts > 1 else batch
     sharding = NamedSharding(mesh, PartitionSpec(None, *BATCH) if parts > 1 else BATCH)
-    return Batch(*(jax.make_array_from_process_local_data(sharding, leaf) for leaf in own))
+    placed = Batch(*(jax.make_array_from_process_local_data(sharding, leaf) for leaf in own._replace(rows=own.valid)))
+    return placed._replace(rows=jax.make_array_from_callback(own.rows.shape, sharding, own.rows.__getitem__))
 
 
 def _finite_by_name(gradient: Any) -> dict[str, jax.Array]:

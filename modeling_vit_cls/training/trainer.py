@@ -16,8 +16,10 @@ import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput, speed_metrics
 
+from .. import processes
 from ..errors import BadImageError, ConfigError, shorten
-from ..images.batches import Batch, batches_per_epoch, training_batches
+from ..images.batch import Batch, broken_rows
+from ..images.batches import batches_per_epoch, training_batches
 from ..images.classes import class_names, named_after, renumbered
 from ..images.processor import ViTClsImageProcessor
 from ..images.rows import unskipped
@@ -45,9 +47,12 @@ from .state import (
     write_trainer_state,
     write_training_state,
 )
-from .step import TrainState, check_finite, initial_state, make_train_step, own_places, place_batch
+from .step import TrainState, check_finite, initial_state, make_train_step, place_batch, places_to_read
 from .stop import StopSignals
+from .together import check_same_run, shared_metrics
 
+# The events after which the decisions of callbacks are read.
+_DECIDING = ("on_train_begin", "on_step_end", "on_epoch_end", "on_evaluate", "on_log", "on_save")
 _log = logging.getLogger(__name__)
 
 
@@ -100,7 +105,7 @@ class FlaxTrainer(TrainerReports):
         self._bad_images = BadImages(args.max_bad_images)
         self.folder, self.go_on = RunFolder(args.output_dir), "trainer.train(resume_from_checkpoint=True)"
         self._stop, self._facts = StopSignals(), None
-        self.state, self.control = TrainerState(), TrainerControl()
+        self.state, self.control = _new_state(), TrainerControl()
         self.callback_handler = make_handler(args, callbacks or [], model, self.processing_class)
         self._evaluated = in_bfloat16(model) if args.bf16 else model
         self._call("on_init_end")
@@ -133,12 +138,20 @@ class FlaxTrainer(TrainerReports):
         SystemExit(143) is raised. A second signal ends the run at once. A signal after the last step is ignored, so
         that the model can be saved.
 
+        In a run of several processes, all of them call this. Callbacks run in process 0 alone, which also writes; what
+        they decide, and a signal to any process, counts for all. A process in which an error is raised ends at once.
+
         Raises FloatingPointError, naming the step and a parameter, if the loss or a gradient is not finite; ConfigError
         if a checkpoint belongs to another run, another run is training into `output_dir`, or the folder cannot be
         written; BadImageError for broken images.
         """
-        with self.folder, self._stop:
-            return self._train(resume_from_checkpoint)
+        try:
+            with self.folder, self._stop:
+                return self._train(resume_from_checkpoint)
+        except Exception as error:
+            if processes.count() > 1:  # the others would wait for this one
+                processes.leave(error, self.state.global_step)
+            raise
 
     def _train(self, resume_from_checkpoint: bool | str | os.PathLike[str] | None) -> TrainOutput:
         args, started = self.args, time.time()
@@ -148,18 +161,21 @@ class FlaxTrainer(TrainerReports):
         checkpoint = checkpoint_to_resume(Path(args.output_dir), resume)
         steps_per_epoch = batches_per_epoch(len(self.train_dataset), args.train_batch_size)
         total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
+        self.state, self._facts = _new_state(), None
+        self.state.max_steps = total
+        if processes.count() > 1:
+            check_same_run(self._run_facts(), Path(args.output_dir), checkpoint)
         params = place(self.model.params, args.device_mesh)
         params = stack_params(params) if args.scans_layers else params
         optimizer = make_optimizer(args, params, total)
         self._schedule = make_schedule(args, total)
         state = initial_state(params, optimizer, args.ema_decay > 0, args.device_mesh)
-        self.state, self._facts = TrainerState(), None
-        self.state.max_steps = total
         if checkpoint is not None:
             like = abstract(state)
             del state  # its memory is needed for the one that is read
             state, self.state = read_training_state(checkpoint, like, self._run_facts())
             restore_callbacks(self.callback_handler, self.state)
+            self.state.is_world_process_zero = self.state.is_local_process_zero = processes.is_first()
             self._bad_images.restore(self.train_dataset, self.state)
             self._copy_best()
         self.state.max_steps, self.state.num_train_epochs = total, math.ceil(total / steps_per_epoch)
@@ -211,36 +227,45 @@ class FlaxTrainer(TrainerReports):
 
     def _run(self, state: TrainState, step: Callable, steps_per_epoch: int) -> TrainState:
         """Run the remaining steps, with the events for callbacks."""
-        last, mesh = None, self.args.device_mesh
+        last, mesh, ready = None, self.args.device_mesh, False
         for batch in self._training_batches():
             if self.state.global_step % steps_per_epoch == 0:
                 self._call("on_epoch_begin")
             self._call("on_step_begin")
-            state, metrics = step(state, place_batch(batch, mesh, self.args.gradient_accumulation_steps))
-            self._bad_images.note(self.train_dataset, batch.broken_rows, "train")
+            placed = place_batch(batch, mesh, self.args.gradient_accumulation_steps)
+            if not ready:
+                processes.ready(step, state, placed)
+                ready = True
+            state, metrics = processes.settled(step(state, placed))
             if last is not None:
-                check_finite(*last)  # the previous step, while the device computes this one
+                self._check(*last)  # the previous step, while the device computes this one
             self.state.global_step += 1
             self.state.epoch = self.state.global_step / steps_per_epoch
-            last = (self.state.global_step, metrics)
+            last = (self.state.global_step, metrics, batch)
             self._call("on_step_end", rows=batch.rows)
             state = self._log_evaluate_save(state, last)
             if self.state.global_step % steps_per_epoch == 0 or self.control.should_training_stop:
                 self._call("on_epoch_end")
                 state = self._log_evaluate_save(state, last)
-            if self.control.should_training_stop or self._stop.received is not None:
+            if self.control.should_training_stop or self._stop.agreed is not None:
                 break
         if last is not None:
-            check_finite(*last)
-        if self._stop.received is not None:
+            self._check(*last)
+        if self._stop.agreed is not None:
             self._stop.end(self.state.global_step, self._save_checkpoint(state), self.go_on)
         return state
 
-    def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, Any]]) -> TrainState:
+    def _check(self, step: int, metrics: dict[str, Any], batch: Batch) -> None:
+        """Check what a step measured, and record its images that could not be read."""
+        check_finite(step, metrics)
+        valid = batch.valid if processes.count() == 1 else np.asarray(metrics["valid"])  # here only of its own images
+        self._bad_images.note(self.train_dataset, broken_rows(batch.rows, valid), "train")
+
+    def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, Any], Batch]) -> TrainState:
         """Log, evaluate and save, as far as the callbacks decided; in this order, as in transformers."""
         control = self.control
         if control.should_log or control.should_evaluate or control.should_save:
-            check_finite(*last)
+            self._check(*last)
         if control.should_log:
             control.should_log = False
             last_log = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
@@ -270,7 +295,8 @@ class FlaxTrainer(TrainerReports):
         self._bad_images.export(self.state)
         also = partial(write_training_state, state=state, trainer_state=self.state, run=self._run_facts())
         self.model.write_checkpoint(folder, params_to_save(state), also=also)
-        remove_outdated(output_dir, self.args.save_total_limit, step, self.state.best_model_checkpoint)
+        if processes.is_first():
+            remove_outdated(output_dir, self.args.save_total_limit, step, self.state.best_model_checkpoint)
         self._call("on_save")
         return folder
 
@@ -314,7 +340,8 @@ class FlaxTrainer(TrainerReports):
         metrics["runtime"] = time.perf_counter() - started
         metrics["samples_per_second"] = len(label_ids) / metrics["runtime"]
         metrics["steps_per_second"] = len(steps) / metrics["runtime"]
-        return PredictionOutput(predictions, label_ids, {f"{prefix}_{name}": value for name, value in metrics.items()})
+        metrics = {f"{prefix}_{name}": value for name, value in shared_metrics(metrics).items()}
+        return PredictionOutput(predictions, label_ids, metrics)
 
     def _training_batches(self) -> Iterator[Batch]:
         """The batches of the remaining steps; none after the last step."""
@@ -328,7 +355,7 @@ class FlaxTrainer(TrainerReports):
             start_step=self.state.global_step,
             num_workers=args.dataloader_num_workers,
             on_bad_image=args.on_bad_image,
-            places=own_places(args.device_mesh, args.train_batch_size, args.gradient_accumulation_steps),
+            places=places_to_read(args.device_mesh, args.train_batch_size, args.gradient_accumulation_steps),
         )
         return islice(batches, self.state.max_steps - self.state.global_step)
 
@@ -362,7 +389,9 @@ class FlaxTrainer(TrainerReports):
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             best = Path(self.state.best_model_checkpoint)
             check_own_checkpoint(best, self._run_facts())
-            self.state.best_model_checkpoint = str(copy_checkpoint(best, Path(self.args.output_dir)))
+            if processes.is_first():
+                copy_checkpoint(best, Path(self.args.output_dir))
+            self.state.best_model_checkpoint = str(Path(self.args.output_dir) / best.name)
 
     def _load(self, checkpoint: Path) -> None:
         """Load the parameters of a checkpoint of this run into the model."""
@@ -370,10 +399,19 @@ class FlaxTrainer(TrainerReports):
         self.model.params = type(self.model).from_pretrained(checkpoint).params
 
     def _call(self, event: str, **kwargs: Any) -> None:
-        """Call the callbacks for an event, and keep the control that they return."""
+        """Call the callbacks of process 0 for an event, and keep the control that they return, in all processes."""
         control = self.control
         if event == "on_train_begin":
             control.should_training_stop = False
         if event == "on_step_begin":
             control.should_log = control.should_evaluate = control.should_save = False
-        self.control = self.callback_handler.call_event(event, self.args, self.state, control, **kwargs)
+        if processes.is_first():
+            self.control = self.callback_handler.call_event(event, self.args, self.state, control, **kwargs)
+        if processes.count() > 1 and event in _DECIDING:
+            vars(self.control).update(self._stop.share(vars(self.control)))
+
+
+def _new_state() -> TrainerState:
+    """The state before the first step."""
+    first = processes.is_first()
+    return TrainerState(is_world_process_zero=first, is_local_process_zero=first)

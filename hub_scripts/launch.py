@@ -1,0 +1,140 @@
+"""`vit-cls launch -n N -- train ...`: start the processes of one run on this machine, and look after them."""
+
+import argparse
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import IO, Any
+
+from modeling_vit_cls.errors import ConfigError
+from modeling_vit_cls.processes import HEARTBEAT_SECONDS
+
+_ENDING_SECONDS = 2 * HEARTBEAT_SECONDS  # JAX ends the other processes after one heartbeat
+_NOISE = b"[Gloo] Rank "  # what JAX's collectives on the CPU write on standard output
+_POLL_SECONDS = 0.1
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Start the processes, wait for them, and exit with the status of the first that failed."""
+    words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
+    if not words or words[0] != "train":
+        raise ConfigError("launch", shlex.join(words), "starts training only: vit-cls launch -n 4 -- train RECIPE ...")
+    more = ["--json"] if arguments.json and "--json" not in words else []
+    status = _Processes(arguments.processes, [*words, *more]).wait()
+    if status:
+        sys.exit(status)
+
+
+class _Processes:
+    """The processes of one command, which get the signals of this one."""
+
+    def __init__(self, count: int, words: list[str]):
+        self._words, self._signal = words, 0
+        environments = _environments(count, os.environ)
+        command = [sys.executable, "-m", "hub_scripts", *words]
+        self._all: list[subprocess.Popen[bytes]] = []
+        self._readers: list[threading.Thread] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._pass_on)
+        for index, environment in enumerate(environments):
+            # A group of its own: the terminal sends Ctrl-C to a whole group, and each would get it twice.
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if index == 0 else subprocess.DEVNULL,
+                stderr=None if index == 0 else subprocess.PIPE,  # the first one keeps the terminal and its bar
+                process_group=0,
+            )
+            self._all.append(process)
+            target, stream, prefix = _copy_output, process.stdout, b""
+            if index > 0:
+                target, stream, prefix = _copy_errors, process.stderr, f"[{index}] ".encode()
+            self._readers.append(threading.Thread(target=target, args=(stream, prefix), daemon=True))
+            self._readers[-1].start()
+
+    def wait(self) -> int:
+        """Wait for all processes. If one fails, the others get some time to end, and are then killed.
+
+        Returns 0 or, as in shells, the status of the first that failed, 128 + N for the signal N.
+        """
+        status, deadline = 0, float("inf")
+        running = dict(enumerate(self._all))
+        while running:
+            time.sleep(_POLL_SECONDS)
+            for index, process in list(running.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del running[index]
+                if code and not status:
+                    status, deadline = 128 - code if code < 0 else code, time.monotonic() + _ENDING_SECONDS
+                    self._report(index, code, bool(running))
+            if time.monotonic() > deadline:
+                for process in running.values():
+                    process.kill()
+        for reader in self._readers:
+            reader.join()
+        return status
+
+    def _report(self, index: int, code: int, others: bool) -> None:
+        """Say which process failed first, and how to go on if it did not tell it itself."""
+        if self._signal:
+            return
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        line = f"vit-cls: process {index} of {len(self._all)} {how}"
+        if others:
+            line += f"; the others are killed unless they end within {_ENDING_SECONDS} s"
+        if code < 0:
+            command = shlex.join(["vit-cls", "launch", "-n", str(len(self._all)), "--", *self._words])
+            line += f"; to go on: {command} --resume_from_checkpoint true"
+        print(line, file=sys.stderr, flush=True)
+
+    def _pass_on(self, number: int, _: Any) -> None:
+        self._signal = number
+        for process in self._all:
+            if process.poll() is None:
+                process.send_signal(number)
+
+
+def _environments(count: int, own: Mapping[str, str]) -> list[dict[str, str]]:
+    """The environment of each process: JAX's variables with a free port, and one GPU for each.
+
+    Raises ConfigError if there are fewer GPUs than processes.
+    """
+    if count < 1:
+        raise ConfigError("processes", count, "must be at least 1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_COORDINATOR_BIND_ADDRESS": address}
+    shared |= {"JAX_NUM_PROCESSES": str(count)}
+    visible = own.get("CUDA_VISIBLE_DEVICES")
+    devices = [*map(str, range(count))] if visible is None else [name for name in visible.split(",") if name]
+    if devices and len(devices) < count:
+        raise ConfigError(
+            "processes", count, f"each process needs a GPU, and CUDA_VISIBLE_DEVICES={visible} has {len(devices)}"
+        )
+    environments = [{**own, **shared, "JAX_PROCESS_ID": str(index)} for index in range(count)]
+    for environment, device in zip(environments, devices):
+        environment["CUDA_VISIBLE_DEVICES"] = device
+    return environments
+
+
+def _copy_output(stream: IO[bytes], _: bytes) -> None:
+    for line in stream:
+        if not line.startswith(_NOISE):
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+
+
+def _copy_errors(stream: IO[bytes], prefix: bytes) -> None:
+    for line in stream:
+        sys.stderr.buffer.write(prefix + line)
+        sys.stderr.buffer.flush()
