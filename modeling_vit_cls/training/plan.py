@@ -27,8 +27,8 @@ from .step import initial_state
 USABLE = 0.9  # of a device's memory; the rest is for programs, buffers of collectives, and gaps
 
 # What XLA holds at once of the block that is in the backward pass, in float32: attention maps, the MLP's activations,
-# and arrays of the tokens. Measured: docs/plan.md.
-_MAPS, _HIDDEN, _TOKENS = 3, 2, 14
+# and arrays of the tokens; and of the last block, outside the scan, if it computes all tokens. Measured: docs/plan.md.
+_MAPS, _HIDDEN, _TOKENS, _LAST = 3, 2, 14, 20
 _FLOAT32 = 4  # bytes
 _LABELS = 9  # bytes of an image's label, row and mark of validity
 
@@ -139,7 +139,8 @@ def _activations(config: ViTClsConfig, mesh: AbstractMesh, arguments: TrainingAr
     kept = (config.num_hidden_layers - 1) * config.num_tokens * (width + products) * (2 if arguments.bf16 else 4)
     again = config.intermediate_size if recomputes else 0
     divided = _MAPS * config.num_attention_heads * config.num_tokens + _HIDDEN * hidden + again
-    at_work = config.num_tokens * (divided / tensor + _TOKENS * width) * _FLOAT32
+    tokens = _TOKENS + (0 if config.readout in ("cls", "cls_concat") else _LAST)
+    at_work = config.num_tokens * (divided / tensor + tokens * width) * _FLOAT32
     return math.ceil(kept), math.ceil(at_work)
 
 
