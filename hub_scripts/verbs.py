@@ -65,7 +65,7 @@ def _plan(verbs: Any) -> None:
         description="Plan before you pay: the memory that training needs on each device of a mesh, the bytes that a "
         "device sends in a step, its work, and the largest batch that fits. By formula, on any machine, within 15 % of "
         "XLA's memory analysis, but for bfloat16 on a CPU, where XLA keeps float32 copies. The plan is for blocks that "
-        "run as a scan (--scan_layers true of `vit-cls train`) and attention without a fused kernel. The exit status "
+        "run as a scan (scan_layers in training) and attention without a fused kernel. The exit status "
         "is 1 if the batch does not fit.",
         example='plan vit_cls_large_patch16_224 --mesh "data=-1,fsdp=8" --devices 256 --batch 64 --bf16',
     )

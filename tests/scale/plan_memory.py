@@ -1,8 +1,8 @@
 """Plans beside XLA's memory analysis of the real training step: `python tests/scale/plan_memory.py` prints a table.
 
-The step is compiled for eight virtual devices of a CPU, and never run. Two passes of XLA on a CPU are left out, because
-a GPU or TPU has no use for them: the one that converts all that was kept in bfloat16 to float32 before the backward pass
-(loop invariant code motion), and the scheduler that runs operations side by side, with more temporaries.
+The step is compiled for eight virtual devices of a CPU, and never run. Two passes of XLA for CPUs are left out, since
+other devices have no use for them: the one that converts all that was kept in bfloat16 to float32 before the backward
+pass (loop invariant code motion), and the scheduler that runs operations side by side, with more temporaries.
 """
 
 import json
@@ -75,7 +75,7 @@ def placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtyp
 
 
 def rows():
-    """The cases: name, mesh, type, whether activations are recomputed; the plan's state and all, and XLA's; in bytes."""
+    """The cases, each with the plan's bytes of the state and of all, and XLA's."""
     for name, fields, mesh, images in CASES:
         config = ViTClsConfig(**{"image_size": 224, "num_labels": 1000, **fields})
         for bf16 in (False, True):
@@ -89,12 +89,18 @@ def rows():
                 yield facts | {"state": state, "total": plan.total, "xla_state": held, "xla_total": held + temporaries}
 
 
+def line(row: dict) -> str:
+    """A case as a row of the table in docs/plan.md."""
+    sizes = [f"{row[name] / 2**20:,.1f}" for name in ("state", "xla_state", "total", "xla_total")]
+    cells = [row["model"], f"`{row['mesh']}`", row["images"], row["type"], "yes" if row["recomputed"] else "no", *sizes]
+    return f"| {' | '.join(map(str, cells))} | {row['total'] / row['xla_total']:.2f} |"
+
+
 if __name__ == "__main__":
-    if "--json" not in sys.argv:
+    if "--json" in sys.argv:
+        print(json.dumps(list(rows())))
+    else:
         print("| model | mesh | images | type | recomputed | state, MiB | XLA | all, MiB | XLA | ratio |")
         print("|---|---|---|---|---|---|---|---|---|---|")
-    for row in rows():
-        sizes = [f"{row[name] / 2**20:,.1f}" for name in ("state", "xla_state", "total", "xla_total")]
-        cells = [row["model"], f"`{row['mesh']}`", row["images"], row["type"], "yes" if row["recomputed"] else "no"]
-        line = f"| {' | '.join(map(str, [*cells, *sizes]))} | {row['total'] / row['xla_total']:.2f} |"
-        print(json.dumps(row) if "--json" in sys.argv else line, flush=True)
+        for row in rows():
+            print(line(row), flush=True)
