@@ -26,22 +26,22 @@ def run(arguments: argparse.Namespace) -> None:
     config = _config(arguments.model, ModelArguments(config_overrides=arguments.config_overrides).overrides)
     names = ("per_device_train_batch_size", "bf16", "optim", "ema_decay")
     fields = {name: getattr(arguments, name) for name in names}
-    kept, recomputed = (
-        make_plan(config, sizes, TrainingArguments(**fields, gradient_checkpointing=recomputes))
-        for recomputes in (False, True)
-    )
-    plan, memory = recomputed if arguments.gradient_checkpointing else kept, arguments.memory * _GIB
-    largest = {"kept": kept.largest(memory), "recomputed": recomputed.largest(memory)}
+    plans = {
+        "kept": make_plan(config, sizes, TrainingArguments(**fields)),
+        "recomputed": make_plan(config, sizes, TrainingArguments(**fields, gradient_checkpointing=True)),
+    }
+    plan, memory = plans["recomputed" if arguments.gradient_checkpointing else "kept"], arguments.memory * _GIB
+    largest = {name: choice.largest(memory) for name, choice in plans.items()}
     if arguments.json:
         facts = {"fits": plan.fits(memory), "largest_per_device_train_batch_size": largest}
         print(json.dumps({"model": arguments.model, **plan.to_dict(), **facts}, indent=2))
     else:
-        print("\n".join(_lines(arguments, config, plan, {"kept": kept, "recomputed": recomputed}, largest)))
+        print("\n".join(_lines(arguments, config, plan, plans, largest)))
     if not plan.fits(memory):
-        most = f"the largest batches are {kept.largest(memory):,} with activations kept"
-        rule = f"needs {plan.total / _GIB:,.2f} GiB of a device, more than {USABLE:.0%} of {arguments.memory:g} GiB"
-        most += f" and {recomputed.largest(memory):,} with --gradient_checkpointing"
-        raise ConfigError("per_device_train_batch_size", plan.images, f"{rule}; {most}")
+        needs = f"needs {plan.total / _GIB:,.2f} GiB of a device, more than {USABLE:.0%} of {arguments.memory:g} GiB"
+        fitting = f"{largest['kept']:,} images fit, {largest['recomputed']:,} with --gradient_checkpointing"
+        fitting = fitting if any(largest.values()) else "no image fits: divide the state by a larger fsdp"
+        raise ConfigError("per_device_train_batch_size", plan.images, f"{needs}; {fitting}")
 
 
 def _config(model: str, overrides: dict[str, Any]) -> ViTClsConfig:
@@ -55,16 +55,17 @@ def _lines(
     arguments: argparse.Namespace,
     config: ViTClsConfig,
     plan: Plan,
-    choices: dict[str, Plan],
+    plans: dict[str, Plan],
     largest: dict[str, int],
 ) -> list[str]:
     """The plan as text."""
     height, width = config.image_hw
+    devices = math.prod(plan.mesh.values())
     mesh = ", ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
     dtype = "bfloat16" if arguments.bf16 else "float32"
     return [
         f"{arguments.model}: {plan.parameters:,} parameters, {height} x {width} pixels, {config.num_tokens:,} tokens",
-        f"{math.prod(plan.mesh.values()):,} devices ({mesh}), {plan.images:,} images on each, {plan.batch:,} in a step",
+        f"devices: {devices:,} ({mesh}); images: {plan.images:,} on each, {plan.batch:,} in a step",
         f"{arguments.optim}, {dtype}, activations {'recomputed' if arguments.gradient_checkpointing else 'kept'}",
         "",
         *_table("memory of a device", {**plan.memory, "all": plan.total}),
@@ -76,7 +77,7 @@ def _lines(
         f"{f'into {USABLE:.0%} of {arguments.memory:g} GiB':<32}{'GiB':>10}{'largest batch of a device':>28}",
         *(
             f"{f'  activations {name}':<32}{choice.total / _GIB:>10,.2f}{largest[name]:>28,}"
-            for name, choice in choices.items()
+            for name, choice in plans.items()
         ),
     ]
 

@@ -128,7 +128,7 @@ def test_the_table_and_the_exit_status(capsys):
     status, out, err = printed(capsys, *words)
     assert (status, err) == (0, "")
     lines = {line[:32].strip(): line[32:].split() for line in out.splitlines()}
-    assert "256 devices (data=32, fsdp=8, tensor=1), 64 images on each, 16,384 in a step" in out
+    assert "devices: 256 (data=32, fsdp=8, tensor=1); images: 64 on each, 16,384 in a step" in out
     needs = plan("data=32,fsdp=8", bf16=True)
     assert float(lines["all"][0]) == pytest.approx(needs.total / 2**30, abs=0.01)
     assert lines["activations kept"][-1] == f"{needs.largest(80 * 2**30):,}"
@@ -139,6 +139,7 @@ def test_the_table_and_the_exit_status(capsys):
     assert err.count("\n") == 1
     assert "more than 90% of 3 GiB" in err
     assert printed(capsys, *words, "--memory", "3", "--gradient_checkpointing")[0] == 0
+    assert "no image fits: divide the state by a larger fsdp" in printed(capsys, NAME, "--memory", "1")[2]
 
 
 def test_json_has_the_same(capsys):

@@ -56,7 +56,7 @@ def step_memory(config: ViTClsConfig, arguments: TrainingArguments) -> tuple[int
     size, examples = config.image_hw, arguments.train_batch_size
     pixels = jax.ShapeDtypeStruct((examples, *size, config.num_channels), jnp.uint8)
     number, mark = (jax.ShapeDtypeStruct((examples,), dtype) for dtype in (jnp.int32, jnp.bool_))
-    batch = Batch(pixels, number, number, mark)  # pyright: ignore[reportArgumentType]
+    batch = Batch(pixels, number, number, mark)
     if mesh.size > 1:
         sharding = NamedSharding(mesh, BATCH)
         state = jax.tree.map(placed, state, tree_shardings(state, mesh))
@@ -64,7 +64,7 @@ def step_memory(config: ViTClsConfig, arguments: TrainingArguments) -> tuple[int
     dtype = jnp.bfloat16 if arguments.bf16 else jnp.float32
     model = module(config, dtype, gradient_checkpointing=arguments.gradient_checkpointing, scan=True)
     processor = ViTClsImageProcessor(size={"height": size[0], "width": size[1]})
-    step: jax.stages.Wrapped = make_train_step(model, optimizer, processor, arguments)  # pyright: ignore
+    step = make_train_step(model, optimizer, processor, arguments)
     analysis = step.lower(state, batch).compile().memory_analysis()
     assert analysis is not None
     return analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
