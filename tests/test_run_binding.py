@@ -59,7 +59,13 @@ def test_a_run_goes_on_only_as_itself(base, name, tally):
 
 
 def test_a_field_that_came_later_binds_a_run_by_the_value_that_it_had_before():
-    record = {"arguments": {}, "processor": {}, "class_names": [], "train_dataset": {}, "eval_dataset": None}
+    record = {
+        "arguments": {"global_batch": 8},
+        "processor": {},
+        "class_names": [],
+        "train_dataset": {},
+        "eval_dataset": None,
+    }
     record["total_steps"] = 1
     before = {**record, "config": {"hidden_size": 16}}
     now = {**record, "config": {"hidden_size": 16, **LATER_FIELDS}}
@@ -67,6 +73,31 @@ def test_a_field_that_came_later_binds_a_run_by_the_value_that_it_had_before():
     now["config"]["num_cls_tokens"] = 2
     with pytest.raises(ConfigError, match="num_cls_tokens=2"):
         changes_since(now, before, Path("checkpoint-1"))
+
+
+def test_the_images_of_an_update_bind_a_run_and_not_those_of_a_device():
+    record = {"config": {}, "processor": {}, "class_names": [], "train_dataset": {}, "eval_dataset": None}
+    record["total_steps"] = 1
+
+    def arguments(size: int, devices: int, parts: int, **more):
+        fields = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts, **more}
+        return {**record, "arguments": {**fields, "global_batch": size * devices * parts}}
+
+    checkpoint, before = Path("checkpoint-1"), arguments(8, 4, 2, mesh="data=-1")
+    changes = changes_since(arguments(4, 8, 2, mesh="fsdp=8"), before, checkpoint)
+    assert changes == ["per_device_train_batch_size is now 4, was 8", "mesh is now 'fsdp=8', was 'data=-1'"]
+    gives = r"per_device_train_batch_size=8: gives 128 images .* but the run in checkpoint-1 had 64: use 4"
+    with pytest.raises(ConfigError, match=gives):
+        changes_since(arguments(8, 8, 2), before, checkpoint)
+    with pytest.raises(ConfigError, match="had 64: no number of images of a device gives this here"):
+        changes_since(arguments(8, 3, 2), before, checkpoint)
+    with pytest.raises(ConfigError, match="gradient_accumulation_steps=1"):
+        changes_since(arguments(8, 8, 1), before, checkpoint)
+    earlier = arguments(32, 1, 2)
+    del earlier["arguments"]["global_batch"]  # a version that used one device
+    assert changes_since(arguments(8, 4, 2), earlier, checkpoint)
+    with pytest.raises(ConfigError, match="had 64: use 8"):
+        changes_since(arguments(32, 4, 2), earlier, checkpoint)
 
 
 def test_a_run_that_is_refused_leaves_the_trainer_as_it_was(tmp_path):

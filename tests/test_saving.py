@@ -70,7 +70,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(folder, model, monkeypatch)
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("modeling_vit_cls.files.writing.save_file", full)
+    monkeypatch.setattr("modeling_vit_cls.files.writing.to_host", full)
     with pytest.raises(CheckpointError, match="its old files are unchanged"):
         model.save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -14,6 +14,7 @@ from ..errors import CheckpointError, shorten
 # Fields that do not change the outputs, so they may be edited in config.json.
 _FREE = {"hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range"}
 _FREE |= {"dynamic_image_size"}
+NO_DIGEST = "0" * 32  # in the place of a digest that is not known yet
 _TENSORS, _STAMP = "xxh3_128", "stamp"
 
 

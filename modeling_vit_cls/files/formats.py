@@ -19,12 +19,10 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError, shorten
 from .digests import from_metadata
-from .tensor import FLOATS, Tensor, mapped
+from .tensor import DTYPES, Tensor, mapped
 
 SUFFIXES = (".safetensors", ".npz", ".msgpack")
 MAX_HEADER = 4_000_000  # bytes, some 20,000 tensors; a larger header takes seconds, and no Vision Transformer has one
-_PLAIN = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", *FLOATS.values())
-_NAMES = FLOATS | {"I64": "int64"}  # of the types that are read, by those of safetensors
 
 
 def read_file(file: Path) -> dict[str, Tensor]:
@@ -72,7 +70,7 @@ def _safetensors(file: Path) -> Iterator[Tensor]:
     digests, stamp = from_metadata(metadata, set(header), file)
     for name, entry in header.items():
         dtype, offset = str(entry["dtype"]), 8 + length + entry["data_offsets"][0]
-        tensor = mapped(name, file, offset, tuple(entry["shape"]), _NAMES.get(dtype, dtype))
+        tensor = mapped(name, file, offset, tuple(entry["shape"]), DTYPES.get(dtype, dtype))
         yield tensor._replace(digest=digests.get(name), stamp=stamp)
 
 
@@ -142,6 +140,6 @@ def _msgpack(file: Path) -> Iterator[Tensor]:
         raise CheckpointError(f"{file}: holds {type(tree).__name__}, expected the parameters of a Flax model by name")
     for path, array in flatten_dict(tree).items():
         name = ".".join(map(str, path))
-        if not isinstance(array, np.ndarray) or array.dtype.name not in _PLAIN:
+        if not isinstance(array, np.ndarray) or array.dtype.name not in DTYPES.values():
             raise CheckpointError(f"{file}: {shorten(name)} is not an array of numbers, as parameters are")
         yield Tensor(name, file, array.shape, array.dtype.name, partial(np.asarray, array), array.shape)

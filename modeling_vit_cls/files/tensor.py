@@ -14,8 +14,12 @@ from ..errors import CheckpointError
 from .digests import digest_of
 from .finite import is_finite
 
-FLOATS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
-_THREADS = 2  # that copy tensors to the device; each keeps one more tensor in memory
+# The types that are read and written, by their names in safetensors, in the order in which a file has them.
+DTYPES = {"U64": "uint64", "I64": "int64", "F64": "float64", "F32": "float32", "U32": "uint32", "I32": "int32"}
+DTYPES |= {"BF16": "bfloat16", "F16": "float16", "U16": "uint16", "I16": "int16", "I8": "int8", "U8": "uint8"}
+DTYPES |= {"BOOL": "bool"}
+FLOATS = {name: dtype for name, dtype in DTYPES.items() if "float" in dtype}
+THREADS = 2  # that copy tensors to the device; each keeps one more tensor in memory
 
 
 class Tensor(NamedTuple):
@@ -57,6 +61,13 @@ class Tensor(NamedTuple):
 
         Raises CheckpointError if they differ from the digest, or if the file has become shorter.
         """
+        array = self.copy()
+        if self.is_damaged(array):
+            raise self.damage()
+        return array
+
+    def copy(self) -> np.ndarray:
+        """As `read`, without a look at the digest."""
         source = self.view()
         # Whole pages of memory: JAX uses an array that begins at a multiple of 64 bytes without a copy. NumPy would
         # request huge pages, which take two to three times as long on machines that must find them first.
@@ -69,10 +80,16 @@ class Tensor(NamedTuple):
                 opened.seek(self.offset)
                 if opened.readinto(memoryview(pages)[: source.nbytes]) != source.nbytes:
                     raise CheckpointError(f"{self.file}: ends in tensor {self.name!r}; download or save it again")
-        if self.digest is not None and digest_of(array) != self.digest:
-            problem = "differs from what was saved: the file is damaged; download or save it again"
-            raise CheckpointError(f"{self.file}: tensor {self.name!r} {problem}")
         return array
+
+    def is_damaged(self, array: np.ndarray) -> bool:
+        """Whether the numbers of this tensor differ from its digest, if it has one."""
+        return self.digest is not None and digest_of(array) != self.digest
+
+    def damage(self) -> CheckpointError:
+        """The error for a tensor that is damaged."""
+        problem = "differs from what was saved: the file is damaged; download or save it again"
+        return CheckpointError(f"{self.file}: tensor {self.name!r} {problem}")
 
 
 def to_device(leaves: Mapping[str, Any], on_nonfinite: Callable[[str, Path], None]) -> dict[str, jax.Array]:
@@ -93,7 +110,7 @@ def to_device(leaves: Mapping[str, Any], on_nonfinite: Callable[[str, Path], Non
                 on_nonfinite(name, leaf.file)
             return jax.device_put(source)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         return dict(zip(leaves, pool.map(put, leaves.keys(), leaves.values())))
 
 

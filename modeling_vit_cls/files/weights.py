@@ -14,11 +14,11 @@ from transformers.utils.hub import convert_file_size_to_int
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, shorten
 from ..names import INDEX, SHARD, WEIGHTS
-from .digests import digest_of, stamp_of, to_metadata
+from .digests import NO_DIGEST, digest_of, stamp_of, to_metadata
 from .formats import SUFFIXES, read_file
 from .json_file import read_json
 from .tensor import Tensor
-from .writing import write_safetensors
+from .writing import gather, replace_metadata, write_safetensors
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _REMEDY = """pickled weights are never read: they can run code. Convert them onc
 
 
 def write_weights(
-    folder: Path,
+    folder: Path | None,
     tensors: Mapping[str, Any],
     max_shard_size: int | str = "5GB",
     config: ViTClsConfig | None = None,
@@ -42,31 +42,41 @@ def write_weights(
     """Write named arrays to `model.safetensors`, or to shards of at most `max_shard_size` bytes and an index.
 
     With a config these are our weights, and digests of tensors and architecture are written with them. Without one,
-    they have the names and layouts of PyTorch. Raises CheckpointError for NaN or infinity, unless `allow_nonfinite`.
+    they have the names and layouts of PyTorch. One tensor at a time is in the host's memory. Where the arrays are
+    divided over several processes, one writes, and the others call this with `folder=None`.
+
+    Raises CheckpointError for NaN or infinity, unless `allow_nonfinite`; files that are written by then are not whole.
     """
-    if not allow_nonfinite:
-        _refuse_nonfinite(tensors)
-    digests = {name: digest_of(np.asarray(tensor)) for name, tensor in tensors.items()} if config else {}
-    stamp = stamp_of(config, digests) if config else ""
     limit = convert_file_size_to_int(max_shard_size)
     plan = split_state_dict_into_shards_factory(
         dict(tensors), get_storage_size=lambda t: t.nbytes, filename_pattern=SHARD, max_shard_size=limit
     )
-    for name, keys in plan.filename_to_tensors.items():
-        metadata = {"format": "pt"}
+    shards = {name: {key: tensors[key] for key in keys} for name, keys in plan.filename_to_tensors.items()}
+    if folder is None:
+        for shard in shards.values():
+            gather(shard)
+        return
+    digests = dict.fromkeys(tensors, NO_DIGEST)
+
+    def metadata(shard: Mapping[str, Any]) -> dict[str, str]:
+        if config is None:
+            return {"format": "pt"}
+        return {"format": "flax", **to_metadata({key: digests[key] for key in shard}, stamp_of(config, digests))}
+
+    def inspect(name: str, array: np.ndarray) -> None:
+        if not allow_nonfinite and not np.isfinite(array).all():
+            remedy = "training has diverged; allow_nonfinite=True saves the parameters anyway"
+            raise CheckpointError(f"params: {name!r} holds NaN or infinity, so nothing was saved: {remedy}")
         if config is not None:
-            metadata = {"format": "flax", **to_metadata({key: digests[key] for key in keys}, stamp)}
-        write_safetensors(folder / name, {key: tensors[key] for key in keys}, metadata)
+            digests[name] = digest_of(array)
+
+    for name, shard in shards.items():
+        write_safetensors(folder / name, shard, metadata(shard), inspect)
+    for name, shard in shards.items():
+        replace_metadata(folder / name, shard, metadata(shard))  # now with all digests, as long as those before
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-
-
-def _refuse_nonfinite(tensors: Mapping[str, Any]) -> None:
-    for name, tensor in tensors.items():
-        if not np.isfinite(np.asarray(tensor)).all():
-            remedy = "training has diverged; allow_nonfinite=True saves the parameters anyway"
-            raise CheckpointError(f"params: {name!r} holds NaN or infinity, so nothing was saved: {remedy}")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -4,9 +4,11 @@ Files and models have separate parameters for each block. Training stacks those 
 program runs, differentiates and updates them. The last block stays separate because it may compute fewer tokens.
 """
 
+import math
+import operator
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -30,12 +32,32 @@ def stack(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return unchanged | {name: jnp.stack(blocks) for name, blocks in stacks.items()}
 
 
-def unstack(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `stack`."""
+class Block(NamedTuple):
+    """The array of one block in a stack (L - 1, ...), which is taken from it when it is needed."""
+
+    stack: Any
+    number: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.stack.shape[1:]
+
+    @property
+    def dtype(self) -> Any:
+        return self.stack.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def unstack(arrays: Mapping[str, Any], take: Callable[[Any, int], Any] = operator.getitem) -> dict[str, Any]:
+    """The inverse of `stack`. `take` gives a block of a stacked array; with `Block` nothing is computed yet."""
     blocks: dict[str, Any] = {}
     for name, array in arrays.items():
         if is_stacked(name):
-            blocks |= {_STACKED.sub(rf"\1layer_{i:02d}.", name): array[i] for i in range(len(array))}
+            depth = array.shape[0]
+            blocks |= {_STACKED.sub(rf"\1layer_{i:02d}.", name): take(array, i) for i in range(depth)}
         else:
             blocks[name] = array
     return blocks
@@ -51,6 +73,6 @@ def stack_params(params: Any) -> Any:
     return unflatten_dict(stack(flatten_dict(params, sep=".")), sep=".")
 
 
-def unstack_params(params: Any) -> Any:
+def unstack_params(params: Any, take: Callable[[Any, int], Any] = operator.getitem) -> Any:
     """`unstack` for a nested dict."""
-    return unflatten_dict(unstack(flatten_dict(params, sep=".")), sep=".")
+    return unflatten_dict(unstack(flatten_dict(params, sep="."), take), sep=".")

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import transformers
 from flax.core import FrozenDict, unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
@@ -29,7 +30,7 @@ from ..hub.push import push_folder
 from ..images.processor import ViTClsImageProcessor
 from ..nn import compiled
 from ..nn.fused_attention import Implementation, is_fused
-from ..nn.mesh import on_local_devices
+from ..nn.mesh import checked_mesh, local_mesh, on_local_devices
 from .dtypes import cast_floating, compute_dtype, dtype_of_file
 from .fit import draw, fit
 from .inputs import check_pixels, chosen_blocks
@@ -341,6 +342,7 @@ class FlaxPreTrainedModel(_Upstream):
         force_download: bool = False,
         local_files_only: bool = False,
         token: str | bool | None = None,
+        mesh: Mesh | str | None = None,
         _do_init: bool = True,
         **kwargs: Any,
     ) -> Any:
@@ -360,6 +362,9 @@ class FlaxPreTrainedModel(_Upstream):
             revision: branch, tag or commit.
             variant: "fp16" loads `model.fp16.safetensors`.
             cache_dir, force_download, local_files_only, token: as in huggingface_hub.
+            mesh: a mesh of devices, or its text, as `make_mesh` takes it. Each parameter is divided over it by its
+                name, and a process copies only the parts of its own devices from the files. Default: a copy of the
+                parameters on each device of this process.
             _do_init: False returns (model, params), or (model, params, LoadReport). Missing parameters are then left
                 out with a warning, instead of an error.
             kwargs: `seed` of a new head; `attn_implementation` as in the class; `torch_dtype`, the old name of `dtype`;
@@ -386,7 +391,9 @@ class FlaxPreTrainedModel(_Upstream):
             target = target_config(source, cls.module_class, config, kwargs)
             module, key = cls.module_class(target), jax.random.PRNGKey(seed)
             processor = read_processor(source, target)
-            params, report = load_params(source, module, key, ignore_mismatched_sizes, allow_missing=not _do_init)
+            placement = local_mesh() if mesh is None else checked_mesh(mesh, target)
+            missing = not _do_init
+            params, report = load_params(source, module, key, ignore_mismatched_sizes, missing, placement)
             report.interpolated_keys += interpolated_in_calls(processor, target)
             report.config_notes += [*label_notes(source, config, kwargs), *source.from_tensors]
             model = cls(
@@ -431,6 +438,8 @@ class FlaxPreTrainedModel(_Upstream):
             allow_nonfinite: save parameters that are NaN or infinite.
             kwargs: with `push_to_hub`, `repo_id` (default: the folder's name) and the keywords of `push_to_hub`.
 
+        In a run of several processes all of them must call it: the first one writes, the others wait for it.
+
         A model without an image processor of its own keeps the one in the folder if it fits. Raises CheckpointError if
         the folder cannot be written or a parameter is NaN or infinite, ValueError for parameters of another model.
         """
@@ -466,7 +475,7 @@ class FlaxPreTrainedModel(_Upstream):
         params: Params | None,
         max_shard_size: int | str = "5GB",
         allow_nonfinite: bool = False,
-        also: Callable[[Path], None] = lambda _: None,
+        also: Callable[[Path | None], None] = lambda _: None,
     ) -> None:
         """Save as `save_pretrained` does. `also` may write more files into the new folder, in the same step."""
         tensors = flatten_dict(unfreeze(self.params if params is None else params), sep=".")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
 
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
@@ -15,8 +16,10 @@ from ..errors import CheckpointError
 from ..families.family import canonical
 from ..families.open import parameter_shapes
 from ..files.finite import is_finite
+from ..files.placing import to_mesh
 from ..files.tensor import Tensor, to_device
 from ..nn import compiled
+from ..nn.mesh import mesh_of, place, shardings
 from ..nn.positions import resample_relative
 from ..nn.resampling import resample_patch_kernel, resample_positions
 from .report import LoadReport
@@ -46,20 +49,30 @@ def fit(
     key: jax.Array,
     report: LoadReport,
     ignore_mismatched_sizes: bool = False,
+    mesh: Mesh | None = None,
 ) -> Any:
     """Parameters for `module` from `params`, those of a model with config `source`.
 
     The leaves of `params` are arrays, or tensors of a file that are read here. Only the parameters of a new head are
-    drawn, from `key`. Every change is recorded in `report`. Raises CheckpointError if the backbones differ.
+    drawn, from `key`. All are placed on `mesh`; default: that of `params`, or else JAX's default device. Every change
+    is recorded in `report`. Raises CheckpointError if the backbones differ.
     """
     target: ViTClsConfig = module.config
     tensors = {canonical(name): leaf for name, leaf in flatten_dict(unfreeze(dict(params)), sep=".").items()}
     fitted = adapt(tensors, source, module, report, ignore_mismatched_sizes)
     names = {canonical(name): name for name in parameter_shapes(type(module), target)}
-    loaded = to_device({names[name]: leaf for name, leaf in fitted.items()}, report.note_nonfinite)
+    leaves = {names[name]: leaf for name, leaf in fitted.items()}
+    leaves |= draw(module, key, (*target.image_hw, target.num_channels), [names[name] for name in report.new_keys])
+    mesh = mesh_of(params) if mesh is None else mesh
+    note = report.note_nonfinite
+    if mesh is None:
+        loaded = to_device(leaves, note)
+    else:
+        unread = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
+        loaded = to_mesh(unread, shardings(unread, mesh), note)
+        loaded |= place({name: leaf for name, leaf in leaves.items() if name not in unread}, mesh)
     report.cast_keys += [name for name in fitted if str(fitted[name].dtype) != str(loaded[names[name]].dtype)]
-    new = draw(module, key, (*target.image_hw, target.num_channels), [names[name] for name in report.new_keys])
-    return unflatten_dict({**loaded, **new}, sep=".")
+    return unflatten_dict(loaded, sep=".")
 
 
 def draw(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, shorten
@@ -55,15 +56,22 @@ def _leaves_out_pooler(source: Source, module_class: type, overrides: Mapping[st
 
 
 def load_params(
-    source: Source, module: Any, key: jax.Array, ignore_mismatched_sizes: bool, allow_missing: bool
+    source: Source,
+    module: Any,
+    key: jax.Array,
+    ignore_mismatched_sizes: bool,
+    allow_missing: bool,
+    mesh: Mesh | None,
 ) -> tuple[Any, LoadReport]:
     """Load the parameters of `module` from a checkpoint. Returns them and a report; new heads are drawn from `key`.
+
+    They are on `mesh`; with None on JAX's default device.
 
     Raises CheckpointError, naming file and tensor, for weights that do not match config.json.
     """
     tensors, report = _checked(source, module, allow_missing)
     try:
-        return fit(tensors, source.config, module, key, report, ignore_mismatched_sizes), report
+        return fit(tensors, source.config, module, key, report, ignore_mismatched_sizes, mesh), report
     except CheckpointError as error:
         raise CheckpointError(f"{source.path}: {error}") from error
 

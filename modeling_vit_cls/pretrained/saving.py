@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import processes
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..families.open import Shapes
 from ..files.folder import replace_folder
+from ..files.host import is_shared
 from ..files.ownership import Outdated
 from ..files.weights import write_weights
 from ..images.processor import ViTClsImageProcessor
@@ -18,6 +20,7 @@ from ..names import CONFIG, NESTED_PROCESSOR, PROCESSOR
 from .processor_files import AnyProcessor, nested_processor, processor_fields, processor_of
 
 logger = logging.getLogger(__name__)
+_PATIENCE_MINUTES = 30  # for the disk
 
 
 def write_checkpoint(
@@ -27,13 +30,22 @@ def write_checkpoint(
     image_processor: AnyProcessor,
     max_shard_size: int | str,
     allow_nonfinite: bool,
-    also: Callable[[Path], None] = lambda _: None,
+    also: Callable[[Path | None], None] = lambda _: None,
 ) -> None:
     """Replace the checkpoint in a folder in one step; `also` may write more files into the new folder.
 
     Files of an earlier save that are `Outdated` are removed. Without an image processor, the one in the folder is kept
     if it fits the model.
+
+    All processes that share the arrays must call this. The first one writes; the others only send it their parts, call
+    `also` with None, and wait until the checkpoint is in its place.
     """
+    shared = is_shared(tensors.values())
+    if shared and not processes.is_first():
+        write_weights(None, tensors, max_shard_size)
+        also(None)
+        processes.wait("saved", _PATIENCE_MINUTES)
+        return
     if image_processor is None and folder.is_dir():
         image_processor = _fitting_processor(folder, config)
     if image_processor is None and config.num_channels in (1, 3):
@@ -48,6 +60,8 @@ def write_checkpoint(
         if image_processor is not None:
             image_processor.to_json_file(build / PROCESSOR)
         also(build)
+    if shared:
+        processes.wait("saved", _PATIENCE_MINUTES)
 
 
 def _fitting_processor(folder: Path, config: ViTClsConfig) -> AnyProcessor:

@@ -1,7 +1,7 @@
 """Everything that determines the result of a run, stored in its checkpoints, and which of it may change on resume."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,9 +17,12 @@ from .arguments import TrainingArguments
 # Arguments that may change when a run is resumed: they concern its folder, logs, saving, length or speed.
 _FREE = {"output_dir", "run_name", "project", "report_to", "disable_tqdm", "resume_from_checkpoint", "max_bad_images"}
 _FREE |= {"dataloader_num_workers", "per_device_eval_batch_size", "num_train_epochs", "max_steps"}
+_FREE |= {"mesh", "per_device_train_batch_size"}  # `_GLOBAL_BATCH` counts: order and random numbers depend on it alone
 _FREE_KINDS = ("logging_", "save_", "hub_")
 _UNREPORTED = {"resume_from_checkpoint", "num_train_epochs", "max_steps"}  # the report of `total_steps` is enough
 _PATHS = ("output_dir", "run_name")
+_BATCH, _PARTS = "per_device_train_batch_size", "gradient_accumulation_steps"
+_GLOBAL_BATCH = "global_batch"  # the images of all devices in an update
 
 Run = dict[str, Any]
 
@@ -34,6 +37,7 @@ def run_of(
 ) -> Run:
     """Everything that determines the result of a run, as JSON values, without local paths."""
     fields = arguments.to_dict()
+    fields[_GLOBAL_BATCH] = arguments.train_batch_size
     fields |= {name: Path(fields[name]).name for name in _PATHS if fields.get(name)}
     config = model.config
     labels: Any = config.id2label
@@ -66,12 +70,13 @@ def changes_since(run: Run, before: Run, checkpoint: Path) -> list[str]:
     defaults = {name: getattr(TrainingArguments, name, None) for name in run["arguments"]}
     for name, now in run["arguments"].items():
         was = before["arguments"].get(name, defaults[name])  # a version without this argument computed like its default
-        if now == was:
+        if now == was or name == _GLOBAL_BATCH:
             continue
         if name not in _FREE and not name.startswith(_FREE_KINDS):
             refuse(name, now, was)
         if name not in _UNREPORTED:
             changed.append(f"{name} is now {shorten(now)}, was {shorten(was)}")
+    _check_same_batch(run["arguments"], before["arguments"], checkpoint)
     for part in ("config", "processor"):
         for name in sorted(set(run[part]) | set(before[part])):
             now, was = run[part].get(name), before[part].get(name, LATER_FIELDS.get(name))
@@ -89,6 +94,18 @@ def changes_since(run: Run, before: Run, checkpoint: Path) -> list[str]:
         steps = f"the steps are now {run['total_steps']:,}, were {before['total_steps']:,}"
         changed.append(f"{steps}: the learning rate continues as in a run of this length")
     return changed
+
+
+def _check_same_batch(now: Mapping[str, Any], before: Mapping[str, Any], checkpoint: Path) -> None:
+    """Raise ConfigError if an update has another number of images than before, of all devices together."""
+    was = before.get(_GLOBAL_BATCH)
+    if was is None:  # a version that used one device
+        was = before[_BATCH] * before[_PARTS]
+    if now[_GLOBAL_BATCH] != was:
+        each, rest = divmod(was * now[_BATCH], now[_GLOBAL_BATCH])
+        remedy = "no number of images of a device gives this here: use another mesh" if rest else f"use {each}"
+        images = f"{now[_GLOBAL_BATCH]} images of all devices in an update"
+        raise ConfigError(_BATCH, now[_BATCH], f"gives {images}, but the run in {checkpoint} had {was}: {remedy}")
 
 
 def _check_same_data(name: str, now: Any, was: Any, refuse: Callable[[str, Any, Any], NoReturn]) -> None:

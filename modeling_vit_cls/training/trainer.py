@@ -37,7 +37,14 @@ from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
 from .reports import TrainerReports, mean_loss
 from .run_folder import RunFolder, checkpoint_to_resume, copy_checkpoint, remove_outdated
-from .state import check_own_checkpoint, read_training_state, write_trainer_state, write_training_state
+from .state import (
+    abstract,
+    check_own_checkpoint,
+    params_to_save,
+    read_training_state,
+    write_trainer_state,
+    write_training_state,
+)
 from .step import TrainState, check_finite, initial_state, make_train_step, own_places, place_batch
 from .stop import StopSignals
 
@@ -149,7 +156,9 @@ class FlaxTrainer(TrainerReports):
         self.state, self._facts = TrainerState(), None
         self.state.max_steps = total
         if checkpoint is not None:
-            state, self.state = read_training_state(checkpoint, state, self._run_facts())
+            like = abstract(state)
+            del state  # its memory is needed for the one that is read
+            state, self.state = read_training_state(checkpoint, like, self._run_facts())
             restore_callbacks(self.callback_handler, self.state)
             self._bad_images.restore(self.train_dataset, self.state)
             self._copy_best()
@@ -260,7 +269,7 @@ class FlaxTrainer(TrainerReports):
         export_callbacks(self.callback_handler, self.state)
         self._bad_images.export(self.state)
         also = partial(write_training_state, state=state, trainer_state=self.state, run=self._run_facts())
-        self.model.write_checkpoint(folder, state.eval_params, also=also)
+        self.model.write_checkpoint(folder, params_to_save(state), also=also)
         remove_outdated(output_dir, self.args.save_total_limit, step, self.state.best_model_checkpoint)
         self._call("on_save")
         return folder
