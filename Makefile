@@ -92,6 +92,12 @@ $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	.venv-bench/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
 	touch $@
 
+# Ray, what it needs, and psutil, which the tests find its actors with: the world puts its own packages before it.
+.venv-ray/ready: Makefile
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet ray==2.60.0 psutil==7.2.2
+	touch $@
+
 .venv-docs/ready: pyproject.toml constraints/transformers-5.txt
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --upgrade pip
