@@ -1,7 +1,7 @@
 """Measure one peer and one work in this process: `python -m benchmarks.peers PEER WORK`, run by benchmarks/speed.py.
 
 Prints the seconds of the first step, with compilation. Then, for each line on standard input, runs steps for SECONDS,
-and prints the seconds of each step and the peak memory so far in bytes.
+and prints the seconds of each step, by the clock and of all processors, and the peak memory so far in bytes.
 """
 
 import importlib
@@ -22,6 +22,7 @@ PEERS = {
     "timm": "torch_peers.timm",
     "timm compiled": "torch_peers.timm_compiled",
     "HF torch": "torch_peers.hf_torch",
+    "torchax": "torchax_peer.hf_torchax",
     "GEMM, XLA": "jax_peers.gemm",
     "GEMM, XLA to float32": "jax_peers.gemm_to_float32",
     "GEMM, torch": "torch_peers.gemm",
@@ -43,12 +44,13 @@ def main() -> None:
     print(json.dumps({"first": time.perf_counter() - start}), flush=True)
     step(1)
     for _ in sys.stdin:
-        seconds, end = [], time.perf_counter() + SECONDS
+        seconds, processor, end = [], [], time.perf_counter() + SECONDS
         while not seconds or time.perf_counter() < end:
-            start = time.perf_counter()
+            start, start_of_processor = time.perf_counter(), time.process_time()
             step(1)
             seconds.append(time.perf_counter() - start)
-        print(json.dumps({"seconds": seconds, "memory": peak_memory()}), flush=True)
+            processor.append(time.process_time() - start_of_processor)
+        print(json.dumps({"seconds": seconds, "processor": processor, "memory": peak_memory()}), flush=True)
 
 
 if __name__ == "__main__":

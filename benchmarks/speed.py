@@ -45,6 +45,7 @@ class Running:
         self.process = subprocess.Popen(command, text=True, cwd=Path(__file__).parents[1], **options)
         self.first: float = self.answer()["first"]
         self.seconds: list[float] = []
+        self.processor: list[float] = []
         self.memory = 0
 
     def answer(self) -> dict[str, Any]:
@@ -63,6 +64,7 @@ class Running:
         self.process.stdin.flush()
         answer = self.answer()
         self.seconds += answer["seconds"]
+        self.processor += answer["processor"]
         self.memory = answer["memory"]
 
     def end(self) -> None:
@@ -73,7 +75,8 @@ class Running:
 def measure(work: Work, peers: list[str], rounds: int) -> dict[str, dict[str, Any]]:
     """Best and median throughput, compile time in seconds and peak memory of each peer, or "not measured": the reason.
 
-    The compile time is that of the first step minus that of the best one.
+    The compile time is that of the first step minus that of the best one. `processor` are the images for each second of
+    a processor, the best: what other work on the machine changes least.
     """
     running, results = {}, {}
     for peer in peers:
@@ -89,6 +92,7 @@ def measure(work: Work, peers: list[str], rounds: int) -> dict[str, dict[str, An
         best, median = min(peer.seconds), statistics.median(peer.seconds)
         results[name] = {"best": work.batch / best, "median": work.batch / median}
         results[name] |= {"compiling": peer.first - best, "memory": peer.memory}
+        results[name] |= {"processor": work.batch / min(peer.processor)}
     return {peer: results[peer] for peer in peers}
 
 
