@@ -101,8 +101,8 @@ def test_a_short_run_shows_its_mean_loss_and_whole_steps(monkeypatch):
         [text.get_text().strip() for text in axes.get_legend().get_texts()] for axes in (short, logged_once, long)
     ]
     assert legends == [
-        ["evaluation", "training, mean of the run"],
-        ["evaluation", "training"],
+        ["training, mean of the run", "evaluation"],
+        ["training", "evaluation"],
         ["training", "evaluation"],
     ]
     colours = [{line.get_label().split(",")[0].strip(): line.get_color() for line in axes.lines} for axes in

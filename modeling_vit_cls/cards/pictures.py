@@ -44,22 +44,23 @@ def training_curve(log_history: Sequence[Mapping[str, Any]], changes: Sequence[s
     how = "\n" + fill(f"({', '.join(changes)})", 42) if changes else ""
     names = {"loss": f"training{how}", "eval_loss": "evaluation" + ("\n(without these)" if changes else "")}
     series = _series(log_history)
-    losses = {name: line for name, line in series.items() if name in ("loss", "eval_loss")}
+    losses = {name: series[name] for name in ("loss", "eval_loss") if name in series}
     by_name = sorted(series, key=lambda name: (name != "eval_accuracy", name))  # the same order gives the same colours
     metrics = {name: series[name] for name in by_name if name not in losses}
     mean = _mean_loss(log_history) if len(series.get("loss", ((), ()))[0]) < 2 else None
     panels = [panel for panel in (losses, metrics) if panel or (mean is not None and panel is losses)]
     with figure_file(5 * len(panels), 3.6) as (figure, file):
         for axes, lines in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels):
+            if mean is not None and lines is losses:
+                axes.axhline(mean, color=_TRAINING[0], linestyle=":", label=f"training, mean of the run{how}")
             for number, (name, (steps, values)) in enumerate(lines.items()):
                 loss_styles = {"loss": _TRAINING, "eval_loss": _EVALUATION}
                 colour, dashes = loss_styles.get(name, _METRICS[number % len(_METRICS)])
                 label = names[name] if name in names else _text(name.removeprefix("eval_"))
                 marker = "o" if len(steps) == 1 else "." if len(steps) < 30 else ""
                 axes.plot(steps, values, dashes, color=colour, label=f" {label}", marker=marker)
-            if mean is not None and lines is losses:
-                axes.axhline(mean, color=_TRAINING[0], linestyle=":", label=f"training, mean of the run{how}")
             axes.set_xlabel("step")
+            axes.set_xlim(left=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_ylabel("loss" if lines is losses else "evaluation metrics")
             axes.grid(alpha=0.3)
