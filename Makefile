@@ -27,8 +27,8 @@ test: $(VENV)/ready  ## the tests, in one world
 soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py and the kills of runs, SOAK times as many: a night's work
 	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py tests/test_embed.py
 
-scale: $(VENV)/ready  ## the long tests of meshes, of several processes and of memory
-	$(BIN)/python -m pytest tests/scale --durations=20
+scale: $(VENV)/ready .venv-ray/ready  ## the long tests: meshes, several processes, memory, Ray: half an hour
+	PYTHONPATH="$$(echo .venv-ray/lib/python3*/site-packages)" $(BIN)/python -m pytest tests/scale --durations=20
 
 parity: $(VENV)/ready .venv-torch/ready  ## other libraries' checkpoints, written by the libraries just now
 	rm -rf build/golden && mkdir -p build/golden

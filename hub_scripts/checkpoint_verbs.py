@@ -117,4 +117,26 @@ def _push(verbs: Any) -> None:
     parser.add_argument("--message", default="Upload model", help="message of the commit (default: %(default)s)")
 
 
-CHECKPOINT_VERBS = (_variants, _models, _import, _export, _check, _verify, _push)
+def _publish(verbs: Any) -> None:
+    parser = add_verb(
+        verbs,
+        "publish",
+        "publish:run",
+        help="push every model of a list, and a collection of them",
+        description="Push every model of a list to an organisation, each in one commit, and a collection that lists "
+        "them. All models are checked before the first push. The same command goes on after a failure, and changes "
+        "nothing that is up to date.",
+        example="publish zoo.yaml --dry_run",
+    )
+    parser.add_argument(
+        "list",
+        metavar="LIST",
+        help="a YAML file: organisation, title and description of the collection, private, and models, each with "
+        "folder and name",
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="only check the models and show what would change on the Hub"
+    )
+
+
+CHECKPOINT_VERBS = (_variants, _models, _import, _export, _check, _verify, _push, _publish)

@@ -15,14 +15,22 @@ from modeling_vit_cls.names import DIGESTS
 
 def run(arguments: argparse.Namespace) -> None:
     """Read and compare all tensors. Raises CheckpointError for the first difference, and for files without digests."""
-    path = checkpoint_path(arguments.checkpoint)
+    count, size = check_tensors(checkpoint_path(arguments.checkpoint))
+    facts = {"checkpoint": arguments.checkpoint, "verified_tensors": count, "bytes": size}
+    sentence = f"{arguments.checkpoint}: {count} tensors are as they were saved"
+    print(json.dumps(facts) if arguments.json else sentence)
+
+
+def check_tensors(path: Path) -> tuple[int, int]:
+    """Compare each tensor of a checkpoint with its digest: number of tensors, and bytes.
+
+    Raises CheckpointError for the first difference, and for files without digests.
+    """
     source, tensors, size = read_undisturbed(path, lambda: _read(path))
     if any(tensor.digest is None for tensor in tensors.values()):
         problem = f"{source.family.name} weights without digests: complete, but they cannot be compared"
         raise CheckpointError(f"{source.path}: {problem}; `vit-cls import` makes a checkpoint that has them")
-    facts = {"checkpoint": arguments.checkpoint, "verified_tensors": len(tensors), "bytes": size}
-    sentence = f"{arguments.checkpoint}: {len(tensors)} tensors are as they were saved"
-    print(json.dumps(facts) if arguments.json else sentence)
+    return len(tensors), size
 
 
 def _read(path: Path) -> tuple[Source, dict[str, Tensor], int]:

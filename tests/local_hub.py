@@ -1,8 +1,8 @@
 """A Hugging Face Hub on 127.0.0.1: repositories in memory, served over real HTTP to the real huggingface_hub.
 
 It knows what the client asks of models: create, commit (one step, all or nothing), branches and tags, listings, pull
-requests, downloads with ETag and Range, weights in LFS on demand; of Spaces, downloads. Every request is noted in
-`requests`, the bytes of files that were sent in `sent`, and each request can be made to fail.
+requests, downloads with ETag and Range, weights in LFS on demand; of Spaces, downloads; collections. Every request is
+noted in `requests`, the bytes of files that were sent in `sent`, and each request can be made to fail.
 """
 
 import base64
@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from yaml import safe_load as parse_yaml
@@ -49,6 +50,7 @@ class LocalHub:
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
+        self.collections: dict[str, dict[str, Any]] = {}  # by slug, as the Hub answers
         self.requests: list[tuple[str, str]] = []
         self.faults: Iterator[str] = iter(())  # for each request to come: "", a status, or how the answer is lost
         self.patience = threading.Event()  # set it to end the requests that are stalled
@@ -77,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._route()
 
-    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
     def _route(self) -> None:
         url = urlsplit(self.path)
@@ -247,6 +249,57 @@ class _Handler(BaseHTTPRequestHandler):
             card = re.match(r"---\n(.*?)\n---", files.get("README.md", b"").decode(), re.DOTALL)
             self._json({**fields, "cardData": parse_yaml(card[1])} if card else fields)
 
+    def collections(self) -> None:
+        """Those of an owner, each with its first four items, and without its position."""
+        rows = [dict(c) for c in self.hub.collections.values() if c["owner"]["name"] in self.query.get("owner", [])]
+        for row in rows:
+            row["items"] = row["items"][:4]
+            del row["position"]
+        self._json(rows)
+
+    def create_collection(self) -> None:
+        fields = json.loads(self.body)
+        owner, title = fields["namespace"], fields["title"]
+        for slug, row in self.hub.collections.items():
+            if (row["owner"]["name"], row["title"]) == (owner, title):
+                self._json({"error": "exists", "slug": slug}, 409)
+                return
+        number = f"{len(self.hub.collections):024x}"
+        slug = f"{owner}/{re.sub('[^a-z0-9]+', '-', title.lower())}-{number}"
+        self.hub.collections[slug] = {
+            "slug": slug,
+            "title": title,
+            "description": fields.get("description"),
+            "owner": {"name": owner},
+            "items": [],
+            "lastUpdated": "2026-01-01T00:00:00.000Z",
+            "position": 0,
+            "private": fields["private"],
+            "theme": "green",
+            "upvotes": 0,
+        }
+        self._json(self.hub.collections[slug])
+
+    def collection(self, slug: str) -> None:
+        row = self.hub.collections.get(slug)
+        if row is None:
+            self._error(404, "", f"no collection {slug}")
+        elif self.command == "PATCH":
+            row.update(json.loads(self.body))
+            self._json({"data": row})
+        else:
+            self._json(row)
+
+    def add_item(self, slug: str) -> None:
+        row, item = self.hub.collections[slug], json.loads(self.body)["item"]
+        exists = any((entry["id"], entry["type"]) == (item["id"], item["type"]) for entry in row["items"])
+        if item["id"] not in self.hub.repositories:
+            self._error(404, "", f"no {item['type']} {item['id']}")
+            return
+        if not exists:
+            row["items"].append({**item, "_id": f"{len(row['items']):024x}", "position": len(row["items"])})
+        self._json({"error": "exists"} if exists else row, 409 if exists else 200)
+
     def discussions(self, id: str) -> None:
         if found := self._commit(id, "main"):
             rows = found[0].discussions
@@ -299,7 +352,7 @@ def _oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-_ID, _REV = r"(?P<id>[^/]+/[^/]+)", r"(?P<rev>refs/pr/\d+|[^/]+)"
+_ID, _REV, _SLUG = r"(?P<id>[^/]+/[^/]+)", r"(?P<rev>refs/pr/\d+|[^/]+)", r"(?P<slug>[^/]+/[^/]+)"
 _ROUTES = [
     ("POST", "/api/repos/create", _Handler.create),
     ("GET", "/api/whoami-v2", _Handler.whoami),
@@ -314,6 +367,10 @@ _ROUTES = [
     ("POST", f"/api/models/{_ID}/paths-info/{_REV}", _Handler.paths),
     ("GET", f"/api/models/{_ID}/revision/{_REV}", _Handler.info),
     ("GET", f"/api/models/{_ID}/tree/{_REV}", _Handler.tree),
+    ("GET", "/api/collections", _Handler.collections),
+    ("POST", "/api/collections", _Handler.create_collection),
+    ("GET PATCH", f"/api/collections/{_SLUG}", _Handler.collection),
+    ("POST", f"/api/collections/{_SLUG}/items", _Handler.add_item),
     ("GET HEAD", f"/spaces/{_ID}/resolve/{_REV}/(?P<path>.+)", _Handler.resolve),
     ("GET HEAD", f"/{_ID}/resolve/{_REV}/(?P<path>.+)", _Handler.resolve),
 ]

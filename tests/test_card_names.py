@@ -128,7 +128,9 @@ HOSTILE = [
 
 def outside_code(text: str) -> str:
     """Markdown without its spans and blocks of code."""
-    return re.sub(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", "", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return re.sub(
+        r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", "", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    )
 
 
 def check_inert(text: str, rows: int) -> None:
@@ -143,7 +145,8 @@ def check_inert(text: str, rows: int) -> None:
     assert not re.search(r"://|www\.|@|evil\.|javascript:|\$|&|<[a-z!/]|:smile|mailto:|\{\{|==", unescaped)
     assert not re.search(r"!\[x|\]\(java", unescaped)
     headings = [line for line in card.text.splitlines() if line.startswith("#")]
-    assert set(headings[1:]) <= {"## Use", "## Results", "## Training", "## Reproduce", "## Limits"}
+    known = ("Use", "Intended use", "Results", "Training", "Reproduce", "Limits", "How to cite")
+    assert set(headings[1:]) <= {f"## {name}" for name in known}
     table = [line for line in card.text.splitlines() if line.startswith("|")]
     assert len(table) == rows
     assert all(len(cells(re.sub(r"\\\\", "", row))) == 2 for row in table)

@@ -13,12 +13,13 @@ from typing import Any, get_args
 
 import huggingface_hub
 import numpy as np
+import optax
 import pytest
 import yaml
 from conftest import tiny_model
 from huggingface_hub import ModelCard
 from PIL import Image
-from test_pictures import LOG, ODD
+from test_pictures import LOG, ODD, drawn
 
 from modeling_vit_cls import (
     CheckpointError,
@@ -33,6 +34,7 @@ from modeling_vit_cls.cards.card import READOUT_WORDS
 from modeling_vit_cls.cards.pictures import attention_maps
 from modeling_vit_cls.config_rules import Readout
 from modeling_vit_cls.hub.changes import EVAL_RESULTS
+from modeling_vit_cls.images.augmentation import Augmentation
 from modeling_vit_cls.install import how_to_install
 
 PICTURES = ["training_curve.png", "confusion_matrix.png", "attention.png"]
@@ -103,7 +105,9 @@ def test_the_card_says_what_was_measured_and_how(folder, model):
         "1,234 images per second, batches of 32, float32, with decode, forward",
         "A Processor (R), 2 cores, 2 x NVIDIA H200",
         "jax 0.10.2, vit-cls 0.1.0",
-        "Trained for 20 steps, 2 epochs, a training loss of 0.5000 at the end.",
+        "Trained for 20 steps, 2 epochs. Training loss: 0.5000 at the end. It is the plain cross-entropy.",
+        "Evaluation loss: 0.6000 at the end, also the plain cross-entropy.",
+        "For images like those of someone/flowers: to sort them into the classes above",
         "vit-cls train recipe.yaml\nvit-cls benchmark trained --dataset_name someone/flowers --split test\n",
         "its 95 % interval is 0.9360 to 0.9752 (Wilson)",
         "(calibration) was not measured",
@@ -138,11 +142,12 @@ def test_what_was_not_measured_is_not_printed(saved, tmp_path):
     folder = Path(shutil.copytree(saved, tmp_path / "trained"))
     text = render_card(folder)
     headings = re.findall(r"^## (.*)", text, re.MULTILINE)
-    assert headings == ["Use", "Limits"]
+    assert headings == ["Use", "Intended use", "Limits", "How to cite"]
+    assert "The data that it was trained on, and their licence, are not stated." in text
     assert "how often it is right is not known" in text
     metadata = ModelCard(text).data.to_dict()
     assert set(metadata) == {"library_name", "pipeline_tag", "tags"}
-    assert not re.search(r"None|\[More|TODO|nan|\{\{|\{%", text)
+    assert not re.search(r"None|\[More|TODO|nan|\{\{|\{%", text.partition("## How to cite")[0])
     write_card(folder)
     assert {entry.name for entry in folder.iterdir()} - {entry.name for entry in saved.iterdir()} == {"README.md"}
     (folder / "results.json").write_text(json.dumps({"metrics": {"accuracy": 1.0}, "hardware": None, "versions": {}}))
@@ -227,8 +232,9 @@ def test_odd_names_break_nothing(tmp_path):
         assert all(len(cells(row)) == 2 for row in rows)
         headings = [line for line in card.text.splitlines() if line.startswith("#")]
         assert headings[0] == "# a\\|b \\# \\{\\{ x \\}\\} \\$y"
-        assert headings[1:] == ["## Use", "## Results", "## Reproduce", "## Limits"] or "## Training" in headings
-        assert len(re.findall(r"^```", card.text, re.MULTILINE)) == 4
+        assert headings[1:3] == ["## Use", "## Intended use"]
+        assert headings[-2:] == ["## Limits", "## How to cite"]
+        assert len(re.findall(r"^```", card.text, re.MULTILINE)) == 6
         assert card.text.count("<!--") == 1
     write_card(folder, images(), model=odd)
     assert (folder / "attention.png").exists()
@@ -366,10 +372,12 @@ def test_the_card_says_how_the_model_was_trained(folder):
     write(folder, results={**RESULTS, "training": training}, recipe=recipe, state=state)
     text = render_card(folder)
     for words in (
-        "Trained on photos, a folder of the author's own, split train, 162 images.",
+        "Training data: photos, a folder of the author's own, split train, 162 images. Its licence is not stated.",
         "Images that could not be read, and were left out: 3.",
         "The weights are those of step 10, the best of the run by eval\\_accuracy (0.9750).",
-        "The training loss is computed with smoothed labels (0.1) and images mixed by mixup (0.2), which evaluation",
+        "Training loss: 0.5000 at the end. It is computed with mixup (0.2), smoothed labels (0.1).",
+        "Evaluation loss: 0.6000 at the end, without these, on a part of split train that was held out.",
+        "So the two losses cannot be compared.",
         "a moving average of the parameters (decay 0.99)",
         "The images (photos) are a folder of the author's own and are not published: give yours by `--dataset_name",
         "write `import modeling_vit_cls`",
@@ -383,7 +391,67 @@ def test_the_card_says_how_the_model_was_trained(folder):
 def test_a_short_run_has_its_mean_loss(folder):
     log = [{"step": 20, "epoch": 2.0, "train_loss": 0.75, "train_runtime": 1.0}]
     write(folder, state={"global_step": 20, "epoch": 2.0, "log_history": log})
-    assert "Trained for 20 steps, 2 epochs, a mean training loss of 0.7500." in render_card(folder)
+    text = render_card(folder)
+    assert "Trained for 20 steps, 2 epochs. Training loss: 0.7500 on average over the run." in text
+    assert "Evaluation loss" not in text
+
+
+def test_smoothed_labels_have_a_smallest_loss(folder):
+    """The loss of the best answer, which gives each class the share that the smoothed label has."""
+    write(folder, recipe={"label_smoothing_factor": 0.1})
+    (shown,) = re.findall(r"With smoothed labels it cannot fall below ([\d.]+)\.", render_card(folder))
+    target = optax.smooth_labels(np.eye(5, dtype=np.float32)[0], 0.1)
+    assert float(shown) == pytest.approx(float(optax.softmax_cross_entropy(np.log(target), target)), abs=1e-4)
+    write(folder, recipe={"label_smoothing_factor": 0.0})
+    assert "cannot fall below" not in render_card(folder)
+
+
+def test_what_changes_the_training_loss_is_named_in_card_and_curve(tmp_path, monkeypatch):
+    """Every field of the augmentation and every kind of dropout."""
+    fields = {**dict.fromkeys(Augmentation._fields, 0.5), "horizontal_flip": True, "label_smoothing_factor": 0.5}
+    rates = {"hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0.25, "drop_path_rate": 0.25}
+    changed, figures = [], drawn(monkeypatch)
+    for number, (name, value) in enumerate({**fields, **rates}.items()):
+        folder = tmp_path / str(number)
+        tiny_model(**({name: value} if name in rates else {})).save_pretrained(folder)
+        write(folder, recipe={"eval_split": "dev", **({} if name in rates else {name: value})}, state=STATE)
+        (words,) = re.findall(r"It is computed with (.+?)\.( |$)", render_card(folder))
+        assert "without these, on split dev." in render_card(folder)
+        changed.append(words[0].partition(" (")[0])
+        write_card(folder)
+        labels = [text.get_text() for text in figures[-1].axes[0].get_legend().get_texts()]
+        assert f"({changed[-1]})" in labels[0]
+        assert "(without these)" in labels[1]
+    assert len(set(changed)) == len(changed)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"name": "digits", "source": "built-in"}, "Its licence is CC BY 4.0."),
+        ({"name": "fashion_mnist", "source": "built-in"}, "Its licence is MIT."),
+        ({"name": "digits", "source": "folder"}, "Its licence is not stated."),
+        ({"name": "someone/flowers", "source": "hub"}, "Its licence is not stated here: see its page on the Hub."),
+    ],
+)
+def test_the_licence_of_the_training_data_is_stated_where_it_is_known(data, words, folder):
+    write(folder, results={**RESULTS, "training": {"dataset": data}})
+    text = render_card(folder)
+    assert words in text
+    assert text.count("Its licence") == 1
+
+
+def test_the_card_cites_the_model_and_the_package(folder):
+    package = yaml.safe_load((Path(__file__).parents[1] / "CITATION.cff").read_text())
+    (text,) = re.findall(r"```bibtex\n(.*?)```", render_card(folder, "user/flowers-vit"), re.DOTALL)
+    model, software = text.split("\n\n")
+    assert "year = {2026}" in model
+    assert "url = {https://huggingface.co/user/flowers-vit}" in model
+    assert f"title = {{{{{package['title']}}}}}" in software
+    assert "author = {{The vit-cls authors}}" in software
+    assert "version = {0.1.0}" in software
+    assert text.count("{") == text.count("}")
+    assert "huggingface.co" not in re.findall(r"```bibtex\n(.*?)```", render_card(folder), re.DOTALL)[0]
 
 
 @pytest.mark.parametrize(("right", "count"), [(45, 45), (0, 45), (1, 1), (384, 400)])

@@ -19,6 +19,7 @@ from hub_scripts import (
     explain,
     plan,
     predict,
+    publish,
     push,
     recipes,
     train,
@@ -38,6 +39,7 @@ VERBS = {
     "plan": ["m"],
     "predict": ["m", "x.jpg"],
     "embed": ["m", "digits", "--output", "f"],
+    "publish": ["zoo.yaml"],
     "push": ["f", "user/name"],
     "import": ["a", "b"],
     "export": ["a", "b", "--to", "timm"],
@@ -185,7 +187,8 @@ def test_a_closed_pipe_is_no_error():
 
 
 @pytest.mark.parametrize(
-    "module", [benchmark, check, embed, exchange, explain, plan, predict, push, recipes, train, variants, verify]
+    "module",
+    [benchmark, check, embed, exchange, explain, plan, predict, publish, push, recipes, train, variants, verify],
 )
 def test_ctrl_c_is_one_line(module, monkeypatch, capsys):
     def interrupted(*_):

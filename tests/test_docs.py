@@ -21,6 +21,7 @@ from test_package import run
 import modeling_vit_cls
 from hub_scripts.__main__ import main
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig, export_pretrained
+from modeling_vit_cls.cards import write_card
 from modeling_vit_cls.training.recipe import read_recipe
 
 pytestmark = pytest.mark.world
@@ -99,12 +100,14 @@ def place(tmp_path, monkeypatch, hub) -> Path:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(seed).integers(0, 255, (20, 24, 3), np.uint8)).save(file)
     tiny_model(id2label={0: "cat", 1: "dog"}, num_labels=2).save_pretrained("my-vit")
+    write_card("my-vit")
     np.save("texts.npy", np.random.default_rng(0).normal(size=(2, 8)))  # of CLIP's stand-in
     shutil.copy(GOLDEN / "npz_augreg" / "checkpoint.npz", NPZ)
     for repo_id, golden in STAND_INS.items():
         publish(hub, repo_id, GOLDEN / golden)
     yield tmp_path
     hub.repositories.clear()
+    hub.collections.clear()
 
 
 def publish(hub, repo_id: str, folder: Path) -> None:
@@ -128,6 +131,8 @@ def test_blocks_of_a_page_run_in_order(page, place, hub, request, capsys):
         elif language == "bash":
             for line in text.replace("\\\n", " ").splitlines():
                 run_command(shlex.split(line, comments=True), page)
+        elif language == "yaml" and (name := re.match(r"# (\S+\.yaml)\n", text)):
+            Path(name[1]).write_text(text)
         elif page.name == "README.md":
             assert output.startswith(text), "what the block before it prints"
     if page.name == "README.md":

@@ -74,7 +74,8 @@ def test_wheel_works_elsewhere(tmp_path):
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    assert "modeling_vit_cls/cards/card.md.jinja" in zipfile.ZipFile(wheel).namelist()
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"modeling_vit_cls/cards/card.md.jinja", "modeling_vit_cls/CITATION.cff"} <= names
     venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / "bin" / "python"
     dependencies = Path(next(path for path in sys.path if path.endswith("site-packages")))

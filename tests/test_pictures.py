@@ -60,8 +60,26 @@ def test_a_curve_shows_what_was_logged():
     assert training_curve([*LOG, {"step": 30, "loss": float("nan")}]) == training_curve(LOG)
     assert training_curve([*LOG, {"step": 30, "loss": 0.1}]) != training_curve(LOG)
     assert has_curve(LOG)
-    assert not has_curve(LOG[:1])
+    assert has_curve(LOG[:1])
+    assert not has_curve(LOG[-1:])
     assert not has_curve([])
+
+
+def test_a_log_of_one_step_is_drawn_as_a_point(monkeypatch):
+    figures = drawn(monkeypatch)
+    training_curve(LOG[:2])
+    (losses, metrics) = figures[0].axes
+    assert [line.get_marker() for line in (*losses.lines, *metrics.lines)] == ["o", "o", "o"]
+
+
+def test_any_number_of_images_is_drawn_six_in_a_row(model, monkeypatch):
+    figures = drawn(monkeypatch)
+    images = [np.full((8, 8, 3), 20 * number, np.uint8) for number in range(12)]
+    for count in (1, 6, 7, 10, 12):
+        attention_maps(model, images[:count])
+    shown = [[len(axes.images) for axes in figure.axes] for figure in figures]
+    assert [sum(counts) for counts in shown] == [2, 12, 14, 20, 24]
+    assert [len(figure.axes[0].get_gridspec().get_width_ratios()) for figure in figures] == [1, 6, 4, 5, 6]
 
 
 def drawn(monkeypatch) -> list:
@@ -83,8 +101,8 @@ def test_a_short_run_shows_its_mean_loss_and_whole_steps(monkeypatch):
         [text.get_text().strip() for text in axes.get_legend().get_texts()] for axes in (short, logged_once, long)
     ]
     assert legends == [
-        ["evaluation", "training, mean of the run"],
-        ["evaluation", "training"],
+        ["training, mean of the run", "evaluation"],
+        ["training", "evaluation"],
         ["training", "evaluation"],
     ]
     colours = [{line.get_label().split(",")[0].strip(): line.get_color() for line in axes.lines} for axes in

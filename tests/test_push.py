@@ -324,7 +324,7 @@ def test_what_is_no_name(hub, folder, name):
 
 
 def test_a_long_wait_is_left_to_the_user(hub, folder, repo_id, waits, monkeypatch):
-    monkeypatch.setattr("modeling_vit_cls.hub.push._LONGEST_WAIT", 5.0)
+    monkeypatch.setattr("modeling_vit_cls.hub.attempts.LONGEST_WAIT", 5.0)
     hub.faults = iter(["429"])
     with pytest.raises(CheckpointError, match="the Hub asks to wait 7 s; nothing was pushed"):
         push_folder(folder, repo_id)

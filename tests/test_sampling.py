@@ -7,7 +7,7 @@ from photos import write_images
 
 from modeling_vit_cls import ConfigError
 from modeling_vit_cls.images.duplicates import count_duplicates
-from modeling_vit_cls.images.sampling import hold_out, in_turns, sample_rows
+from modeling_vit_cls.images.sampling import hold_out, sample_rows
 from modeling_vit_cls.images.shown import readable_images
 from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.training.recipe import read_recipe
@@ -50,13 +50,6 @@ def test_samples_are_drawn_at_random_by_the_seed():
     assert not np.array_equal(first, other)
     assert not np.array_equal(first % 20, np.tile(range(5), 3))
     assert not np.array_equal(hold_out(LABELS[0], 0.2, 0)[1], hold_out(LABELS[0], 0.2, 1)[1])
-
-
-def test_classes_take_turns():
-    rows = in_turns(LABELS[1], seed=0)
-    assert sorted(rows) == list(range(504))
-    kinds = [LABELS[1][row] for row in rows]
-    assert (set(kinds[:3]), set(kinds[3:5]), set(kinds[5:7])) == ({0, 1, 2}, {0, 1}, {0, 1})
 
 
 @pytest.fixture
@@ -116,11 +109,23 @@ def test_duplicates_are_counted_by_content(folder):
     assert (count_duplicates(inside, [train]), count_duplicates(test, [inside])) == (1, 1)
 
 
-def test_images_to_show_are_of_different_classes_and_can_be_read(folder):
+def test_images_to_show_are_as_many_of_each_class_and_can_be_read(folder):
     test = load_images(str(folder), "test")
     for number in range(4):
         (folder / "test" / "cat" / f"{number}.png").write_bytes(b"broken")
-    shown = readable_images(test, 8, seed=0)
-    assert {label for _, label in shown} == {0, 1, 2}
-    assert len(shown) == 8
+    assert [label for _, label in readable_images(test, 12, seed=0)] == [0] * 4 + [1] * 4 + [2] * 4
+    assert [label for _, label in readable_images(test, 5, seed=0)] == [0, 1, 2]
     assert len(readable_images(test, 100, seed=0)) == 20
+    first, again, other = (readable_images(test, 12, seed) for seed in (0, 0, 1))
+    assert [image.tobytes() for image, _ in first] == [image.tobytes() for image, _ in again]
+    assert [image.tobytes() for image, _ in first] != [image.tobytes() for image, _ in other]
+
+
+def test_all_digits_are_shown_and_of_many_classes_evenly_spaced_ones(folder):
+    digits = load_images("digits", "test")
+    assert [label for _, label in readable_images(digits, 12, seed=0)] == list(range(10))
+    image = load_images(str(folder), "test")[0]["image"]
+    rows = [{"image": image, "label": label} for label in np.random.default_rng(0).permutation(1000).tolist()]
+    labels = [label for _, label in readable_images(datasets.Dataset.from_list(rows), 12, seed=0)]
+    assert (labels[0], labels[-1], len(labels)) == (0, 999, 12)
+    assert set(np.diff(labels)) <= {90, 91, 92}

@@ -18,10 +18,12 @@ from ..files.ownership import is_our_card, pictures_of, signed
 from ..install import how_to_install, needs
 from ..names import ATTENTION, CARD, CONFUSION_MATRIX, EVAL_RESULTS, PICTURES, RECIPE, TRAINING_CURVE
 from ..provenance import BUILT_IN, is_hub_id, last_name
+from .citation import citation
 from .escape import cell, markdown
 from .facts import Facts, read_facts
 from .features import features_section
-from .history import training_sentences
+from .history import training_paragraphs
+from .losses import changes_of_loss
 from .metadata import card_metadata, dataset_title, eval_results_yaml
 
 try:
@@ -32,6 +34,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from ..modeling_vit_cls import FlaxViTClsForImageClassification
 
+MAX_IMAGES = 12  # in the picture of attention maps
 _log = logging.getLogger(__name__)
 READOUT_WORDS = {
     "cls": "the [CLS] token",
@@ -71,7 +74,7 @@ def write_card(
 
     Args:
         folder: the trained folder.
-        images: up to 8 images (paths, PIL images or arrays) to draw with the attention of `model`. None keeps the
+        images: up to 12 images (paths, PIL images or arrays) to draw with the attention of `model`. None keeps the
             picture of the last card.
         repo_id: the name that the card's example loads; default: the folder's name.
         labels: true class names of the images; the picture then shows whether the model is right.
@@ -119,7 +122,7 @@ def _files(facts: Facts, attention: bytes | None) -> dict[str, bytes]:
     results, log = eval_results_yaml(facts), facts.state.get("log_history") or []
     files = {} if results is None else {EVAL_RESULTS: results.encode()}
     if pictures.has_curve(log):
-        files[TRAINING_CURVE] = pictures.training_curve(log)
+        files[TRAINING_CURVE] = pictures.training_curve(log, list(changes_of_loss(facts)))
     if facts.results.confusion_matrix:
         files[CONFUSION_MATRIX] = pictures.confusion_matrix(facts.results.confusion_matrix, facts.labels)
     if attention is not None:
@@ -136,7 +139,7 @@ def _last_attention(folder: Path) -> bytes | None:
 def _attention(model: Any, images: Sequence[Any], labels: Sequence[str] | None) -> bytes | None:
     from .pictures import attention_maps
 
-    return attention_maps(model, images, labels) if len(images) else None
+    return attention_maps(model, images[:MAX_IMAGES], labels) if len(images) else None
 
 
 def _render(facts: Facts, pictures: Iterable[str]) -> str:
@@ -155,9 +158,11 @@ def _render(facts: Facts, pictures: Iterable[str]) -> str:
         circumstances=_circumstances(facts),
         spelt_out=_SPELT_OUT,
         features=features_section(facts),
-        training=training_sentences(facts),
+        training=training_paragraphs(facts),
         commands=_commands(facts),
         own_data=_own_data(facts),
+        purpose=_purpose(facts),
+        citation=citation(facts),
         interval=_interval(facts.metrics.get("accuracy"), facts.dataset.examples),
     )
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n\n"
@@ -206,6 +211,13 @@ def _commands(facts: Facts) -> list[str]:
             words += ["--method", str(facts.results.features.method)]
         commands += [shlex.join(words)] if all(map(str.isprintable, words)) else []
     return commands
+
+
+def _purpose(facts: Facts) -> str:
+    """The images that the model is for, in words: those of its training data."""
+    data = facts.training.dataset if facts.training.dataset.name else facts.dataset
+    name = data.hub_id or (last_name(str(data.name)) if data.name else "")
+    return f"images like those of {markdown(name)}" if name else "images like those that it was trained on"
 
 
 def _own_data(facts: Facts) -> str:

@@ -1,31 +1,25 @@
-"""Sentences of Markdown on the training of a model: data, number of steps, saved step, loss."""
+"""Markdown on the training of a model: data, number of steps, saved step, losses."""
 
 from ..provenance import last_name
 from .escape import markdown
 from .facts import Facts
-
-_LOSS_CHANGES = {
-    "label_smoothing_factor": "smoothed labels ({})",
-    "mixup_alpha": "images mixed by mixup ({})",
-    "cutmix_alpha": "images mixed by CutMix ({})",
-}
+from .known_data import known_data
+from .losses import loss_sentences
 
 
-def training_sentences(facts: Facts) -> list[str]:
-    """Sentences from trainer_state.json, the recipe and the record of the training, as far as they exist."""
-    sentences = [_length(facts), _data(facts), _left_out(facts), _weights(facts), *_method(facts)]
-    return [sentence for sentence in sentences if sentence]
+def training_paragraphs(facts: Facts) -> list[str]:
+    """Paragraphs from trainer_state.json, the recipe and the record of the training, as far as they exist."""
+    paragraphs = [
+        [_data(facts), _left_out(facts)],
+        [_length(facts), _weights(facts), *_method(facts), *loss_sentences(facts)],
+    ]
+    texts = [" ".join(filter(None, sentences)) for sentences in paragraphs]
+    return [text for text in texts if text]
 
 
 def _length(facts: Facts) -> str:
     parts = [f"{facts.state['global_step']:,} steps"] if facts.state.get("global_step") else []
     parts += [f"{facts.state['epoch']:g} epochs"] if facts.state.get("epoch") else []
-    losses = [entry["loss"] for entry in facts.state.get("log_history") or [] if "loss" in entry]
-    means = [entry["train_loss"] for entry in facts.state.get("log_history") or [] if "train_loss" in entry]
-    if losses:
-        parts.append(f"a training loss of {losses[-1]:.4f} at the end")
-    elif means:
-        parts.append(f"a mean training loss of {means[-1]:.4f}")
     return f"Trained for {', '.join(parts)}." if parts else ""
 
 
@@ -38,7 +32,7 @@ def _data(facts: Facts) -> str:
     parts += [f"split {markdown(dataset.split)}"] if dataset.split else []
     parts += [f"revision {markdown(dataset.revision)}"] if dataset.revision else []
     parts += [f"{dataset.examples:,} images"] if dataset.examples else []
-    return f"Trained on {', '.join(parts)}."
+    return f"Training data: {', '.join(parts)}. {known_data(dataset)}"
 
 
 def _left_out(facts: Facts) -> str:
@@ -58,10 +52,6 @@ def _weights(facts: Facts) -> str:
 
 def _method(facts: Facts) -> list[str]:
     recipe, sentences = facts.recipe, []
-    changes = [text.format(markdown(recipe[name])) for name, text in _LOSS_CHANGES.items() if recipe.get(name)]
-    if changes:
-        how = f"with {' and '.join(changes)}, which evaluation does without"
-        sentences.append(f"The training loss is computed {how}: it can lie above the loss of evaluation.")
     if recipe.get("ema_decay"):
         decay = markdown(recipe["ema_decay"])
         sentences.append(f"What was evaluated and saved is a moving average of the parameters (decay {decay}).")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -26,36 +27,40 @@ _METRICS = [("#009E73", "-."), ("#CC79A7", ":"), ("#000000", "-"), ("#E69F00", "
 _RIGHT, _WRONG = "#009E73", "#D55E00"
 _NO_METRIC = {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
 _MAX_CLASSES_WITH_COUNTS, _MAX_CLASSES_WITH_NAMES = 20, 40  # in a confusion matrix
-_MAX_IMAGES = 8
+_COLUMNS = 6  # images side by side
 
 
 def has_curve(log_history: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a trainer's log has something to draw: a loss or a metric at two or more steps."""
-    return any(len(steps) > 1 for steps, _ in _series(log_history).values())
+    """Whether a trainer's log has something to draw: a loss or a metric at some step."""
+    return bool(_series(log_history))
 
 
-def training_curve(log_history: Sequence[Mapping[str, Any]]) -> bytes:
+def training_curve(log_history: Sequence[Mapping[str, Any]], changes: Sequence[str] = ()) -> bytes:
     """Draw the losses and the evaluation metrics of a transformers TrainerState's log over steps.
 
-    If the training loss was logged less than twice, as in a short run, the mean of the run is drawn as a line.
+    `changes` names what the training loss is computed with and the evaluation loss without, for the legend. If the
+    training loss was logged less than twice, as in a short run, the mean of the run is drawn as a line.
     """
+    how = "\n" + fill(f"({', '.join(changes)})", 42) if changes else ""
+    names = {"loss": f"training{how}", "eval_loss": "evaluation" + ("\n(without these)" if changes else "")}
     series = _series(log_history)
-    losses = {name: line for name, line in series.items() if name in ("loss", "eval_loss")}
+    losses = {name: series[name] for name in ("loss", "eval_loss") if name in series}
     by_name = sorted(series, key=lambda name: (name != "eval_accuracy", name))  # the same order gives the same colours
     metrics = {name: series[name] for name in by_name if name not in losses}
     mean = _mean_loss(log_history) if len(series.get("loss", ((), ()))[0]) < 2 else None
     panels = [panel for panel in (losses, metrics) if panel or (mean is not None and panel is losses)]
     with figure_file(5 * len(panels), 3.6) as (figure, file):
         for axes, lines in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels):
-            for number, (name, (steps, values)) in enumerate(lines.items()):
-                loss_styles = {"loss": ("training", *_TRAINING), "eval_loss": ("evaluation", *_EVALUATION)}
-                metric_style = (name.removeprefix("eval_"), *_METRICS[number % len(_METRICS)])
-                label, colour, dashes = loss_styles.get(name, metric_style)
-                marker = "." if len(steps) < 30 else ""
-                axes.plot(steps, values, dashes, color=colour, label=f" {_text(label)}", marker=marker)
             if mean is not None and lines is losses:
-                axes.axhline(mean, color=_TRAINING[0], linestyle=":", label="training, mean of the run")
+                axes.axhline(mean, color=_TRAINING[0], linestyle=":", label=f"training, mean of the run{how}")
+            for number, (name, (steps, values)) in enumerate(lines.items()):
+                loss_styles = {"loss": _TRAINING, "eval_loss": _EVALUATION}
+                colour, dashes = loss_styles.get(name, _METRICS[number % len(_METRICS)])
+                label = names[name] if name in names else _text(name.removeprefix("eval_"))
+                marker = "o" if len(steps) == 1 else "." if len(steps) < 30 else ""
+                axes.plot(steps, values, dashes, color=colour, label=f" {label}", marker=marker)
             axes.set_xlabel("step")
+            axes.set_xlim(left=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_ylabel("loss" if lines is losses else "evaluation metrics")
             axes.grid(alpha=0.3)
@@ -91,7 +96,7 @@ def attention_maps(
     images: Sequence[Any],
     labels: Sequence[str] | None = None,
 ) -> bytes:
-    """Draw up to 8 images (path, PIL, array), and below each the attention map of the last block over it.
+    """Draw images (path, PIL, array), six in a row, and below each the attention map of the last block over it.
 
     The map is the mean over heads: for readouts with [CLS] the attention from [CLS] to each patch, for the others the
     attention that each patch receives from all patches on average. Brighter is more; each map has its own scale. A
@@ -101,24 +106,28 @@ def attention_maps(
     names: Any = model.config.id2label
     reads_cls = model.config.readout in READOUTS_OF_CLS
     # one call per image, because their sizes may differ
-    results = [_attention(model, image, reads_cls) for image in images[:_MAX_IMAGES]]
+    results = [_attention(model, image, reads_cls) for image in images]
 
-    with figure_file(max(1.7 * len(results), 3.4), 4.4) as (figure, file):
+    rows = -(-len(results) // _COLUMNS)
+    columns = -(-len(results) // rows)
+    with figure_file(max(1.7 * columns, 3.4), 0.4 + 3.7 * rows) as (figure, file):
         query = "from [CLS] to each patch" if reads_cls else "that each patch receives on average"
         figure.suptitle(f"Attention {query}: last layer, mean over heads", fontsize=9)
-        for number, column in enumerate(figure.subplots(2, len(results), squeeze=False).T):
-            picture, weights, best, score = results[number]
+        grid = figure.subplots(2 * rows, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for number, (picture, weights, best, score) in enumerate(results):
+            row, column = divmod(number, columns)
+            above, below = grid[2 * row, column], grid[2 * row + 1, column]
             if best is not None:
-                title, colour = f"{_name(names[best], best)} {score:.2f}", "black"
+                title, colour = f"{_name(names[best], best)} ({score:.2f})", "black"
                 if labels is not None:
                     is_right = str(labels[number]) == str(names[best])
                     title += "\nright" if is_right else f"\nwrong: is {_name(labels[number])}"
                     colour = _RIGHT if is_right else _WRONG
-                column[0].set_title(title, fontsize=8, color=colour, parse_math=False)
-            column[0].imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            column[1].imshow(overlaid(picture, weights), interpolation="nearest")
-            for axes in column:
-                axes.set_axis_off()
+                above.set_title(title, fontsize=8, color=colour, parse_math=False)
+            above.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            below.imshow(overlaid(picture, weights), interpolation="nearest")
     return file.getvalue()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cards import write_card
+from ..cards import MAX_IMAGES, write_card
 from ..images.shown import readable_images
 from ..images.sources import class_names
 from ..modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
@@ -13,8 +13,6 @@ from ..names import RESULTS
 from ..results import Results
 from .features import with_readout
 from .probe import Probe
-
-_CARD_IMAGES = 8
 
 
 def classifier_of(
@@ -41,5 +39,5 @@ def save_linear_head(
     folder, names = Path(output_dir), class_names(test)
     model.save_pretrained(folder)
     results.write(folder / RESULTS)
-    examples = readable_images(test, _CARD_IMAGES, 0)
+    examples = readable_images(test, MAX_IMAGES, 0)
     write_card(folder, [image for image, _ in examples], labels=[names[label] for _, label in examples], model=model)

@@ -1,8 +1,7 @@
 """Pushing a folder to the Hub in one commit: read the repository, compare, commit the difference, check."""
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import CheckpointError
+from .attempts import persist
 from .changes import Change, Content, compare, files_to_push, unasked
-from .push_errors import MALFORMED, is_temporary, is_unreachable, retry_after, unwrapped, upload_error
-
-WAITS = (1.0, 2.0, 4.0)  # seconds before each further attempt
-_LONGEST_WAIT = 60.0  # seconds; if the Hub asks for a longer wait, the push fails
+from .push_errors import MALFORMED, is_temporary, is_unreachable, unwrapped, upload_error
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def plan_push(
             url = f"{pusher.api.endpoint}/{repo_id}"
             return Push(repo_id, url, None, tuple(unasked(files)), line)
 
-    return pusher.persist(plan)
+    return persist(plan, pusher.message)
 
 
 def push_folder(
@@ -118,11 +115,11 @@ def push_folder(
     files = files_to_push(folder, with_results, card)
     pusher = _Pusher(HfApi(token=token), repo_id, revision, files, with_results, private)
     commit = {"commit_message": commit_message, "commit_description": commit_description, "create_pr": create_pr}
-    return pusher.persist(partial(pusher.push, commit))
+    return persist(partial(pusher.push, commit), pusher.message)
 
 
 class _Pusher:
-    """One push, over all its attempts."""
+    """One push, over all its attempts. Each attempt reads first, to see a commit whose answer was lost."""
 
     def __init__(
         self,
@@ -139,21 +136,9 @@ class _Pusher:
         self.created = False
         self.sent = False  # whether a commit was sent that may have arrived
 
-    def persist(self, attempt: Callable[[], Push]) -> Push:
-        """Repeat an attempt after temporary errors. Each attempt reads first, to see a commit whose answer was lost."""
-        for wait in (*WAITS, None):
-            try:
-                return attempt()
-            except CheckpointError:
-                raise
-            except (HTTPError, OSError, ValueError, LookupError, RuntimeError, *MALFORMED) as raised:
-                error = unwrapped(raised)
-                seconds = retry_after(error)
-                if wait is None or not is_temporary(error) or seconds > _LONGEST_WAIT:
-                    line = upload_error(error, self.repo_id, self.revision, self.api.token, unsure=self.sent)
-                    raise CheckpointError(line) from None  # the cause contains the request, which contains the token
-            time.sleep(max(wait, seconds))
-        raise AssertionError("the last attempt returns or raises")
+    def message(self, error: Exception) -> str:
+        """The message of the error that ends the push."""
+        return upload_error(error, self.repo_id, self.revision, self.api.token, unsure=self.sent)
 
     def plan(self) -> Push:
         """Read the repository and compare."""

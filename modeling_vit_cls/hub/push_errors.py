@@ -1,4 +1,4 @@
-"""Errors of a push: which ones to retry, and their messages in one line without a token."""
+"""Errors of changes to the Hub: which ones to retry, and their messages in one line without a token."""
 
 import json
 import re
@@ -45,6 +45,11 @@ def upload_error(error: Exception, repo_id: str, revision: str | None, token: st
     """The message of a failed push: repository, reason and remedy. `unsure`: a commit was sent without an answer."""
     remedy = "push again: what has arrived is not sent twice" if unsure else "nothing was pushed"
     return f"{in_one_line(_reason(error), repo_id, revision, token)}; {remedy}"
+
+
+def collection_error(error: Exception, name: str, token: str | bool | None) -> str:
+    """The message of a failed update of a collection: name and reason."""
+    return in_one_line(_reason(error), name, None, token)
 
 
 def _reason(error: Exception) -> str:

@@ -27,18 +27,6 @@ def hold_out(labels: Sequence[int], share: float, seed: int) -> tuple[np.ndarray
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 
-def in_turns(labels: Sequence[int], seed: int) -> np.ndarray:
-    """All rows of labels (N,) in random order, such that each class comes once before any class comes again."""
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(labels))
-    shuffled = np.asarray(labels)[order]
-    by_class = np.argsort(shuffled, kind="stable")
-    _, starts, sizes = np.unique(shuffled[by_class], return_index=True, return_counts=True)
-    turns = np.empty(len(order), int)
-    turns[by_class] = np.arange(len(order)) - np.repeat(starts, sizes)
-    return order[np.argsort(turns, kind="stable")]
-
-
 def _draw(labels: np.ndarray, classes: np.ndarray, quotas: np.ndarray, seed: int) -> np.ndarray:
     """Row numbers, sorted: `quotas` (K,) random rows of each of `classes` (K,)."""
     generator = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ import yaml
 from jax.sharding import Mesh
 
 from .. import processes
-from ..cards import write_card
+from ..cards import MAX_IMAGES, write_card
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..evaluation.benchmark import DEFAULT_METRICS, benchmark
@@ -32,7 +32,6 @@ from .run_folder import RunFolder
 from .stop import StopSignals
 from .trainer import FlaxTrainer
 
-_CARD_IMAGES = 8  # images of the test split, with attention maps in the card
 _END = ("the end of the run", 24 * 60)  # minutes: the benchmark of a large test split takes hours on one device
 _log = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     )
     record_of_run.write(folder / RESULTS)
     replace_file(folder / RECIPE, yaml.safe_dump(record_of_run.recipe, sort_keys=False).encode())
-    examples, names = readable_images(test, _CARD_IMAGES, arguments.seed), class_names(test)
+    examples, names = readable_images(test, MAX_IMAGES, arguments.seed), class_names(test)
     write_card(folder, [image for image, _ in examples], labels=[names[label] for _, label in examples], model=model)
     processes.wait(*_END)
     return record_of_run
