@@ -22,6 +22,7 @@ except ImportError as error:
 MAX_FILE_SIZE = 20 * 2**20  # bytes of an uploaded file
 MAX_WAITING = 100  # requests in the queue; more are refused with a message
 MAX_SESSIONS = 100  # visitors whose last image is kept in memory
+FILE_SECONDS = 60  # an uploaded file is deleted when it is older; equal uploads of several visitors are one file
 _SECONDS = 600  # that the last image of a visitor is kept in memory
 _OWN, _LAST, _MEAN = "each model's own", "last", "mean of all"
 _WORDS = """# What the models see
@@ -34,11 +35,8 @@ _NAMES = """() => {
 }"""
 
 
-def build(models: Sequence[PageModel], neighbours: Sequence[Any] = (), file_seconds: int = 60) -> gr.Blocks:
-    """The page of these models, and of embedded datasets (`Neighbours`). An uploaded file is deleted `file_seconds` on.
-
-    The models compute one request at a time.
-    """
+def build(models: Sequence[PageModel], neighbours: Sequence[Any] = ()) -> gr.Blocks:
+    """The page of these models, and of embedded datasets (`Neighbours`). They compute one request at a time."""
 
     def look(
         upload: bytes | None, image: bytes | None, readout: str, block: str, head: str
@@ -62,7 +60,7 @@ def build(models: Sequence[PageModel], neighbours: Sequence[Any] = (), file_seco
     page = gr.Blocks(
         title="vit-cls",
         analytics_enabled=False,
-        delete_cache=(max(1, file_seconds // 2), file_seconds),
+        delete_cache=(FILE_SECONDS, FILE_SECONDS),
     )
     with page:
         gr.Markdown(_WORDS)
@@ -140,4 +138,4 @@ def serve(
             ready(address)
             threading.Event().wait()
         finally:
-            page.close()
+            page.close(verbose=False)

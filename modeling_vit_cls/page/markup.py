@@ -27,14 +27,15 @@ CSS = """
 .models h2 { font-size: 1.25rem; font-weight: 700; }
 .models h3 { font-size: 1rem; font-weight: 600; margin-top: 1.25rem; }
 .models .remark { margin: 0 0 .75rem; border-left: 4px solid #D55E00; padding-left: .75rem; }
-.models .tables, .models .pictures { display: flex; flex-wrap: wrap; gap: 1rem; }
+.models .tables { display: flex; flex-wrap: wrap; gap: 0 1rem; }
+.models .pictures { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; max-width: 32rem; }
 .models table { flex: 1 1 15rem; table-layout: fixed; border-collapse: collapse; margin: 0 0 1rem; min-width: 0; }
 .models caption { text-align: left; font-weight: 600; padding-bottom: .25rem; }
 .models th, .models td { border: 0; padding: .2rem .5rem .2rem 0; text-align: left; font-weight: 400; }
 .models th { overflow-wrap: anywhere; }
 .models td { width: 9.5rem; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .models meter { width: 5rem; height: .75rem; margin-right: .5rem; }
-.models figure { flex: 1 1 8rem; max-width: 16rem; margin: 0; }
+.models figure { margin: 0; }
 .models img { width: 100%; height: auto; border-radius: 4px; margin: 0; }
 .models img.small { image-rendering: pixelated; }
 .models figcaption { font-size: .875rem; margin-top: .25rem; }
@@ -103,7 +104,7 @@ def _pictures(seen: Seen) -> str:
     if seen.attention is not None:
         pictures.append(_map(seen, seen.attention, f"Attention from {seen.source}: {seen.attention_of}"))
     pictures.append(_map(seen, seen.rollout, f"Attention rollout from {seen.source}, over all blocks"))
-    pictures.append(_figure(enlarged(seen.colours, shown.shape[:2]), "Features: like colours, like patches"))
+    pictures.append(_figure(enlarged(seen.colours, shown.shape[:2]), "Features: similar patches have similar colours"))
     return "".join(pictures)
 
 
