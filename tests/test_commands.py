@@ -21,6 +21,7 @@ pytestmark = pytest.mark.world
 VERBS = {
     "benchmark": ["m", "--dataset_name", "digits"],
     "check": ["m"],
+    "demo": ["m"],
     "explain": ["m", "x.jpg", "--output", "f"],
     "predict": ["m", "x.jpg"],
     "embed": ["m", "digits", "--output", "f"],

@@ -4,11 +4,14 @@ import io
 import json
 import re
 import sys
+import tomllib
 from html.parser import HTMLParser
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+import yaml
 from conftest import tiny_model
 from PIL import Image
 
@@ -22,6 +25,8 @@ from modeling_vit_cls.page.neighbours import Neighbour, Neighbours
 from modeling_vit_cls.page.seen import PageModel, load_models
 
 pytestmark = pytest.mark.world
+
+ROOT = Path(__file__).parents[1]
 
 
 def photo(seed: int = 0, channels: int = 3) -> bytes:
@@ -242,3 +247,13 @@ def test_without_gradio_the_message_has_the_command(folder, monkeypatch, capsys)
     assert main(["demo", str(folder)]) == 1
     error = capsys.readouterr().err
     assert re.fullmatch(r"vit-cls: gradio is needed to show the page: `pip install .*\[demo\].*\n", error)
+
+
+def test_the_space_installs_what_the_page_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    space = ROOT / "hub_scripts" / "space"
+    requirements = [line for line in (space / "requirements.txt").read_text().splitlines() if line[0] != "#"]
+    assert requirements == sorted([*project["dependencies"], *project["optional-dependencies"]["demo"]])
+    card = yaml.safe_load((space / "README.md").read_text().split("---")[1])
+    assert f"gradio=={card['sdk_version']}\n" in (ROOT / "constraints" / "page-5.txt").read_text()
+    assert (space / card["app_file"]).is_file()

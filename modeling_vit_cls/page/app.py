@@ -15,7 +15,7 @@ from .seen import PageModel
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_RUN_HISTORY"] = "False"
 try:
-    import gradio as gr
+    import gradio as gr  # pyright: ignore[reportMissingImports] # the tests install it for `make test-page` alone
 except ImportError as error:
     raise needs("gradio", "to show the page", "demo") from error
 
@@ -28,10 +28,15 @@ _OWN, _LAST, _MEAN = "each model's own", "last", "mean of all"
 _WORDS = """# What the models see
 Drop an image: you see its classes, and where each model looks. Only the machine that runs this page reads it, and it is
 not kept."""
-# For screen readers: they read out the line above the results when it changes, and the name of the group of readouts.
-_NAMES = """() => {
+# For screen readers: the line above the results is read out when it changes, and the group of readouts has a name. For
+# keyboards: Gradio's upload listens to Space alone.
+_SCRIPT = """() => {
     document.getElementById("status")?.setAttribute("aria-live", "polite");
     document.getElementById("readout")?.setAttribute("aria-label", "Readout");
+    document.addEventListener("keydown", event => {
+        const button = event.target.closest?.("#upload button");
+        if (button && event.key === "Enter") { event.preventDefault(); event.stopPropagation(); button.click(); }
+    }, true);
 }"""
 
 
@@ -129,7 +134,7 @@ def serve(
                 pwa=False,
                 mcp_server=False,
                 css=CSS,
-                js=_NAMES,
+                js=_SCRIPT,
             )
         except OSError as error:
             rule = f"cannot be used on {host}: another program listens there, or it is no address of this machine"

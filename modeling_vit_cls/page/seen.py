@@ -127,7 +127,7 @@ class PageModel:
         Raises BadImageError for a file that cannot be read as an image.
         """
         image, own = load_image(content, name="the file"), self.own_readout
-        used = readout if readout in self.readouts else own
+        used = own if readout is None or readout not in self.readouts else readout
         scores = self.scores(image, used)
         seen = view(self.backbone(used), image)
         attention, missing = None, ""
