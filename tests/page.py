@@ -73,6 +73,8 @@ def place(tmp_path_factory) -> Path:
     dataset = datasets.Dataset.from_dict({"image": images}, features=features)
     embed(FlaxViTClsModel.from_pretrained(place / "cls"), dataset, place / "embedded", disable_tqdm=True)
     (place / "photo.png").write_bytes(photo(4))
+    for number in range(9):  # equal files are one file on the server
+        (place / f"{number}.png").write_bytes(photo(number))
     (place / "broken.png").write_bytes(photo(4)[:300])
     (place / "large.png").write_bytes(b"\0" * (20 * 2**20 + 1))
     return place
@@ -106,6 +108,7 @@ def page(browser, address) -> Iterator[Page]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     expect(page.get_by_role("button", name="Click to upload or drop files")).to_be_visible()
+    expect(page.locator("#status")).to_have_attribute("aria-live", "polite")  # the page's script has run
     yield page
     others = [url for url in addresses if not url.startswith((address, "data:", "blob:"))]
     page.close()
@@ -158,7 +161,7 @@ def test_the_switch_of_the_readout_shows_what_changes(page, place):
 
 def test_files_that_cannot_be_used_give_a_message_and_the_page_lives_on(page, place):
     for name, words in (
-        ("broken.png", "This file cannot be used: the file: "),
+        ("broken.png", "This file: cannot be read as an image"),
         ("large.png", "exceed the maximum allowed size of 20.0 Mb"),
     ):
         upload(page, place / name)
@@ -251,14 +254,18 @@ import sys
 import modeling_vit_cls.page.app as app
 from hub_scripts.__main__ import main
 app.FILE_SECONDS = 1
+app.MAX_WAITING = 2
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_uploaded_files_are_deleted_while_the_page_runs(place, tmp_path):
+def test_a_full_queue_refuses_and_uploaded_files_are_deleted_while_the_page_runs(place, tmp_path):
     with server(["-c", SHORT, "demo", str(place / "backbone")], tmp_path) as address:
         client = Client(address, verbose=False, httpx_kwargs={"timeout": 600})
-        client.predict(handle_file(place / "photo.png"), *OWN, api_name="/look")
+        requests = [client.submit(handle_file(place / f"{n}.png"), *OWN, api_name="/look") for n in range(9)]
+        errors = [str(error) for request in requests if (error := request.exception())]
+        assert 0 < len(errors) < 9
+        assert all("queue is full" in error.lower() for error in errors), errors
         for _ in range(600):
             if not files_in(tmp_path):
                 break

@@ -130,7 +130,7 @@ def test_folders_are_named_by_their_last_part_where_that_is_enough(tmp_path):
 
 def test_what_is_no_image_is_an_error_in_words(shown):
     for content in (b"", b"none", photo()[:60]):
-        with pytest.raises(BadImageError, match="^the file: "):
+        with pytest.raises(BadImageError, match="^This file: "):
             shown.see(content)
 
 

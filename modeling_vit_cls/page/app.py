@@ -58,7 +58,7 @@ def build(models: Sequence[PageModel], neighbours: Sequence[Any] = ()) -> gr.Blo
         try:
             seen = [(model, model.see(image, **chosen), _nearest(model, neighbours, image)) for model in models]
         except BadImageError as error:
-            return None, None, f"This file cannot be used: {message(error)}", ""
+            return None, None, message(error), ""
         return None, image, "<br>".join(summary(model, found) for model, found, _ in seen), sections(seen)
 
     readouts = dict.fromkeys(readout for model in models for readout in model.readouts)

@@ -86,7 +86,7 @@ class Neighbours:
     def nearest(self, content: bytes, count: int = 6) -> list[Neighbour]:
         """The nearest images to that of a file's content, nearest first. Raises BadImageError for no image."""
         backbone = self.model.backbone(self._readout)
-        ((query, _),) = predict(backbone, [load_image(content, name="the file")], take=embedding_of)
+        ((query, _),) = predict(backbone, [load_image(content, name="This file")], take=embedding_of)
         count = min(count, len(self._vectors))
         ((_, similarities, rows),) = search(np.asarray(query, np.float32), self._vectors, count)
         return [self._neighbour(int(row), float(number)) for row, number in zip(rows[0], similarities[0])]

@@ -126,7 +126,7 @@ class PageModel:
 
         Raises BadImageError for a file that cannot be read as an image.
         """
-        image, own = load_image(content, name="the file"), self.own_readout
+        image, own = load_image(content, name="This file"), self.own_readout
         used = own if readout is None or readout not in self.readouts else readout
         scores = self.scores(image, used)
         seen = view(self.backbone(used), image)
