@@ -87,6 +87,7 @@ def build(models: Sequence[PageModel], neighbours: Sequence[Any] = ()) -> gr.Blo
             show_progress="minimal",
             show_progress_on=[line],
         )
+        page.load(None, js=_SCRIPT)  # `js` of launch does nothing in Gradio 6.17
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return page
 
@@ -134,7 +135,6 @@ def serve(
                 pwa=False,
                 mcp_server=False,
                 css=CSS,
-                js=_SCRIPT,
             )
         except OSError as error:
             rule = f"cannot be used on {host}: another program listens there, or it is no address of this machine"
