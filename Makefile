@@ -14,7 +14,7 @@ DEVELOPMENT = --editable '.[dev]' --constraint constraints/transformers-$(TRANSF
 # The certificates of the system, which pip trusts too.
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: demo test soak scale parity catalogue bench bench-gpu faults docs lint format constraints clean
+.PHONY: demo test test-page soak scale parity catalogue bench bench-gpu faults docs lint format constraints clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and pictures, reload, predict
@@ -23,6 +23,9 @@ demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and
 
 test: $(VENV)/ready  ## the tests, in one world
 	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+test-page: .venv-page-$(TRANSFORMERS)/ready  ## the page of `vit-cls demo` in headless Chromium (apt-get install chromium): minutes
+	.venv-page-$(TRANSFORMERS)/bin/python -m pytest --durations=5 tests/page.py
 
 soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py and the kills of runs, SOAK times as many: a night's work
 	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py tests/test_embed.py
@@ -102,6 +105,13 @@ $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	.venv-ray/bin/python -m pip install --quiet ray==2.60.0 psutil==7.2.2
 	touch $@
 
+.venv-page-$(TRANSFORMERS)/ready: pyproject.toml constraints/page-$(TRANSFORMERS).txt
+	$(PYTHON) -m venv .venv-page-$(TRANSFORMERS)
+	.venv-page-$(TRANSFORMERS)/bin/python -m pip install --quiet --upgrade pip
+	.venv-page-$(TRANSFORMERS)/bin/python -m pip install --quiet --editable '.[page]' \
+	  --constraint constraints/page-$(TRANSFORMERS).txt
+	touch $@
+
 .venv-docs/ready: pyproject.toml constraints/transformers-5.txt
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --upgrade pip
@@ -112,6 +122,8 @@ constraints:  ## resolve both worlds anew, to the newest versions that fit, for 
 	for world in 4 5; do \
 	  uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --upgrade --extra dev \
 	    pyproject.toml constraints/transformers-$$world.in --output-file constraints/transformers-$$world.txt; \
+	  uv pip compile --universal --python-version 3.11 --no-annotate --no-header --no-emit-index-url --upgrade --extra page \
+	    pyproject.toml constraints/transformers-$$world.in --output-file constraints/page-$$world.txt; \
 	done
 
 clean:

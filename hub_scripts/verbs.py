@@ -25,7 +25,7 @@ def command_line() -> Parser:
     parser.add_argument("--version", action="version", version=_versions(), help="show the versions and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
-    for add in (_train, _launch, _plan, _recipes, _benchmark, _predict, _embed, _explain, *CHECKPOINT_VERBS):
+    for add in (_train, _launch, _plan, _recipes, _benchmark, _predict, _embed, _explain, _demo, *CHECKPOINT_VERBS):
         add(verbs)
     return parser
 
@@ -251,3 +251,29 @@ def _explain(verbs: Any) -> None:
         metavar=("ROW", "COLUMN"),
         help="the patch that others are compared with, from 0 (default: in the middle)",
     )
+
+
+def _demo(verbs: Any) -> None:
+    parser = add_verb(
+        verbs,
+        "demo",
+        "page:run",
+        help="a page in the browser: classes, attention and neighbours of your images",
+        description="Serve a page on this machine: drop an image, see classes and scores, attention over the image, "
+        "and what changes with another readout, for several models side by side. It needs no network, sends nothing, "
+        "and keeps no image. Ctrl-C ends it.",
+        example="demo my-vit facebook/dinov2-small --neighbours photos-embedded",
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="folders or Hub ids")
+    parser.add_argument(
+        "--neighbours",
+        nargs="+",
+        metavar="FOLDER",
+        help="folders of `vit-cls embed` with one of the models: their nearest images are shown too",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 lets other machines in, without a password (default: %(default)s)",
+    )
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")

@@ -100,6 +100,21 @@ class FlaxViTClsForImageClassification(FlaxPreTrainedModel):
         return backbone.with_classifier(config, kernel, biases)
 
 
+def reread(model: Any, readout: str) -> Any:
+    """A model of the same parameters, all of them and no others, with another readout.
+
+    Raises ConfigError where `with_readout` would draw new parameters: a classifier of another width, attention pooling.
+    """
+    if readout == model.config.readout:
+        return model
+    fields = {**model.config.to_dict(), "readout": readout}
+    other = type(model)(type(model.config).from_dict(fields), _do_init=False)
+    if other.params_shape_tree != model.params_shape_tree:
+        rule = f"needs parameters that this model does not have: its own readout is {model.config.readout!r}"
+        raise ConfigError("readout", readout, rule)
+    return model.with_readout(readout)
+
+
 def _number(name: str, value: Any) -> float:
     """A finite number, also from an array with one element. Raises ConfigError for anything else."""
     array = np.asarray(value)

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.world
 VERBS = {
     "benchmark": ["m", "--dataset_name", "digits"],
     "check": ["m"],
+    "demo": ["m"],
     "explain": ["m", "x.jpg", "--output", "f"],
     "plan": ["m"],
     "predict": ["m", "x.jpg"],

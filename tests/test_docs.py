@@ -20,6 +20,7 @@ from test_package import run
 
 import modeling_vit_cls
 from hub_scripts.__main__ import main
+from hub_scripts.verbs import command_line
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig, export_pretrained
 from modeling_vit_cls.cards import write_card
 from modeling_vit_cls.training.recipe import read_recipe
@@ -74,6 +75,8 @@ def run_command(words: list[str], page: Path) -> None:
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 0
+    elif arguments[0] == "demo":  # would serve until Ctrl-C
+        assert command_line().parse_args(arguments).models
     elif arguments[0] == "train":
         assert read_recipe(arguments[1], arguments[2:]).training.output_dir.startswith("my-")
     else:

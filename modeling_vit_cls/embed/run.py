@@ -18,7 +18,7 @@ from ..images.fingerprint import table_fingerprint
 from ..images.kinds import check_dataset
 from ..images.processor import ViTClsImageProcessor
 from ..images.sources import image_column
-from ..modeling_vit_cls import FlaxViTClsModel, embedding_of
+from ..modeling_vit_cls import FlaxViTClsModel, embedding_of, reread
 from ..predict import predict
 from ..pretrained.processor_fit import check_processor
 from ..scores import unit
@@ -196,14 +196,7 @@ def _with_readout(model: Any, readout: str | None) -> FlaxViTClsModel:
     if not isinstance(model, FlaxViTClsModel):
         remedy = "FlaxViTClsModel.from_pretrained takes the folder of a classifier too"
         raise ConfigError("model", type(model).__name__, f"must be a FlaxViTClsModel; {remedy}")
-    if readout is None or readout == model.config.readout:
-        return model
-    fields = {**model.config.to_dict(), "readout": readout}
-    other = FlaxViTClsModel(type(model.config).from_dict(fields), _do_init=False)
-    if other.params_shape_tree != model.params_shape_tree:
-        rule = f"needs parameters that this model does not have: its own readout is {model.config.readout!r}"
-        raise ConfigError("readout", readout, rule)
-    return model.with_readout(readout)
+    return model if readout is None else reread(model, readout)
 
 
 def _checked(dataset: Any, image_column_name: str | None) -> tuple["datasets.Dataset", str]:
