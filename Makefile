@@ -14,7 +14,7 @@ DEVELOPMENT = --editable '.[dev]' --constraint constraints/transformers-$(TRANSF
 # The certificates of the system, which pip trusts too.
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: demo test soak parity catalogue bench bench-gpu faults docs lint format constraints clean
+.PHONY: demo test soak scale parity catalogue bench bench-gpu faults docs lint format constraints clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and pictures, reload, predict
@@ -26,6 +26,9 @@ test: $(VENV)/ready  ## the tests, in one world
 
 soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py and the kills of runs, SOAK times as many: a night's work
 	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py tests/test_embed.py
+
+scale: $(VENV)/ready  ## the long tests of meshes, of several processes and of memory
+	$(BIN)/python -m pytest tests/scale --durations=20
 
 parity: $(VENV)/ready .venv-torch/ready  ## other libraries' checkpoints, written by the libraries just now
 	rm -rf build/golden && mkdir -p build/golden

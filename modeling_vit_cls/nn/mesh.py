@@ -127,6 +127,12 @@ def place(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, tree, tree_shardings(tree, mesh))
 
 
+def on_local_devices(tree: Any) -> Any:
+    """A tree of arrays with a copy on each device of this process; unchanged if there is only one."""
+    mesh = local_mesh()
+    return place(tree, mesh) if mesh.size > 1 else tree
+
+
 def mesh_of(*trees: Any) -> Mesh | None:
     """The mesh that arrays were placed on; None for arrays on one device, and inside a function that JAX transforms."""
     meshes = {}

@@ -30,7 +30,7 @@ from ..hub.push import push_folder
 from ..images.processor import ViTClsImageProcessor
 from ..nn import compiled
 from ..nn.fused_attention import Implementation, is_fused
-from ..nn.mesh import checked_mesh
+from ..nn.mesh import checked_mesh, on_local_devices
 from .dtypes import cast_floating, compute_dtype, dtype_of_file
 from .fit import draw, fit
 from .inputs import check_pixels, chosen_blocks
@@ -59,7 +59,7 @@ class FlaxPreTrainedModel(_Upstream):
             two (`fused_attention.is_fused`). Not saved. Attention maps, and dropout of attention probabilities, always
             use plain products.
         _do_init: False creates the model without parameters: pass them to every call.
-        params: the parameters. By default they are initialised at random.
+        params: the parameters. By default they are initialised at random, with a copy on each device of this process.
         image_processor: the image processor; default: that of the config.
     """
 
@@ -93,7 +93,7 @@ class FlaxPreTrainedModel(_Upstream):
         self._shapes = parameter_shapes(self.module_class, config)
         self._is_initialized = _do_init
         if _do_init and params is None:
-            self._params = self.init_weights(self.key, self.input_shape)
+            self._params = on_local_devices(self.init_weights(self.key, self.input_shape))
         elif _do_init:
             self.params = params
 
