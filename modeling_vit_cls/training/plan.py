@@ -11,14 +11,14 @@ from functools import partial
 from typing import Any
 
 import jax
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import AbstractMesh, AxisType
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..families.open import parameter_shapes
 from ..nn.flops import gflops_per_image
-from ..nn.mesh import AXES, refuse_unfit, tree_shardings, ways
-from ..nn.scan import stack_params
+from ..nn.mesh import AXES, refuse_unfit, shardings, tree_shardings, ways
+from ..nn.scan import is_stacked, stack_params
 from ..nn.vit import FlaxViTClsForImageClassificationModule
 from .arguments import TrainingArguments
 from .optimizer import make_optimizer
@@ -96,6 +96,7 @@ def make_plan(config: ViTClsConfig, sizes: Mapping[str, int], arguments: Trainin
     memory = {
         **state,
         "gradient": state["parameters"],
+        "gathered parameters": _gathered(params, mesh),
         "images": images * pixels,
         "activations kept": images * kept,
         "one block at work": images * at_work,
@@ -125,6 +126,14 @@ def _state(params: Any, mesh: AbstractMesh, arguments: TrainingArguments) -> dic
 
     parts = {"parameters": state.params, "optimizer": state.opt_state, "moving average": state.ema}
     return {name: on_one(tree) for name, tree in parts.items()}
+
+
+def _gathered(params: Any, mesh: AbstractMesh) -> int:
+    """Bytes of the parameters that "fsdp" divides of one block, which a device gathers to compute it."""
+    leaves: dict[str, Any] = flatten_dict(params, sep=".")
+    specs = {name: sharding.spec for name, sharding in shardings(leaves, mesh).items() if is_stacked(name)}
+    parts = {name: mesh.shape["tensor"] if "tensor" in spec else 1 for name, spec in specs.items() if "fsdp" in spec}
+    return sum(leaves[name].size // leaves[name].shape[0] * _FLOAT32 // part for name, part in parts.items())
 
 
 def _activations(config: ViTClsConfig, mesh: AbstractMesh, arguments: TrainingArguments) -> tuple[int, int]:
