@@ -96,7 +96,7 @@ def test_the_card_of_a_run_claims_nothing_and_is_the_same_everywhere(project, mo
     (card,) = cards
     assert (ModelCard(card).data.base_model, ModelCard(card).data.datasets) == (None, None)
     assert "It was fine-tuned from a model called base, which is not known to be on the Hub." in card
-    assert re.search(r"Trained on photos, a folder of the author's own, split train, \d+ images\.", card)
+    assert re.search(r"Training data: photos, a folder of the author's own, split train, \d+ images\.", card)
     assert re.search(r"The weights are those of step \d+, the best of the run by eval\\_loss", card)
 
 
