@@ -8,6 +8,7 @@ JOBS ?= 2
 SOAK ?= 25
 ALL ?= $(filter 5,$(TRANSFORMERS))
 WITH_TORCH = PYTHONPATH="$$(echo $(VENV)/lib/python3*/site-packages):$(CURDIR):tests/golden" .venv-torch/bin/python
+WITH_RAY = PYTHONPATH="$$(echo $(VENV)/lib/python3*/site-packages):$(CURDIR)" .venv-ray/bin/python
 PYTEST_ARGUMENTS = -n $(JOBS) --dist worksteal --durations=20 $(if $(ALL),,-m world)
 # uv is faster; pip follows where uv cannot install, as from a mirror that only pip's configuration names.
 DEVELOPMENT = --editable '.[dev]' --constraint constraints/transformers-$(TRANSFORMERS).txt
@@ -30,8 +31,9 @@ test-page: .venv-page-$(TRANSFORMERS)/ready  ## the page of `vit-cls demo` in he
 soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py and the kills of runs, SOAK times as many: a night's work
 	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py tests/test_embed.py
 
-scale: $(VENV)/ready .venv-ray/ready  ## the long tests: meshes, several processes, memory, Ray: half an hour
-	PYTHONPATH="$$(echo .venv-ray/lib/python3*/site-packages)" $(BIN)/python -m pytest tests/scale --durations=20
+scale: $(VENV)/ready .venv-ray/ready  ## the long tests of meshes, of several processes, of memory, and of embedding on Ray
+	$(BIN)/python -m pytest tests/scale --durations=20 --ignore tests/scale/test_embed_on_ray.py
+	$(WITH_RAY) -m pytest tests/scale/test_embed_on_ray.py
 
 parity: $(VENV)/ready .venv-torch/ready  ## other libraries' checkpoints, written by the libraries just now
 	rm -rf build/golden && mkdir -p build/golden
