@@ -1,4 +1,4 @@
-"""Time of the probe beside scikit-learn's logistic regression, on digits and wide rows: `python -m benchmarks.probe`."""
+"""Time of the probe beside scikit-learn's logistic regression, digits and wide rows: `python -m benchmarks.probe`."""
 
 import argparse
 import time

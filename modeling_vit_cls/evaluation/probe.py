@@ -134,9 +134,10 @@ def _fit(
     The rows come in blocks (b, n, F + 1) with labels (b, n), -1 for a row of padding.
 
     A step solves for the Newton direction by conjugate gradients, which multiply by the Hessian but do not form it, and
-    goes along it, halved until the loss falls enough. It is the last if the model of second order promised at most 1e-5 of the
-    loss. The number of conjugate gradients depends on the scales of the features, so they work on "whitened" weights:
-    those of features whose covariance, each row weighted by how undecided `start` is on it, is the identity.
+    goes along it, halved until the loss falls enough. The last step is the first that promises, by the second order,
+    at most 1e-5 of the loss. The number of conjugate gradients depends on the scales of the features, so they work on
+    "whitened" weights: those of features whose covariance, each row weighted by how undecided `start` is on it, is the
+    identity.
     """
 
     def covariance(block: jax.Array, labels: jax.Array) -> jax.Array:
