@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         _log.warning("%d of the %d images of %s %s", duplicates, len(test), arguments.split, rule)
     train_features = extract(backbone, train, **options)
     test_features = None if test is None else extract(backbone, test, **options)
-    measured = evaluate_features(arguments.method, train_features, test_features, arguments.metrics)
+    measured = evaluate_features(arguments.method, train_features, test_features, arguments.metrics, disable_tqdm=None)
     data = MeasuredData(
         **dataset_record(arguments.dataset_name, arguments.dataset_revision),  # pyright: ignore[reportArgumentType]
         split=train_split,
@@ -99,6 +99,8 @@ def _load(arguments: argparse.Namespace, split: str, field: str) -> Any:
 
 def _table(record: Results) -> str:
     """The conditions, and a table with a row for each metric and a column for each readout."""
+    from modeling_vit_cls.evaluation.probe import CS
+
     model, dataset, features, speed = record.model, record.dataset, record.features, record.throughput
     readouts = features.readouts or {}
     among = f"{features.train.examples:,} images of split {features.train.split}"
@@ -110,7 +112,9 @@ def _table(record: Results) -> str:
         ("images/second", f"{speed.images_per_second:.1f} (batch size {speed.batch_size}, {speed.dtype})"),
     ]
     if features.method == "probe":
-        rows.append(("best readout", f"{model.readout}, with C = {features.c:.3g}, chosen on held-out training images"))
+        end = {min(CS): ", the smallest tried", max(CS): ", the largest tried"}.get(features.c or 0, "")
+        chosen = f"{model.readout}, with C = {features.c:.3g}{end}, chosen on held-out training images"
+        rows.append(("best readout", chosen))
     names = list(next(iter(readouts.values())))
     width = max(map(len, [*names, *(name for name, _ in rows)])) + 2
     lines = [f"{name:<{width}}{text}" for name, text in rows]

@@ -22,7 +22,7 @@ from modeling_vit_cls.names import EVAL_RESULTS
 from modeling_vit_cls.results import Results
 
 QUIET = {"batch_size": 50, "disable_tqdm": True}
-FEW = (1e-2, 1.0)
+FEW = (1e-2, 1e5)  # the second is the largest of the grid
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,7 @@ def test_a_probe_becomes_a_model_with_results_and_card(saved, photos, tmp_path, 
     assert written.features.readouts[written.model.readout or ""] == written.metrics
     assert (written.features.method, written.features.train.split) == ("probe", "train")
     assert written.features.c in FEW
+    assert (", the largest tried" in shown) == (written.features.c == FEW[1])
     assert written.training.base_model.name == "tiny"
     assert main(["benchmark", str(tmp_path / "head"), "--dataset_name", str(photos), "--json"]) == 0
     again = json.loads(capsys.readouterr().out)

@@ -46,12 +46,34 @@ def test_the_loss_is_that_of_scikit_learn_for_each_c(digits, classes):
         assert (~agreeing).sum() <= 1
 
 
+def test_scales_and_dependent_features_cost_no_accuracy(digits):
+    """A trained backbone's features: separable, of many scales, with a sum that is constant."""
+    scales = np.logspace(-3, 1, 16)
+    features, labels = (digits[0][:120] * scales).astype(np.float64), digits[1][:120]
+    features = np.hstack([features, -features.sum(axis=1, keepdims=True)])
+    kernels, biases = logistic_regression(features, labels, CS[::11], 5)
+    for c, kernel, bias in zip(CS[::11], kernels, biases):
+        theirs = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-9, max_iter=1000).fit(features, labels)
+        wanted = loss(theirs.coef_.T, theirs.intercept_, features, labels, c)
+        assert loss(kernel, bias, features, labels, c) == pytest.approx(wanted, rel=1e-5), c
+
+
+def test_a_warning_names_what_was_stopped_early(digits, monkeypatch, caplog):
+    monkeypatch.setattr(probe, "_STEPS", 2)
+    features, labels = digits[0][:77], digits[1][:77]  # a shape of its own, which no other test has compiled
+    logistic_regression(features, labels, SOME, 5)
+    (message,) = caplog.messages
+    assert message.startswith("a probe with C = ")
+    assert "1e+05 was stopped after 2 steps" in message
+    assert "1e-06" not in message
+
+
 def test_blocks_of_rows_change_nothing(digits, monkeypatch):
     features, labels = digits[0][:100], digits[1][:100]
     whole = logistic_regression(features, labels, SOME[1:3], 5)
-    monkeypatch.setattr(probe, "_LOGITS", 2 * 5 * 33)  # 33 rows in a block, the last not full
+    monkeypatch.setattr(probe, "_BLOCK", 17 * 33)  # 33 rows in a block, the last not full
     for a, b in zip(whole, logistic_regression(features, labels, SOME[1:3], 5)):
-        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_c_is_chosen_on_held_out_rows_and_the_probe_is_fitted_to_all(digits):
@@ -71,6 +93,15 @@ def test_c_is_chosen_on_held_out_rows_and_the_probe_is_fitted_to_all(digits):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     assert (probabilities.argmax(axis=1) == labels).mean() > 0.9
     assert fitted.kernel.dtype == fitted.bias.dtype == np.float32
+
+
+def test_a_bar_counts_the_cs(digits, capsys):
+    fit_probe(*digits, list("01234"), SOME[:2], title="probe of cls")
+    shown = capsys.readouterr().err
+    assert "probe of cls: 100%" in shown
+    assert "2/2" in shown
+    fit_probe(*digits, list("01234"), SOME[:2], disable_tqdm=None)
+    assert capsys.readouterr().err == "", "not a terminal"
 
 
 def test_the_protocols_cs():

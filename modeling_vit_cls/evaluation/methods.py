@@ -35,7 +35,12 @@ class FeatureMeasurements:
 
 
 def evaluate_features(
-    method: Method, train: Features, test: Features | None, metrics: Sequence[str] | None = None
+    method: Method,
+    train: Features,
+    test: Features | None,
+    metrics: Sequence[str] | None = None,
+    *,
+    disable_tqdm: bool | None = False,
 ) -> FeatureMeasurements:
     """Evaluate the features of each readout.
 
@@ -44,6 +49,7 @@ def evaluate_features(
         train: features to search in, or to fit the probe to.
         test: features to measure. None for "retrieval" searches for each image of `train` among the others.
         metrics: metrics of a probe, as in `benchmark`.
+        disable_tqdm: True shows no progress bar of the probes; None shows it in a terminal only.
 
     Raises ConfigError for splits with other classes than each other, for metrics of another method than "probe", and as
     `knn`, `retrieval` and `fit_probe` do.
@@ -60,7 +66,7 @@ def evaluate_features(
     examples = {"examples": len(measured.labels), "throughput": measured.throughput}
     examples |= {"skipped": measured.skipped} if measured.skipped else {}
     if method == "probe":
-        return _probe(train, measured, metrics, examples)
+        return _probe(train, measured, metrics, examples, disable_tqdm)
     by_readout = {}
     for readout in train.readouts:
         arguments = train.of(readout), train.labels, measured.of(readout), measured.labels
@@ -70,10 +76,18 @@ def evaluate_features(
 
 
 def _probe(
-    train: Features, test: Features, metrics: Sequence[str] | None, examples: dict[str, Any]
+    train: Features,
+    test: Features,
+    metrics: Sequence[str] | None,
+    examples: dict[str, Any],
+    disable_tqdm: bool | None,
 ) -> FeatureMeasurements:
     loaded = load_metrics(metrics, len(train.names))  # a wrong name is an error before the long work
-    probes = {readout: fit_probe(train.of(readout), train.labels, train.names) for readout in train.readouts}
+    probes = {}
+    for readout in train.readouts:
+        title = f"probe of {readout}"
+        vectors = train.of(readout)
+        probes[readout] = fit_probe(vectors, train.labels, train.names, title=title, disable_tqdm=disable_tqdm)
     results = {
         readout: classification_results(loaded, probe.probabilities(test.of(readout)), test.labels)
         for readout, probe in probes.items()
