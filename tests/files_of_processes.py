@@ -1,6 +1,7 @@
 """One of two processes with two devices each that share a checkpoint, for tests/test_placed_files.py."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -42,10 +43,7 @@ def main(folder: Path) -> None:
         )
         state = initial_state(params, make_optimizer(TrainingArguments("run"), params, 1), True, mesh)
         kept = TrainerState(global_step=0)
-
-        def also(build):
-            return write_training_state(build, state, kept, FACTS)
-
+        also = partial(write_training_state, state=state, trainer_state=kept, run=FACTS)
         model.write_checkpoint(folder / f"state-{text}", params_to_save(state), also=also)
         read, _ = read_training_state(folder / f"state-{text}", abstract(state), FACTS)
         for one, other in zip(jax.tree.leaves(read), jax.tree.leaves(state)):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from modeling_vit_cls import (
     export_pretrained,
 )
 from modeling_vit_cls.files.formats import read_file
+from modeling_vit_cls.files.tensor import DTYPES
+from modeling_vit_cls.files.writing import write_safetensors
 
 ARRAYS = {
     "a/b/kernel": np.random.default_rng(0).normal(size=(300, 20)).astype(np.float32),
@@ -46,6 +49,21 @@ def write(file: Path, arrays: dict[str, np.ndarray]) -> Path:
 
 
 FILES = ["model.safetensors", "flax_model.msgpack", "plain.npz", "compressed.npz"]
+
+
+def test_a_file_is_written_as_safetensors_writes_it(tmp_path):
+    """Array by array: the same bytes, but for the metadata, which safetensors has in a random order."""
+    chance = np.random.default_rng(0)
+    types = [ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype for dtype in DTYPES.values()]
+    arrays = {f"{name}{i}": (9 * chance.random((3, 5))).astype(dtype) for i, dtype in enumerate(types) for name in "ba"}
+    arrays |= {'"é\n': np.array(3, np.int32), "empty": np.zeros((0, 3), np.float32), "turned": np.ones((4, 3)).T}
+    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    write_safetensors(ours, {**arrays, "placed": jnp.arange(3), "swapped": np.arange(3, dtype=">f4")}, {"a": "é\n"})
+    arrays |= {"placed": np.arange(3, dtype=np.int32), "swapped": np.arange(3, dtype=np.float32)}
+    save_file({name: np.array(array, order="C") for name, array in arrays.items()}, theirs, {"a": "é\n"})
+    assert ours.read_bytes() == theirs.read_bytes()
+    with pytest.raises(TypeError, match="'b' has the type complex64, expected one of uint64"):
+        write_safetensors(ours, {"b": np.zeros(3, np.complex64)}, {})
 
 
 @pytest.mark.parametrize("name", FILES)

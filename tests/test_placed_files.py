@@ -1,22 +1,30 @@
-"""Checkpoints are read onto any mesh and saved from it: the same numbers, the same bytes."""
+"""Checkpoints are read onto any mesh and saved from it, by one process or several: the same numbers, the same bytes."""
 
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-
-pytestmark = pytest.mark.world
+from children import finish, start
+from conftest import tiny_model
+from safetensors.numpy import load_file, save_file
 
 TESTS = Path(__file__).parent
 
 
+@pytest.mark.world
 def test_on_eight_devices():
-    """The tests of placed_files.py, in a process that has eight devices."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "placed_files.py"]
-    result = subprocess.run(
-        command, cwd=TESTS, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-1000:]
+    finish(*start("-m", "pytest", "-q", "-p", "no:cacheprovider", "placed_files.py", devices=8))
+
+
+def test_in_two_processes(tmp_path):
+    tiny_model(num_hidden_layers=4, num_labels=8).save_pretrained(tmp_path / "model")
+    file = shutil.copytree(tmp_path / "model", tmp_path / "damaged") / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    file = shutil.copytree(TESTS / "golden" / "vit", tmp_path / "foreign") / "model.safetensors"
+    tensors = load_file(file)
+    tensors["vit.encoder.layer.0.intermediate.dense.weight"][1, 1] = np.nan
+    save_file(tensors, file)
+    finish(*start("files_of_processes.py", tmp_path, devices=4, processes=2))

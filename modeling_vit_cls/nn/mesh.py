@@ -62,9 +62,10 @@ def make_mesh(text: str = "data=-1", devices: Sequence[Any] | None = None) -> Me
     return jax.make_mesh(shape, AXES, _AUTO, devices=devices)
 
 
-def local_mesh() -> Mesh:
-    """All devices of this process as "data"."""
-    return make_mesh(devices=_default() or jax.local_devices())
+def local_mesh() -> Mesh | None:
+    """All devices of this process as "data"; None if there is only one, or one was set (`jax.default_device`)."""
+    devices = _default() or jax.local_devices()
+    return make_mesh(devices=devices) if len(devices) > 1 else None
 
 
 def _default() -> list[Any]:
@@ -130,7 +131,7 @@ def place(tree: Any, mesh: Mesh) -> Any:
 def on_local_devices(tree: Any) -> Any:
     """A tree of arrays with a copy on each device of this process; unchanged if there is only one."""
     mesh = local_mesh()
-    return place(tree, mesh) if mesh.size > 1 else tree
+    return tree if mesh is None else place(tree, mesh)
 
 
 def mesh_of(*trees: Any) -> Mesh | None:

@@ -30,7 +30,7 @@ from ..hub.push import push_folder
 from ..images.processor import ViTClsImageProcessor
 from ..nn import compiled
 from ..nn.fused_attention import Implementation, is_fused
-from ..nn.mesh import checked_mesh, on_local_devices
+from ..nn.mesh import checked_mesh, local_mesh, on_local_devices
 from .dtypes import cast_floating, compute_dtype, dtype_of_file
 from .fit import draw, fit
 from .inputs import check_pixels, chosen_blocks
@@ -363,8 +363,8 @@ class FlaxPreTrainedModel(_Upstream):
             variant: "fp16" loads `model.fp16.safetensors`.
             cache_dir, force_download, local_files_only, token: as in huggingface_hub.
             mesh: a mesh of devices, or its text, as `make_mesh` takes it. Each parameter is divided over it by its
-                name, and a process copies only the parts of its own devices from the files. None: no mesh, but JAX's
-                default device.
+                name, and a process copies only the parts of its own devices from the files. Default: a copy of the
+                parameters on each device of this process.
             _do_init: False returns (model, params), or (model, params, LoadReport). Missing parameters are then left
                 out with a warning, instead of an error.
             kwargs: `seed` of a new head; `attn_implementation` as in the class; `torch_dtype`, the old name of `dtype`;
@@ -391,7 +391,9 @@ class FlaxPreTrainedModel(_Upstream):
             target = target_config(source, cls.module_class, config, kwargs)
             module, key = cls.module_class(target), jax.random.PRNGKey(seed)
             processor = read_processor(source, target)
-            placement = None if mesh is None else checked_mesh(mesh, target)
+            placement = local_mesh() if mesh is None else checked_mesh(mesh, target)
+            if mesh is None and placement.size == 1:
+                placement = None  # JAX's default device; the arrays may then follow others to another device
             missing = not _do_init
             params, report = load_params(source, module, key, ignore_mismatched_sizes, missing, placement)
             report.interpolated_keys += interpolated_in_calls(processor, target)

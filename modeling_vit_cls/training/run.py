@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jax.sharding import Mesh
 
 from .. import processes
 from ..cards import write_card
@@ -57,7 +58,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     if benchmarked.test_split is not None:
         test, test_split = load(data, benchmarked.test_split), benchmarked.test_split
         test, used = _first(test, data.max_eval_samples, arguments.seed), [train, evaluation]
-    model = build_model(recipe.model, class_names(train), arguments.seed)
+    model = build_model(recipe.model, class_names(train), arguments.seed, arguments.device_mesh)
     id2label: Any = model.config.id2label
     match_classes(class_names(test), id2label)  # an error now is better than after the training
     duplicates = count_duplicates(test, used)
@@ -117,8 +118,12 @@ def _training_record(recipe: Recipe, examples: int, left_out: int) -> Training:
     )
 
 
-def build_model(arguments: ModelArguments, labels: list[str], seed: int) -> FlaxViTClsForImageClassification:
+def build_model(
+    arguments: ModelArguments, labels: list[str], seed: int, mesh: Mesh | None = None
+) -> FlaxViTClsForImageClassification:
     """The model of a recipe for these classes: with random parameters, or from a checkpoint with a head for them.
+
+    A checkpoint is loaded onto `mesh`; default as in `from_pretrained`.
 
     A checkpoint with the same class names keeps their order, and so its head stays valid.
     """
@@ -139,6 +144,7 @@ def build_model(arguments: ModelArguments, labels: list[str], seed: int) -> Flax
         revision=arguments.model_revision,
         ignore_mismatched_sizes=True,
         seed=seed,
+        mesh=mesh,
         **{"label2id": {label: i for i, label in enumerate(labels)}, **fields},
     )
 
