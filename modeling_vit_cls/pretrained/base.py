@@ -392,8 +392,6 @@ class FlaxPreTrainedModel(_Upstream):
             module, key = cls.module_class(target), jax.random.PRNGKey(seed)
             processor = read_processor(source, target)
             placement = local_mesh() if mesh is None else checked_mesh(mesh, target)
-            if mesh is None and placement.size == 1:
-                placement = None  # JAX's default device; the arrays may then follow others to another device
             missing = not _do_init
             params, report = load_params(source, module, key, ignore_mismatched_sizes, missing, placement)
             report.interpolated_keys += interpolated_in_calls(processor, target)
