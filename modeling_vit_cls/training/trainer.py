@@ -241,7 +241,7 @@ class FlaxTrainer(TrainerReports):
                 self._check(*last)  # the previous step, while the device computes this one
             self.state.global_step += 1
             self.state.epoch = self.state.global_step / steps_per_epoch
-            last = (self.state.global_step, metrics, batch.rows)
+            last = (self.state.global_step, metrics, batch)
             self._call("on_step_end", rows=batch.rows)
             state = self._log_evaluate_save(state, last)
             if self.state.global_step % steps_per_epoch == 0 or self.control.should_training_stop:
@@ -255,12 +255,13 @@ class FlaxTrainer(TrainerReports):
             self._stop.end(self.state.global_step, self._save_checkpoint(state), self.go_on)
         return state
 
-    def _check(self, step: int, metrics: dict[str, Any], rows: np.ndarray) -> None:
+    def _check(self, step: int, metrics: dict[str, Any], batch: Batch) -> None:
         """Check what a step measured, and record its images that could not be read."""
         check_finite(step, metrics)
-        self._bad_images.note(self.train_dataset, broken_rows(rows, np.asarray(metrics["valid"])), "train")
+        valid = batch.valid if processes.count() == 1 else np.asarray(metrics["valid"])  # here only of its own images
+        self._bad_images.note(self.train_dataset, broken_rows(batch.rows, valid), "train")
 
-    def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, Any], np.ndarray]) -> TrainState:
+    def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, Any], Batch]) -> TrainState:
         """Log, evaluate and save, as far as the callbacks decided; in this order, as in transformers."""
         control = self.control
         if control.should_log or control.should_evaluate or control.should_save:
