@@ -42,9 +42,10 @@ parity: $(VENV)/ready .venv-torch/ready  ## other libraries' checkpoints, writte
 catalogue: $(VENV)/ready .venv-torch/ready  ## write modeling_vit_cls/catalogue.csv anew: a minute
 	$(WITH_TORCH) tests/make_catalogue.py
 
-bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm, Hugging Face's PyTorch and jimm, a profile, the start, embedding: an hour
+bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm, Hugging Face's PyTorch, jimm and torchax, a profile, the start, embedding: an hour
 	.venv-bench/bin/python -m benchmarks.speed
 	.venv-bench/bin/python -m benchmarks.picture
+	.venv-bench/bin/python -W ignore -m benchmarks.beside_torchax
 	.venv-bench/bin/python -m benchmarks.profile
 	$(BIN)/python -m benchmarks.start
 	.venv-bench/bin/python -m benchmarks.load
@@ -92,7 +93,13 @@ $(VENV)/ready: pyproject.toml constraints/transformers-$(TRANSFORMERS).txt
 	.venv-bench/bin/python -m pip install --quiet torch==2.13.0
 	.venv-bench/bin/python -m pip install --quiet --editable '.[dev]' jax-image-models==0.4.0 \
 	  --constraint constraints/transformers-4.txt
-	.venv-bench/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
+	.venv-bench/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0 torchax==0.0.13
+	touch $@
+
+# Ray, what it needs, and psutil, which the tests find its actors with: the world puts its own packages before it.
+.venv-ray/ready: Makefile
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet ray==2.60.0 psutil==7.2.2
 	touch $@
 
 .venv-docs/ready: pyproject.toml constraints/transformers-5.txt

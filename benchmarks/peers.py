@@ -1,7 +1,8 @@
 """Measure one peer and one work in this process: `python -m benchmarks.peers PEER WORK`, run by benchmarks/speed.py.
 
 Prints the seconds of the first step, with compilation. Then, for each line on standard input, runs steps for SECONDS,
-and prints the seconds of each step and the peak memory so far in bytes.
+and prints the seconds of each step and the peak memory so far in bytes. Seconds are given by the clock, and as the time
+of all processors.
 """
 
 import importlib
@@ -22,6 +23,7 @@ PEERS = {
     "timm": "torch_peers.timm",
     "timm compiled": "torch_peers.timm_compiled",
     "HF torch": "torch_peers.hf_torch",
+    "torchax": "torchax_peer.hf_torchax",
     "GEMM, XLA": "jax_peers.gemm",
     "GEMM, XLA to float32": "jax_peers.gemm_to_float32",
     "GEMM, torch": "torch_peers.gemm",
@@ -36,19 +38,21 @@ def main() -> None:
     try:
         build = getattr(importlib.import_module(f"benchmarks.{module}"), name)
         step = build(Work(kind, size, dtype, int(batch), int(layers), device))
-        start = time.perf_counter()
+        start, start_of_processor = time.perf_counter(), time.process_time()
         step(1)
     except Exception as error:  # a missing package or device, or too little memory: the table shows the reason
         sys.exit(f"{type(error).__name__}: {error}".splitlines()[0])
-    print(json.dumps({"first": time.perf_counter() - start}), flush=True)
+    first = {"first": time.perf_counter() - start, "processor": time.process_time() - start_of_processor}
+    print(json.dumps(first), flush=True)
     step(1)
     for _ in sys.stdin:
-        seconds, end = [], time.perf_counter() + SECONDS
+        seconds, processor, end = [], [], time.perf_counter() + SECONDS
         while not seconds or time.perf_counter() < end:
-            start = time.perf_counter()
+            start, start_of_processor = time.perf_counter(), time.process_time()
             step(1)
             seconds.append(time.perf_counter() - start)
-        print(json.dumps({"seconds": seconds, "memory": peak_memory()}), flush=True)
+            processor.append(time.process_time() - start_of_processor)
+        print(json.dumps({"seconds": seconds, "processor": processor, "memory": peak_memory()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 NO_CARD = "no GPU"
-PACKAGES = ("jax", "flax", "transformers", "safetensors", "torch", "timm", "jax-image-models")
+PACKAGES = ("jax", "flax", "transformers", "safetensors", "torch", "timm", "jax-image-models", "torchax")
 
 
 def machine() -> str:

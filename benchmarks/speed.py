@@ -43,8 +43,11 @@ class Running:
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.peers", peer, *map(str, work)]
         options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.process = subprocess.Popen(command, text=True, cwd=Path(__file__).parents[1], **options)
-        self.first: float = self.answer()["first"]
+        first = self.answer()
+        self.first: float = first["first"]
+        self.first_of_processor: float = first["processor"]
         self.seconds: list[float] = []
+        self.processor: list[float] = []
         self.memory = 0
 
     def answer(self) -> dict[str, Any]:
@@ -63,6 +66,7 @@ class Running:
         self.process.stdin.flush()
         answer = self.answer()
         self.seconds += answer["seconds"]
+        self.processor += answer["processor"]
         self.memory = answer["memory"]
 
     def end(self) -> None:
@@ -73,7 +77,9 @@ class Running:
 def measure(work: Work, peers: list[str], rounds: int) -> dict[str, dict[str, Any]]:
     """Best and median throughput, compile time in seconds and peak memory of each peer, or "not measured": the reason.
 
-    The compile time is that of the first step minus that of the best one.
+    The compile time is that of the first step minus that of the best one. `processor` are the images for each second of
+    a processor, the best, and `first_of_processor` its seconds for the first step: other work on the machine changes
+    these least.
     """
     running, results = {}, {}
     for peer in peers:
@@ -89,6 +95,7 @@ def measure(work: Work, peers: list[str], rounds: int) -> dict[str, dict[str, An
         best, median = min(peer.seconds), statistics.median(peer.seconds)
         results[name] = {"best": work.batch / best, "median": work.batch / median}
         results[name] |= {"compiling": peer.first - best, "memory": peer.memory}
+        results[name] |= {"processor": work.batch / min(peer.processor), "first_of_processor": peer.first_of_processor}
     return {peer: results[peer] for peer in peers}
 
 

@@ -25,7 +25,7 @@ def command_line() -> Parser:
     parser.add_argument("--version", action="version", version=_versions(), help="show the versions and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
-    for add in (_train, _launch, _recipes, _benchmark, _predict, _embed, _explain, *CHECKPOINT_VERBS):
+    for add in (_train, _launch, _plan, _recipes, _benchmark, _predict, _embed, _explain, *CHECKPOINT_VERBS):
         add(verbs)
     return parser
 
@@ -72,6 +72,43 @@ def _launch(verbs: Any) -> None:
     parser.add_argument("-n", "--processes", type=int, required=True, metavar="N", help="number of processes")
     words = parser.add_argument("words", nargs=argparse.REMAINDER, metavar="train ...", help="the command of each")
     words.required = False  # argparse would report it as missing too
+
+
+def _plan(verbs: Any) -> None:
+    parser = add_verb(
+        verbs,
+        "plan",
+        "plan:run",
+        help="what training needs on each device of a mesh",
+        description="Plan before you pay: the memory that training needs on each device of a mesh, the bytes that a "
+        "device sends in a step, its work, and the largest batch that fits. By formula, on any machine, within 15 % of "
+        "XLA's memory analysis, but for bfloat16 on a CPU, where XLA keeps float32 copies. The plan is for blocks that "
+        "run as a scan (scan_layers in training) and attention without a fused kernel. The exit status "
+        "is 1 if the batch does not fit.",
+        example='plan vit_cls_large_patch16_224 --mesh "data=-1,fsdp=8" --devices 256 --batch 64 --bf16',
+    )
+    parser.add_argument("model", help="a name of `vit-cls variants`, or a folder or Hub id, whose config is read")
+    parser.add_argument("--mesh", default="data=1", help="as in training: data, fsdp, tensor (default: %(default)s)")
+    parser.add_argument("--devices", type=int, help="number of devices, for an axis of size -1 (default: by the mesh)")
+    parser.add_argument(
+        "--per_device_train_batch_size",
+        "--batch",
+        type=int,
+        default=32,
+        metavar="N",
+        help="as in training: images on each device in a step; along tensor they are the same (default: %(default)s)",
+    )
+    parser.add_argument("--gradient_checkpointing", action="store_true", help="recompute activations, as in training")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, as in training")
+    parser.add_argument("--optim", choices=["adamw", "sgd"], default="adamw", help="default: %(default)s")
+    parser.add_argument("--ema_decay", type=float, default=0.0, help="above 0: with a moving average, as in training")
+    parser.add_argument("--memory", type=float, default=80.0, help="GiB of a device (default: %(default)g)")
+    parser.add_argument(
+        "--config_overrides",
+        default="{}",
+        metavar="YAML",
+        help="fields of the config, as in recipes: '{image_size: 384}'",
+    )
 
 
 def _recipes(verbs: Any) -> None:

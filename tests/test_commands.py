@@ -11,7 +11,20 @@ from contextlib import suppress
 import pytest
 
 import hub_scripts.command
-from hub_scripts import benchmark, check, embed, exchange, explain, predict, push, recipes, train, variants, verify
+from hub_scripts import (
+    benchmark,
+    check,
+    embed,
+    exchange,
+    explain,
+    plan,
+    predict,
+    push,
+    recipes,
+    train,
+    variants,
+    verify,
+)
 from hub_scripts.__main__ import _interruptible, main
 from modeling_vit_cls import __version__, list_pretrained, list_variants
 from modeling_vit_cls.results import Results
@@ -22,6 +35,7 @@ VERBS = {
     "benchmark": ["m", "--dataset_name", "digits"],
     "check": ["m"],
     "explain": ["m", "x.jpg", "--output", "f"],
+    "plan": ["m"],
     "predict": ["m", "x.jpg"],
     "embed": ["m", "digits", "--output", "f"],
     "push": ["f", "user/name"],
@@ -171,7 +185,7 @@ def test_a_closed_pipe_is_no_error():
 
 
 @pytest.mark.parametrize(
-    "module", [benchmark, check, embed, exchange, explain, predict, push, recipes, train, variants, verify]
+    "module", [benchmark, check, embed, exchange, explain, plan, predict, push, recipes, train, variants, verify]
 )
 def test_ctrl_c_is_one_line(module, monkeypatch, capsys):
     def interrupted(*_):

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from benchmarks import beside_torchax
 from benchmarks.picture import COLOURS, draw
 from benchmarks.report import RESULTS
 from benchmarks.speed import LIMITS, WORKS, rows
@@ -38,3 +39,13 @@ def test_the_ratios_of_the_page_are_those_of_the_numbers():
             if peer in found:
                 measured.append(" / ".join(f"{ours[key] / found[peer][key]:.2f}" for key in ("best", "median")))
     assert written == measured
+
+
+def test_the_table_beside_torchax_is_that_of_its_numbers_and_the_page_has_them():
+    measured = json.loads((RESULTS / "torchax.json").read_text())
+    assert list(measured["works"]) == list(beside_torchax.WORKS)
+    table = (RESULTS / "torchax.md").read_text().splitlines()
+    assert table[0] == measured["machine"]
+    lines = [line for line in table if line.startswith("| ")][1:]
+    assert lines == beside_torchax.rows(measured)
+    assert "\n".join(lines) in PAGE

@@ -41,10 +41,19 @@ def make_mesh(text: str = "data=-1", devices: Sequence[Any] | None = None) -> Me
     """A mesh from a text such as "data=-1,fsdp=8": the size of each axis, of which one may be -1, for the rest.
 
     Axes that are not named have size 1. `devices`: default all of all processes, or JAX's default device if one was set
-    (`jax.default_device`). Raises ConfigError, with the
-    number of devices, for an unknown axis and for sizes that do not divide the devices.
+    (`jax.default_device`). Raises ConfigError, with the number of devices, for an unknown axis and for sizes that do
+    not divide the devices.
     """
     devices = (_default() or jax.devices()) if devices is None else list(devices)
+    shape = tuple(axis_sizes(text, len(devices)).values())
+    return jax.make_mesh(shape, AXES, _AUTO, devices=devices)
+
+
+def axis_sizes(text: str, devices: int | None = None) -> dict[str, int]:
+    """The size of each axis by the text of a mesh, for a number of devices; None for the number that the sizes give.
+
+    Raises ConfigError as `make_mesh` does, and for an axis of size -1 without a number of devices.
+    """
     sizes = dict.fromkeys(AXES, 1)
     for part in text.replace(" ", "").split(",") if isinstance(text, str) else [""]:
         axis, _, size = part.partition("=")
@@ -53,13 +62,17 @@ def make_mesh(text: str = "data=-1", devices: Sequence[Any] | None = None) -> Me
             raise ConfigError("mesh", text, f"must be like 'data=-1,fsdp=8', of the axes {', '.join(AXES)}{hint}")
         sizes[axis] = int(size)
     known = math.prod(size for size in sizes.values() if size > 0)
-    if list(sizes.values()).count(-1) > 1:
+    rest = list(sizes.values()).count(-1)
+    if rest > 1:
         raise ConfigError("mesh", text, "only one axis may have size -1")
-    shape = [len(devices) // known if size < 0 else size for size in sizes.values()]
-    if math.prod(shape) != len(devices):
-        rule = f"gives {known} devices" if -1 not in sizes.values() else f"needs a multiple of {known} devices"
-        raise ConfigError("mesh", text, f"{rule}, but there are {len(devices)}")
-    return jax.make_mesh(shape, AXES, _AUTO, devices=devices)
+    if devices is None and rest:
+        raise ConfigError("mesh", text, "has size -1, for the rest of the devices: give their number")
+    devices = known if devices is None else devices
+    sizes = {axis: devices // known if size < 0 else size for axis, size in sizes.items()}
+    if math.prod(sizes.values()) != devices:
+        rule = f"needs a multiple of {known} devices" if rest else f"gives {known} devices"
+        raise ConfigError("mesh", text, f"{rule}, but there are {devices}")
+    return sizes
 
 
 def local_mesh() -> Mesh | None:
@@ -81,11 +94,16 @@ def checked_mesh(mesh: Any, config: ViTClsConfig) -> Mesh:
     if not isinstance(mesh, Mesh) or tuple(mesh.axis_names) != AXES:
         names = tuple(mesh.axis_names) if isinstance(mesh, Mesh) else type(mesh).__name__
         raise ConfigError("mesh", names, f"must be a jax.sharding.Mesh with the axes {AXES}, as make_mesh returns")
-    tensor = mesh.shape["tensor"]
+    refuse_unfit(mesh.shape, config)
+    return Mesh(mesh.devices, AXES, axis_types=_AUTO)
+
+
+def refuse_unfit(sizes: Mapping[str, int], config: ViTClsConfig) -> None:
+    """Raise ConfigError for a mesh of these axes if it does not fit the model."""
+    tensor = sizes["tensor"]
     for name in ("num_attention_heads", "intermediate_size"):
         if getattr(config, name) % tensor:
             raise ConfigError("mesh", f"tensor={tensor}", f"must divide {name}={getattr(config, name)}")
-    return Mesh(mesh.devices, AXES, axis_types=_AUTO)
 
 
 def partition(name: str, shape: Sequence[int], mesh: Any) -> PartitionSpec:

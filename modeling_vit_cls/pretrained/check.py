@@ -15,8 +15,10 @@ from PIL import Image
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, one_line
-from ..families.open import config_file, has_head, parameter_shapes, read_headers
+from ..families.adapter import adapter_folder
+from ..families.open import config_file, has_head, is_foreign, parameter_shapes, read_headers
 from ..files.folder import read_undisturbed
+from ..files.json_file import read_json
 from ..hub.adapted import open_with_base
 from ..hub.download import checkpoint_path
 from ..hub.errors import NoAnswerError
@@ -119,6 +121,23 @@ def check_pretrained(
     report.problem = report.problem and fetch.shown(report.problem)
     report.image_processor = report.image_processor and fetch.shown(report.image_processor)
     return report
+
+
+def read_config(name_or_path: str | os.PathLike[str]) -> ViTClsConfig:
+    """The config of a checkpoint of any family. Of the weights only the headers are read, and of our own folders none.
+
+    Raises CheckpointError as `from_pretrained` does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        fetch = HeaderFetch(Path(folder))
+        find = partial(checkpoint_path, fetch=fetch)
+        try:
+            path = find(name_or_path)
+            if adapter_folder(path) is None and not is_foreign(path):
+                return ViTClsConfig.from_dict(read_json(config_file(path)))
+            return open_with_base(path, find, read=read_headers).config
+        except (CheckpointError, ConfigError) as error:
+            raise CheckpointError(fetch.shown(str(error))) from error
 
 
 def check_all(checkpoints: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[CheckReport]:
