@@ -22,6 +22,9 @@ def start(count: int, *command: str, cwd=None, each: list[list[str]] | None = No
     started = []
     for index in range(count):
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "ignore"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(RUN.parent), os.environ.get("PYTHONPATH", "")]).rstrip(
+            os.pathsep
+        )
         environment |= {f"JAX_{name.upper()}": str(getattr(jax.config, f"jax_{name}")) for name in _CACHE}
         if count > 1:
             environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_COORDINATOR_BIND_ADDRESS": address}
