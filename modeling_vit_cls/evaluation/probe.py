@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -168,6 +169,7 @@ def _fit(
         direction, _ = cg(hessian, -gradient, tol=0.1, maxiter=_CONJUGATE_GRADIENTS)
         value = loss(whitened)
         promise = -(gradient * direction).sum() / 2
+        update: Any
         update, _ = search.update(direction, search.init(whitened), whitened, value=value, grad=gradient, value_fn=loss)
         return whitened + update, promise <= _TOLERANCE * value, number + 1
 
