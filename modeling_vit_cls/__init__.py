@@ -11,6 +11,7 @@ from .errors import BadImageError, CheckpointError, ConfigError
 from .export import export_pretrained
 from .images.processor import ViTClsImageProcessor
 from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, vit_cls_forward
+from .nn.mesh import make_mesh
 from .pipelines import ImageClassificationPipeline, ImageFeatureExtractionPipeline
 from .pretrained.auto import FlaxAutoModel, FlaxAutoModelForImageClassification
 from .pretrained.base import FlaxPreTrainedModel
@@ -40,5 +41,6 @@ __all__ = [
     "export_pretrained",
     "list_pretrained",
     "list_variants",
+    "make_mesh",
     "vit_cls_forward",
 ]

@@ -71,10 +71,14 @@ class Throughput:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The training data of a model, the number of unreadable images `left_out`, and the model that was fine-tuned."""
+    """The training data of a model, the number of unreadable images `left_out`, and the model that was fine-tuned.
+
+    `batch_size` is the number of images in an update, of all devices.
+    """
 
     dataset: MeasuredData = field(default_factory=MeasuredData)
     left_out: int | None = _number()
+    batch_size: int | None = _number()
     base_model: Origin = field(default_factory=Origin)
 
 

@@ -19,6 +19,7 @@ class ImagesPerSecondCallback(ProgressCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the bar at the first step of this run, which is not 0 after a resume."""
+        tell_devices(args)
         super().on_train_begin(args, state, control, **kwargs)
         if self.training_bar is not None:
             self.training_bar.update(state.global_step)
@@ -39,9 +40,22 @@ class ImagesPerSecondCallback(ProgressCallback):
 class LogLinesCallback(TrainerCallback):
     """A line on stderr for each log, used without a terminal or with `disable_tqdm`."""
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write a line if there are several devices."""
+        tell_devices(args)
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write one line."""
         print(log_line(state, logs or {}), file=sys.stderr, flush=True)
+
+
+def tell_devices(args: TrainingArguments) -> None:
+    """Write the devices and the images in an update on stderr, if there are several devices."""
+    mesh = args.device_mesh
+    if mesh.size > 1:
+        axes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items() if size > 1)
+        line = f"training on {mesh.size} devices ({axes}): {args.train_batch_size:,} images in an update"
+        print(line, file=sys.stderr, flush=True)
 
 
 def log_line(state: TrainerState, logs: dict[str, Any]) -> str:

@@ -113,6 +113,7 @@ def _training_record(recipe: Recipe, examples: int, left_out: int) -> Training:
     return Training(
         dataset=MeasuredData(**origin, split=data.train_split, examples=examples - left_out),
         left_out=left_out,
+        batch_size=recipe.training.train_batch_size,
         base_model=Origin() if base is None else Origin(**record(base, recipe.model.model_revision)),
     )
 
