@@ -28,15 +28,10 @@ _OWN, _LAST, _MEAN = "each model's own", "last", "mean of all"
 _WORDS = """# What the models see
 Drop an image: you see its classes, and where each model looks. Only the machine that runs this page reads it, and it is
 not kept."""
-# For screen readers: the line above the results is read out when it changes, and the group of readouts has a name. For
-# keyboards: Gradio's upload listens to Space alone.
+# For screen readers: the line above the results is read out when it changes, and the group of readouts has a name.
 _SCRIPT = """() => {
     document.getElementById("status")?.setAttribute("aria-live", "polite");
     document.getElementById("readout")?.setAttribute("aria-label", "Readout");
-    document.addEventListener("keydown", event => {
-        const button = event.target.closest?.("#upload button");
-        if (button && event.key === "Enter") { event.preventDefault(); event.stopPropagation(); button.click(); }
-    }, true);
 }"""
 
 
