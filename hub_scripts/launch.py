@@ -36,7 +36,7 @@ class _Processes:
 
     def __init__(self, count: int, words: list[str]):
         self._words, self._signal = words, 0
-        environments = _environments(count, os.environ)
+        environments = environments_of(count, os.environ)
         command = [sys.executable, "-m", "hub_scripts", *words]
         self._all: list[subprocess.Popen[bytes]] = []
         self._readers: list[threading.Thread] = []
@@ -103,7 +103,7 @@ class _Processes:
                 process.send_signal(number)
 
 
-def _environments(count: int, own: Mapping[str, str]) -> list[dict[str, str]]:
+def environments_of(count: int, own: Mapping[str, str]) -> list[dict[str, str]]:
     """The environment of each process: JAX's variables with a free port, and one GPU for each.
 
     Raises ConfigError if there are fewer GPUs than processes.
@@ -115,7 +115,7 @@ def _environments(count: int, own: Mapping[str, str]) -> list[dict[str, str]]:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_COORDINATOR_BIND_ADDRESS": address}
     shared |= {"JAX_NUM_PROCESSES": str(count)}
-    visible = own.get("CUDA_VISIBLE_DEVICES")
+    visible = "" if own.get("JAX_PLATFORMS") == "cpu" else own.get("CUDA_VISIBLE_DEVICES")
     devices = [*map(str, range(count))] if visible is None else [name for name in visible.split(",") if name]
     if devices and len(devices) < count:
         raise ConfigError(

@@ -155,6 +155,7 @@ def test_two_processes_tell_each_other_and_one_that_leaves_says_why():
     assert "--resume_from_checkpoint true" in line
 
 
+@pytest.mark.world  # the state and the control of callbacks are of transformers
 def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
     """Order, random numbers, losses, metrics and broken images are those of one process; process 0 alone writes."""
     few = {
