@@ -61,6 +61,15 @@ def test_one_process_has_the_rows_and_losses_of_four(unbroken, tmp_path):
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("mesh", "devices"), [("fsdp=2", 1), ("data=2,fsdp=2", 2)])
+def test_parameters_divided_over_two_processes_give_the_same_losses(unbroken, tmp_path, monkeypatch, mesh, devices):
+    monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}")
+    finished(start_run(2, tmp_path, "run", mesh=mesh, per_device_train_batch_size=8 // devices))
+    (rows, losses), (expected_rows, expected) = recorded(tmp_path / "run.jsonl"), recorded(unbroken / "run.jsonl")
+    assert rows == expected_rows
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
 def test_a_killed_process_ends_all_with_a_line_and_the_last_checkpoint_stays(unbroken, killed):
     folder, processes, seconds = killed
     print(f"all processes had ended {seconds:.1f} s after one was killed; the heartbeat was 10 s")
