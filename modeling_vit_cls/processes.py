@@ -31,7 +31,8 @@ def join() -> None:
     """Join the other processes of the run, if the environment tells of several. To be called before devices are used.
 
     What tells of several processes: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; the variables of
-    Open MPI and of Slurm's `srun`; a TPU pod. Raises ConfigError, naming the variable, for variables that contradict each other.
+    Open MPI and of Slurm's `srun`; a TPU pod. Raises ConfigError, naming the variable, for variables that contradict
+    each other.
     """
     if jax.distributed.is_initialized():
         return
