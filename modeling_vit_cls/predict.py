@@ -89,8 +89,8 @@ def predict(
 class _Batch(NamedTuple):
     """Pixels (B, C, H, W) of the images of `rows`, zero for those that are not `readable` (B,) and after the last one.
 
-    In a run of several processes, a process has a part of the batch only unless it `is_whole`, and knows only the
-    `errors` of its own images, by row. There are no pixels of a whole batch without a readable image.
+    In a run of several processes, a process reads only its own part of the batch unless the batch `is_whole`, and has
+    only the `errors` of its own images, by row. A whole batch without a readable image has no pixels.
     """
 
     rows: range

@@ -30,8 +30,9 @@ _numbers: dict[str, "itertools.count[int]"] = {}
 def join() -> None:
     """Join the other processes of the run, if the environment tells of several. To be called before devices are used.
 
-    Several processes are told of by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, by Open MPI, by
-    Slurm's `srun`, or by a TPU pod. Raises ConfigError, naming the variable, for variables that contradict each other.
+    What tells of several processes: JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; the variables of
+    Open MPI and of Slurm's `srun`; a TPU pod. Raises ConfigError, naming the variable, for variables that contradict
+    each other.
     """
     if jax.distributed.is_initialized():
         return
@@ -97,9 +98,10 @@ def once(name: str) -> str:
 
 
 def first_told(key: str, text: str | None) -> str | None:
-    """Process 0: its own text, or else one that another process has told by now. Others tell theirs, if not None.
+    """In process 0, its own text, or else one that another process has sent by now; None in the other processes.
 
-    `key` is the same in all processes, and used for one text: `once` gives such a key.
+    These send their text, if it is not None. `key` is the same in all processes, and used for one text: `once` gives
+    such a key.
     """
     if count() == 1 or (is_first() and text is not None):
         return text

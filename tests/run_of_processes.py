@@ -83,6 +83,8 @@ def main(name: str, images: int = 120, hold=None, stop=None, broken=(), **argume
     callbacks = [Record(Path(name), hold, stop)]
     trainer = FlaxTrainer(model, args, train, held_out, callbacks=callbacks)
     trainer.train()
+    # On the mesh of all processes, so that process 0 alone saves it.
+    assert processes.count() == 1 or not trainer.model.params["classifier"]["bias"].is_fully_addressable
     trainer.save_model()
     print(json.dumps(trainer.bad_images), flush=True)
     return trainer

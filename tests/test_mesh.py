@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jax
 import pytest
+from children import on_devices
 from conftest import tiny_config
-from devices import on_devices
 from flax.traverse_util import flatten_dict
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
@@ -81,6 +81,7 @@ def test_on_eight_devices_of_fsdp_each_has_an_eighth_of_the_state(optim):
         ("data=-1,fsdp=-1", "only one axis may have size -1"),
         ("fspd=8", "did you mean 'fsdp'"),
         ("data=0", "must be like"),
+        ("data=1,data=1", "gives the size of data twice"),
         ("", "must be like"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from children import finish, start
+from children import finished, start
 from conftest import tiny_model
 from safetensors.numpy import load_file, save_file
 
@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 
 @pytest.mark.world
 def test_on_eight_devices():
-    finish(*start("-m", "pytest", "-q", "-p", "no:cacheprovider", "placed_files.py", devices=8))
+    finished(start("-m", "pytest", "-q", "-p", "no:cacheprovider", "placed_files.py", devices=8))
 
 
 def test_in_two_processes(tmp_path):
@@ -27,4 +27,4 @@ def test_in_two_processes(tmp_path):
     tensors = load_file(file)
     tensors["vit.encoder.layer.0.intermediate.dense.weight"][1, 1] = np.nan
     save_file(tensors, file)
-    finish(*start("files_of_processes.py", tmp_path, devices=4, processes=2))
+    finished(start("files_of_processes.py", tmp_path, devices=2, processes=2))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 import run_of_processes
-from several import ended, finished, recorded, start, start_run
+from children import ended, finished, recorded, start, start_run
 
 from modeling_vit_cls import processes
 from modeling_vit_cls.errors import ConfigError
@@ -148,7 +148,7 @@ def test_two_processes_tell_each_other_and_one_that_leaves_says_why():
                 processes.leave(error, 7)
         os._exit(0)  # without the end of JAX, which waits for process 0
         """
-    first, second = ended(start(2, "-c", textwrap.dedent(program)))
+    first, second = ended(start("-c", textwrap.dedent(program), processes=2))
     assert (first.returncode, second.returncode) == (1, 0), (first.stderr, second.stderr)
     line = first.stderr.splitlines()[-1]
     assert re.match("vit-cls: process 0 of 2, step 7: process 0 of 2 waited 0.001 minutes at 'nobody else' for", line)

@@ -1,6 +1,6 @@
 """A collection: a page of the Hub that lists models. It is found by its title, created, and brought up to date."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -55,7 +55,7 @@ def update_collection(page: Page, models: Sequence[str], token: str | bool | Non
     return _persist(page, api, partial(_update, api, page, models))
 
 
-def _persist(page: Page, api: HfApi, attempt):
+def _persist(page: Page, api: HfApi, attempt: Callable[[], CollectionUpdate]) -> CollectionUpdate:
     name = f"collection {page.title!r} of {page.owner}"
     return persist(attempt, lambda error: collection_error(error, name, api.token))
 

@@ -41,8 +41,8 @@ def make_mesh(text: str = "data=-1", devices: Sequence[Any] | None = None) -> Me
     """A mesh from a text such as "data=-1,fsdp=8": the size of each axis, of which one may be -1, for the rest.
 
     Axes that are not named have size 1. `devices`: default all of all processes, or JAX's default device if one was set
-    (`jax.default_device`). Raises ConfigError, with the number of devices, for an unknown axis and for sizes that do
-    not divide the devices.
+    (`jax.default_device`). Raises ConfigError, with the number of devices, for an unknown axis, for one that is given
+    twice, and for sizes that do not divide the devices.
     """
     devices = (_default() or jax.devices()) if devices is None else list(devices)
     shape = tuple(axis_sizes(text, len(devices)).values())
@@ -54,13 +54,16 @@ def axis_sizes(text: str, devices: int | None = None) -> dict[str, int]:
 
     Raises ConfigError as `make_mesh` does, and for an axis of size -1 without a number of devices.
     """
-    sizes = dict.fromkeys(AXES, 1)
+    given: dict[str, int] = {}
     for part in text.replace(" ", "").split(",") if isinstance(text, str) else [""]:
         axis, _, size = part.partition("=")
         if axis not in AXES or not re.fullmatch(r"-1|[1-9]\d*", size):
             hint = did_you_mean(axis, AXES)
             raise ConfigError("mesh", text, f"must be like 'data=-1,fsdp=8', of the axes {', '.join(AXES)}{hint}")
-        sizes[axis] = int(size)
+        if axis in given:
+            raise ConfigError("mesh", text, f"gives the size of {axis} twice")
+        given[axis] = int(size)
+    sizes = {axis: given.get(axis, 1) for axis in AXES}
     known = math.prod(size for size in sizes.values() if size > 0)
     rest = list(sizes.values()).count(-1)
     if rest > 1:

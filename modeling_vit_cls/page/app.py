@@ -54,7 +54,7 @@ def build(models: Sequence[PageModel], neighbours: Sequence[Any] = ()) -> gr.Blo
             seen = [(model, model.see(image, **chosen), _nearest(model, neighbours, image)) for model in models]
         except BadImageError as error:
             return None, None, message(error), ""
-        return None, image, "<br>".join(summary(model, found) for model, found, _ in seen), sections(seen)
+        return None, image, "<br>".join(summary(model, view) for model, view, _ in seen), sections(seen)
 
     readouts = dict.fromkeys(readout for model in models for readout in model.readouts)
     page = gr.Blocks(
@@ -92,7 +92,7 @@ def _choice(label: str, default: str, count: int, name: str) -> gr.Dropdown:
 
 
 def _nearest(model: PageModel, neighbours: Sequence[Any], image: bytes) -> list[Any]:
-    return [found for dataset in neighbours if dataset.model is model for found in dataset.nearest(image)]
+    return [neighbour for dataset in neighbours if dataset.model is model for neighbour in dataset.nearest(image)]
 
 
 def serve(

@@ -438,7 +438,8 @@ class FlaxPreTrainedModel(_Upstream):
             allow_nonfinite: save parameters that are NaN or infinite.
             kwargs: with `push_to_hub`, `repo_id` (default: the folder's name) and the keywords of `push_to_hub`.
 
-        In a run of several processes all of them must call it: the first one writes, the others wait for it.
+        If devices of several processes hold the parameters, all of these processes must call it: the first one writes,
+        the others send their parts and wait.
 
         A model without an image processor of its own keeps the one in the folder if it fits. Raises CheckpointError if
         the folder cannot be written or a parameter is NaN or infinite, ValueError for parameters of another model.

@@ -25,6 +25,7 @@ from ..images.sources import class_names, load_images
 from ..images.splits import split_name
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..names import RECIPE, RESULTS
+from ..nn.mesh import mesh_of, ways
 from ..provenance import dataset_record, record
 from ..results import MeasuredData, Origin, Results, Training
 from .recipe import DataArguments, ModelArguments, Recipe
@@ -83,7 +84,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
         model,
         test,
         metrics=[*DEFAULT_METRICS, *benchmarked.metrics],
-        batch_size=arguments.eval_batch_size,
+        batch_size=arguments.per_device_eval_batch_size * ways(mesh_of(model.params)),
         on_bad_image=arguments.on_bad_image,
         disable_tqdm=arguments.disable_tqdm or None,  # None: a progress bar in a terminal only
     )

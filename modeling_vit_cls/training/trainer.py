@@ -396,7 +396,8 @@ class FlaxTrainer(TrainerReports):
     def _load(self, checkpoint: Path) -> None:
         """Load the parameters of a checkpoint of this run into the model."""
         check_own_checkpoint(checkpoint, self._run_facts())
-        self.model.params = type(self.model).from_pretrained(checkpoint).params
+        mesh = self.args.device_mesh
+        self.model.params = type(self.model).from_pretrained(checkpoint, mesh=mesh).params
 
     def _call(self, event: str, **kwargs: Any) -> None:
         """Call the callbacks of process 0 for an event, and keep the control that they return, in all processes."""

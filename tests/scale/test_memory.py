@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from children import finish, start
+from children import finished, start
 
 SCRIPT = Path(__file__).with_name("large_checkpoint.py")
 LARGEST = 4 * 1024 * 4096  # bytes of the largest tensor, a kernel of the MLP
@@ -13,7 +13,8 @@ MIB = 1 << 20
 
 def run(*arguments: object, processes: int = 1) -> list[int]:
     """What the script printed, in each of its processes."""
-    return [json.loads(text) for text in finish(*start(SCRIPT, *arguments, devices=8, processes=processes)) if text]
+    started = start(SCRIPT, *arguments, devices=8 // processes, processes=processes)
+    return [json.loads(process.stdout) for process in finished(started) if process.stdout]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from devices import on_devices
+from children import on_devices
 
 TESTS = Path(__file__).parents[1]
 MESHES = {"data=8": 8, "fsdp=8": 8, "data=2,fsdp=2,tensor=2": 4}

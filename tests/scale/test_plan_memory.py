@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from devices import on_devices
+from children import on_devices
 
 
 def test_plans_are_within_15_percent_of_xla():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from children import finish, start
+from children import finished, start
 from runs_on_meshes import HALF, WHOLE, second_half
 from safetensors.numpy import load_file
 
@@ -13,7 +13,7 @@ STATE = "training_state.safetensors"
 
 def test_a_run_goes_on_on_other_numbers_of_devices(tmp_path):
     """Not the same bits on another mesh: it sums in another order, and AdamW divides noise by noise in key's bias."""
-    finish(*start("runs_on_meshes.py", tmp_path, devices=8))
+    finished(start("runs_on_meshes.py", tmp_path, devices=8))
     whole = tmp_path / "whole" / "run"
     second_half(whole, tmp_path / "one", 16)
     assert (tmp_path / "data=8" / "run" / WHOLE / STATE).read_bytes() == (whole / WHOLE / STATE).read_bytes()

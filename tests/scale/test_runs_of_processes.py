@@ -1,5 +1,6 @@
 """Training runs of four real processes: they are killed, stopped, go on on other numbers of processes, or disagree."""
 
+import json
 import os
 import re
 import shlex
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from several import ended, finished, recorded, start, start_run
+from children import ended, finished, recorded, start, start_run
 
 from modeling_vit_cls.results import Results
 
@@ -128,7 +129,7 @@ def test_what_a_callback_of_process_0_decides_counts_for_all(tmp_path):
 def test_processes_that_differ_are_told_so_at_the_start(tmp_path, changed, name):
     program = "import run_of_processes as run; run.processes.join(); "
     program += f"run.main('run', **{{}} if run.processes.is_first() else {changed})"
-    for number, process in enumerate(ended(start(2, "-c", program, cwd=tmp_path))):
+    for number, process in enumerate(ended(start("-c", program, processes=2, cwd=tmp_path))):
         assert process.returncode == 1
         line = process.stderr.splitlines()[-1]
         assert line.startswith(f"vit-cls: process {number} of 2, step 0: {name}=")
@@ -139,7 +140,7 @@ def test_processes_that_differ_are_told_so_at_the_start(tmp_path, changed, name)
 def test_processes_without_a_shared_folder_are_told_so(tmp_path):
     program = "import os, run_of_processes as run; run.processes.join(); "
     program += "os.makedirs(f'{run.processes.index()}'); os.chdir(f'{run.processes.index()}'); run.main('run')"
-    for process in ended(start(2, "-c", program, cwd=tmp_path)):
+    for process in ended(start("-c", program, processes=2, cwd=tmp_path)):
         assert process.returncode == 1
         assert "output_dir='run': must be one folder for all processes, but process 1 of 2" in process.stderr
 
@@ -173,3 +174,14 @@ def test_launch_trains_and_goes_on_by_the_command_that_it_printed(tmp_path):
     assert again.returncode == 0, again.stderr
     assert Results.read(tmp_path / "run" / "results.json").to_json() == again.stdout.rstrip("\n")
     assert (tmp_path / "run" / "README.md").is_file()
+
+
+def test_the_best_checkpoint_is_loaded_by_all_and_saved_by_the_first(tmp_path):
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True}
+    finished(start_run(2, tmp_path, "run", max_steps=4, eval_steps=2, save_steps=2, **best))
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    losses = {entry["step"]: entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry}
+    checkpoint = tmp_path / "run" / f"checkpoint-{max(losses, key=losses.__getitem__)}"
+    assert state["best_model_checkpoint"] == checkpoint.name
+    weights = "model.safetensors"
+    assert (tmp_path / "run" / weights).read_bytes() == (checkpoint / weights).read_bytes()
