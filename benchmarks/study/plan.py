@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,7 +76,7 @@ class Study:
     def recipe(self, run: Run, rate: float) -> Recipe:
         """The recipe of a run with a learning rate. It goes on from the last checkpoint, if there is one."""
         file = self.table.parent / f"{run.recipe}.yaml"
-        base = read_recipe(file)
+        base = _recipe(file)
         fields = {
             "output_dir": self.folder / run.name,
             "learning_rate": rate,
@@ -91,7 +91,7 @@ class Study:
             }
         if self.data_dir is not None and base.data.dataset_name == "fashion_mnist":
             fields["data_dir"] = self.data_dir
-        return read_recipe(file, [word for name, value in fields.items() for word in (f"--{name}", str(value))])
+        return _recipe(file, *(word for name, value in fields.items() for word in (f"--{name}", str(value))))
 
     def rate(self, run: Run) -> float | None:
         """The learning rate of a run; None as long as the runs that choose it are not done."""
@@ -131,3 +131,9 @@ class Study:
 
     def _file(self, run: Run) -> Path:
         return self.records / f"{run.name}.json"
+
+
+@cache
+def _recipe(file: Path, *overrides: str) -> Recipe:
+    """`read_recipe`, once for each recipe: the states of all runs need many."""
+    return read_recipe(file, overrides)
