@@ -22,6 +22,8 @@ def run(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < math.inf:
             raise ConfigError(name, value, "must be positive")
+    if arguments.mesh is None:
+        arguments.mesh, arguments.devices = "data=-1", arguments.devices or 1
     sizes = axis_sizes(arguments.mesh, arguments.devices)
     config = _config(arguments.model, ModelArguments(config_overrides=arguments.config_overrides).overrides)
     names = ("per_device_train_batch_size", "bf16", "optim", "ema_decay")

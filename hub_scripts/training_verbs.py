@@ -59,8 +59,10 @@ def _plan(verbs: Any) -> None:
         example='plan vit_cls_large_patch16_224 --mesh "data=-1,fsdp=8" --devices 256 --batch 64 --bf16',
     )
     parser.add_argument("model", help="a name of `vit-cls variants`, or a folder or Hub id, whose config is read")
-    parser.add_argument("--mesh", default="data=1", help="as in training: data, fsdp, tensor (default: %(default)s)")
-    parser.add_argument("--devices", type=int, help="number of devices, for an axis of size -1 (default: by the mesh)")
+    parser.add_argument("--mesh", help="as in training: data, fsdp, tensor (default: data=-1)")
+    parser.add_argument(
+        "--devices", type=int, help="number of devices, for an axis of size -1 (default: by the mesh, or 1)"
+    )
     parser.add_argument(
         "--per_device_train_batch_size",
         "--batch",

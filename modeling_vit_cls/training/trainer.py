@@ -217,7 +217,9 @@ class FlaxTrainer(TrainerReports):
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
         """Save model, config, image processor and trainer state in one step; default: into `args.output_dir`."""
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
-        self.model.write_checkpoint(folder, None, also=lambda build: write_trainer_state(build, self.state))
+        # before a training each process has a model of its own: on the mesh it is one, which process 0 writes
+        params = None if processes.count() == 1 else place(self.model.params, self.args.device_mesh)
+        self.model.write_checkpoint(folder, params, also=lambda build: write_trainer_state(build, self.state))
 
     def log(self, logs: dict[str, float]) -> None:
         """Add an entry to the log and call the callbacks."""
