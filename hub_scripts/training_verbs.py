@@ -60,9 +60,7 @@ def _plan(verbs: Any) -> None:
     )
     parser.add_argument("model", help="a name of `vit-cls variants`, or a folder or Hub id, whose config is read")
     parser.add_argument("--mesh", help="as in training: data, fsdp, tensor (default: data=-1)")
-    parser.add_argument(
-        "--devices", type=int, help="number of devices, for an axis of size -1 (default: by the mesh, or 1)"
-    )
+    parser.add_argument("--devices", type=int, help="number of devices, for a size of -1 (default: by the mesh, or 1)")
     parser.add_argument(
         "--per_device_train_batch_size",
         "--batch",

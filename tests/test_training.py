@@ -112,7 +112,7 @@ def test_rates_warm_up_and_decay(kind, middle):
 def test_a_linear_probe_moves_the_classifier_alone(tmp_path):
     model = tiny_model(**DIGITS)
     before = flatten_dict(model.params, sep=".")
-    trainer(tmp_path, model, freeze_backbone=True, learning_rate=0.01, weight_decay=0.1).train()
+    trainer(tmp_path, model, freeze_backbone=True, learning_rate=0.01, weight_decay=0.1, layer_decay=0.8).train()
     moved = {
         name for name, leaf in flatten_dict(model.params, sep=".").items() if not np.array_equal(leaf, before[name])
     }

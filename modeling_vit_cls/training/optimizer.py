@@ -39,12 +39,12 @@ def make_optimizer(arguments: TrainingArguments, params: Any, total_steps: int) 
         optimizer = optax.chain(optax.add_decayed_weights(decay, kernels), sgd)
     else:  # possible if it was set after the arguments were checked
         raise ConfigError("optim", arguments.optim, "must be 'adamw' or 'sgd'")
+    if arguments.freeze_backbone:
+        optimizer = optax.multi_transform({"train": optimizer, "freeze": optax.set_to_zero()}, trained)
     if arguments.layer_decay < 1:
         rates = layer_rates(params, arguments.layer_decay)
         by_layer = optax.stateless(lambda updates, _: jax.tree.map(lambda update, rate: update * rate, updates, rates))
         optimizer = optax.chain(optimizer, by_layer)
-    if arguments.freeze_backbone:
-        optimizer = optax.multi_transform({"train": optimizer, "freeze": optax.set_to_zero()}, trained)
     return optimizer
 
 
