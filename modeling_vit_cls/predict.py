@@ -17,7 +17,7 @@ from .files.host import to_host
 from .images.processor import ViTClsImageProcessor
 from .images.rgb import load_image
 from .images.rows import named, open_image
-from .nn.mesh import batch_sharding, mesh_of, own_places, ways
+from .nn.mesh import batch_sharding, divisible, mesh_of, own_places
 
 _COMPILING_MINUTES = 60
 _UNREAD = BadImageError("another process cannot read it")
@@ -61,7 +61,7 @@ def predict(
     parts = [range(len(images))] if parts is None else parts
     mesh = mesh_of(model.params if params is None else params)
     alone = fitting.output_hw is None or len(images) == 1
-    batch_size = 1 if alone else -(-batch_size // ways(mesh)) * ways(mesh)
+    batch_size = 1 if alone else divisible(batch_size, mesh)
 
     def computed() -> Iterator[Any]:
         for number, batch in enumerate(_batches(images, fitting, batch_size, parts, mesh)):

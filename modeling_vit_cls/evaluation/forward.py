@@ -14,6 +14,7 @@ from ..images.processor import ViTClsImageProcessor
 from ..images.rows import unskipped
 from ..images.sources import OnBadImage, check_on_bad_image
 from ..install import needs
+from ..nn.mesh import divisible, mesh_of
 from ..predict import predict
 from ..pretrained.processor_fit import check_processor
 
@@ -72,8 +73,8 @@ def forward_pass(
     check_on_bad_image(on_bad_image)
     fitting: ViTClsImageProcessor = processor or model.image_processor
     check_processor(model, fitting, "processor")
-    if fitting.output_hw is None:  # the size depends on the image
-        batch_size = 1
+    # as `predict` makes them, so that it is recorded; without one size the size depends on the image
+    batch_size = 1 if fitting.output_hw is None else divisible(batch_size, mesh_of(model.params))
     options: dict[str, Any] = {"processor": fitting, "batch_size": batch_size, "take": take}
     blank = np.zeros((*model.config.image_hw, 3), np.uint8)
     for _ in predict(model, [blank] * min(len(dataset), 2), **options):  # compiles for the shape of the batches

@@ -172,6 +172,11 @@ def ways(mesh: Any) -> int:
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def divisible(examples: int, mesh: Any) -> int:
+    """The next number of examples that a mesh, or None, divides evenly."""
+    return -(-examples // ways(mesh)) * ways(mesh)
+
+
 def batch_sharding(mesh: Mesh, examples: int) -> NamedSharding:
     """The sharding of an array (B, ...) of examples: divided, or whole on each device if the number does not divide."""
     return NamedSharding(mesh, PartitionSpec() if examples % ways(mesh) else BATCH)

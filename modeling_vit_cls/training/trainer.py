@@ -229,15 +229,14 @@ class FlaxTrainer(TrainerReports):
 
     def _run(self, state: TrainState, step: Callable, steps_per_epoch: int) -> TrainState:
         """Run the remaining steps, with the events for callbacks."""
-        last, mesh, ready = None, self.args.device_mesh, False
+        last, mesh = None, self.args.device_mesh
         for batch in self._training_batches():
             if self.state.global_step % steps_per_epoch == 0:
                 self._call("on_epoch_begin")
             self._call("on_step_begin")
             placed = place_batch(batch, mesh, self.args.gradient_accumulation_steps)
-            if not ready:
+            if last is None:
                 processes.ready(step, state, placed)
-                ready = True
             state, metrics = processes.settled(step(state, placed))
             if last is not None:
                 self._check(*last)  # the previous step, while the device computes this one
