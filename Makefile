@@ -29,7 +29,7 @@ test-page: .venv-page-$(TRANSFORMERS)/ready  ## the page of `vit-cls demo` in he
 	.venv-page-$(TRANSFORMERS)/bin/python -m pytest --durations=5 tests/page.py
 
 soak: $(VENV)/ready  ## the faults of tests/test_fault_*.py and the kills of runs, SOAK times as many: a night's work
-	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py tests/test_embed.py
+	VIT_CLS_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) tests/test_fault_*.py tests/test_resume.py tests/test_embed_workers.py
 
 scale: $(VENV)/ready .venv-ray/ready  ## the long tests of meshes, of several processes, of memory, and of embedding on Ray
 	$(BIN)/python -m pytest tests/scale --durations=20 --ignore tests/scale/test_embed_on_ray.py

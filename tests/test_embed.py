@@ -1,20 +1,23 @@
-"""Embedded datasets: every row once, the same bytes after any kill, one folder for one model and one dataset."""
+"""Embedded datasets: every row once, one folder for one model and one dataset."""
 
-import io
 import json
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 from conftest import spread, tiny_model
-from matrix import SOAK
-from PIL import Image
+from embedded import (
+    constant_backbone,
+    content,
+    pictures,
+    png,
+    read,
+    small_backbone,
+    vectors,
+)
 
 from hub_scripts.__main__ import main
 from modeling_vit_cls import (
@@ -35,46 +38,7 @@ pytestmark = pytest.mark.world
 
 @pytest.fixture(scope="module")
 def backbone() -> FlaxViTClsModel:
-    return tiny_model(FlaxViTClsModel, num_register_tokens=2)
-
-
-def png(seed: int) -> bytes:
-    file = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def pictures(rows: int, broken: tuple[int, ...] = (), image: str = "image") -> datasets.Dataset:
-    """Rows of an image, its class, and two columns of other kinds."""
-    images = [{"bytes": b"no image" if row in broken else png(row), "path": f"{row}.png"} for row in range(rows)]
-    features = datasets.Features(
-        {
-            "caption": datasets.Value("string"),
-            image: datasets.Image(),
-            "label": datasets.ClassLabel(names=["cat", "dog"]),
-            "boxes": datasets.List(datasets.Value("float32")),
-        }
-    )
-    columns = {
-        "caption": [f"number {row}" for row in range(rows)],
-        image: images,
-        "label": [row % 2 for row in range(rows)],
-        "boxes": [[0.5] * (row % 3) for row in range(rows)],
-    }
-    return datasets.Dataset.from_dict(columns, features=features)
-
-
-def read(folder: Path) -> datasets.Dataset:
-    return datasets.load_dataset("parquet", data_dir=str(folder), split="train")
-
-
-def vectors(folder: Path) -> np.ndarray:
-    return np.asarray(read(folder).with_format("numpy")["embedding"])
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    return small_backbone()
 
 
 @pytest.mark.parametrize("shards", [1, 3, 7, None])
@@ -175,15 +139,6 @@ def test_broken_images_are_left_out_and_listed_up_to_a_limit(backbone, tmp_path,
         embed(backbone, dataset, tmp_path / "limited", shards=3, max_bad_images=4, disable_tqdm=True)
     with pytest.raises(BadImageError, match="none of the 2 images can be read"):
         embed(backbone, pictures(2, (0, 1)), tmp_path / "none", disable_tqdm=True)
-
-
-def test_workers_share_the_shards(backbone, tmp_path):
-    dataset = pictures(11)
-    embed(backbone, dataset, tmp_path / "one", shards=5, disable_tqdm=True)
-    states = [embed(backbone, dataset, tmp_path / "two", shards=5, worker=(k, 3), disable_tqdm=True) for k in range(3)]
-    assert [(state.written, state.whole) for state in states] == [(2, 2), (2, 4), (1, 5)]
-    assert sum(state.rows for state in states) == 11
-    assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
 @pytest.mark.parametrize(
@@ -306,88 +261,6 @@ def test_a_folder_of_other_files_is_not_written_into(backbone, tmp_path):
     assert list(content(tmp_path)) == ["notes.txt"]
 
 
-WORKER = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from conftest import tiny_model
-from test_embed import pictures
-from modeling_vit_cls import FlaxViTClsModel
-from modeling_vit_cls.embed import embed
-model = tiny_model(FlaxViTClsModel, num_register_tokens=2)
-print("ready", flush=True)
-sys.stdin.readline()
-embed(model, pictures(400, (7, 300)), sys.argv[2], shards=50, batch_size=4, worker=(int(sys.argv[3]), int(sys.argv[4])),
-      disable_tqdm=True)
-"""
-
-
-def started(folder: Path, worker: int = 0, count: int = 1) -> subprocess.Popen:
-    """A process that has its model, and begins to embed when a line is written to it."""
-    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(folder), str(worker), str(count)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def go(process: subprocess.Popen) -> None:
-    assert process.stdin is not None
-    process.stdin.write("go\n")
-    process.stdin.flush()
-
-
-def whole_shards(folder: Path) -> int:
-    return len(list(folder.glob("part-*.parquet")))
-
-
-def finish(process: subprocess.Popen) -> int:
-    process.communicate(timeout=300)
-    return process.returncode
-
-
-@pytest.fixture(scope="module")
-def unbroken(backbone, tmp_path_factory) -> dict[str, bytes]:
-    """The files of a run that nobody disturbed, in this process."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    embed(backbone, pictures(400, (7, 300)), folder, shards=50, batch_size=4, disable_tqdm=True)
-    rows = read(folder)["row"]
-    assert rows == [row for row in range(400) if row not in (7, 300)]
-    return content(folder)
-
-
-def test_a_run_that_is_killed_goes_on_with_the_same_bytes(unbroken, tmp_path):
-    """Killed after a random number of shards, and a random part of the time that one takes."""
-    chance = random.Random(0)
-    for number in range(SOAK):
-        folder = tmp_path / str(number)
-        for stop in sorted(chance.sample(range(50), 3)):
-            process = started(folder)
-            go(process)
-            while whole_shards(folder) < stop and process.poll() is None:
-                time.sleep(0.002)
-            time.sleep(chance.random() * 0.05)
-            process.send_signal(signal.SIGKILL)
-            finish(process)
-            for name, file in content(folder).items() if folder.is_dir() else ():
-                assert name.startswith((".part-", ".embed.json.tmp-")) or file == unbroken[name]
-        process = started(folder)
-        go(process)
-        assert finish(process) == 0
-        files = {name: file for name, file in content(folder).items() if not name.startswith(".embed.json.tmp-")}
-        assert files == unbroken
-
-
-def test_two_workers_at_once_give_the_same_bytes(unbroken, tmp_path):
-    folder = tmp_path / "out"
-    processes = [started(folder, worker, 2) for worker in range(2)]
-    for process in processes:
-        go(process)
-    assert [finish(process) for process in processes] == [0, 0]
-    assert content(folder) == unbroken
-
-
 def test_the_verb_embeds_photos_without_classes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tiny_model(image_size=8).save_pretrained("my-vit")
@@ -427,58 +300,6 @@ def test_folders_of_classes_become_labels(tmp_path):
     assert len(dataset) == 3
     with pytest.raises(ConfigError, match="must be one of"):
         load_with_columns(str(tmp_path), "validation")
-
-
-def test_workers_come_from_the_option_or_from_slurm(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    tiny_model(num_channels=1).save_pretrained("my-vit")
-    command = ["embed", "my-vit", "digits", "--split", "test", "--output", "out", "--shards", "4", "--json"]
-
-    def done(*more: str) -> int:
-        assert main([*command, *more]) == 0
-        return json.loads(capsys.readouterr().out)["whole"]
-
-    for name in ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"):
-        monkeypatch.delenv(name, raising=False)
-    assert done("--worker", "3/4") == 1
-    monkeypatch.setenv("SLURM_NTASKS", "2")
-    monkeypatch.setenv("SLURM_PROCID", "0")
-    assert done() == 3
-    assert main([*command, "--worker", "1:2"]) == 1
-    assert "worker='1:2': must be K/N" in capsys.readouterr().err
-    monkeypatch.delenv("SLURM_PROCID")  # in the shell of `salloc`
-    assert done() == 4
-
-
-def test_features_as_transformers_pipeline_gives_them(backbone):
-    pipe = ImageFeatureExtractionPipeline(backbone, batch_size=2)
-    assert pipe.task == "image-feature-extraction"
-    images = [np.array(image) for image in pictures(3)["image"]]
-    outputs = backbone(backbone.image_processor(images)["pixel_values"])
-    tokens, pooled = pipe(images), pipe(images, pool=True)
-    assert isinstance(tokens[0][0][0], float)
-    np.testing.assert_allclose(tokens, outputs.last_hidden_state, atol=1e-5)
-    np.testing.assert_allclose(pooled, outputs.pooler_output, atol=1e-5)
-    array = pipe(images, pool=True, normalize=True, return_tensors=True)
-    assert isinstance(array, np.ndarray)
-    np.testing.assert_allclose(np.linalg.norm(array, axis=1), 1, atol=1e-6)
-    (single,) = pipe(images[0], pool=True)
-    np.testing.assert_allclose(single, pooled[0], atol=1e-5)
-    assert pipe([]) == []
-    always = ImageFeatureExtractionPipeline(backbone, pool=True, normalize=True, return_tensors=True)
-    np.testing.assert_allclose(always(images), array, atol=1e-6)
-
-
-def test_features_of_images_of_different_sizes_and_of_a_folder(tmp_path):
-    model = tiny_model(FlaxViTClsModel, dynamic_image_size=True)
-    processor = type(model.image_processor)(size={"max_num_patches": 16, "patch_size": 4})
-    images = [np.full((*size, 3), 100, np.uint8) for size in [(8, 16), (16, 16)]]
-    tokens = ImageFeatureExtractionPipeline(model, processor)(images, return_tensors=True)
-    assert [array.shape for array in tokens] == [(16, 16), (17, 16)]
-    tiny_model().save_pretrained(tmp_path / "classifier")
-    assert np.shape(ImageFeatureExtractionPipeline(tmp_path / "classifier")(images, pool=True)) == (2, 16)
-    with pytest.raises(ConfigError, match="must be a FlaxViTClsModel"):
-        ImageFeatureExtractionPipeline(tiny_model())
 
 
 def test_batches_end_at_the_ends_of_parts(model):
@@ -521,14 +342,6 @@ def test_a_vector_of_length_0_is_named(tmp_path):
         extract(list(pictures(2)["image"]))
 
 
-def constant_backbone(bias: float) -> FlaxViTClsModel:
-    """A backbone whose embeddings have this number in each place."""
-    model = tiny_model(FlaxViTClsModel)
-    norm = {"scale": np.zeros(16, np.float32), "bias": np.full(16, bias, np.float32)}
-    model.params = {**model.params, "norm": norm}
-    return model
-
-
 def test_a_folder_inside_the_dataset_or_a_file_is_no_output(backbone, tmp_path, capsys):
     backbone.save_pretrained(tmp_path / "model")
     embed(backbone, pictures(3), tmp_path / "data", disable_tqdm=True)
@@ -537,11 +350,3 @@ def test_a_folder_inside_the_dataset_or_a_file_is_no_output(backbone, tmp_path, 
         arguments = ["embed", str(tmp_path / "model"), str(tmp_path / "data"), "--output", str(tmp_path / output)]
         assert main(arguments) == 1
         assert words in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("process", "tasks"), [("x", "4"), ("3", ""), ("3", "2")])
-def test_variables_of_slurm_that_make_no_sense_are_named(process, tasks, monkeypatch, capsys):
-    monkeypatch.setenv("SLURM_PROCID", process)
-    monkeypatch.setenv("SLURM_NTASKS", tasks)
-    assert main(["embed", "m", "digits", "--output", "f"]) == 1
-    assert "is given by Slurm's variables" in capsys.readouterr().err

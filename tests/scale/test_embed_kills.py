@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from test_embed import backbone, content, finish, go, read, started, unbroken  # noqa: F401, the fixtures
+from embedded import content, finish, go, read, started, undisturbed
 
 ROUNDS, WORKERS, SHARDS = 5, 2, 50
 
@@ -15,8 +15,9 @@ def own_shards(folder: Path, worker: int) -> int:
     return sum(int(file.name.split("-")[1]) % WORKERS == worker for file in folder.glob("part-*.parquet"))
 
 
-def test_both_of_two_workers_are_killed_five_times_and_every_row_is_there_once(unbroken, tmp_path):  # noqa: F811
+def test_both_of_two_workers_are_killed_five_times_and_every_row_is_there_once(tmp_path):
     """In each round both run at once, and each is killed after a random number of its shards."""
+    unbroken = undisturbed(tmp_path / "unbroken")
     chance, folder, codes = random.Random(0), tmp_path / "out", []
     stops = [sorted(chance.sample(range(15), ROUNDS)) for _ in range(WORKERS)]  # of the 25 shards of each
     for number in range(ROUNDS):

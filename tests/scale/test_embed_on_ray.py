@@ -14,8 +14,8 @@ import datasets
 import numpy as np
 import pytest
 from conftest import tiny_model
+from embedded import content, read, whole_shards
 from PIL import Image
-from test_embed import content, read, whole_shards
 
 from modeling_vit_cls import FlaxViTClsModel
 from modeling_vit_cls.embed import embed
