@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import tiny_model
 from huggingface_hub import ModelCard
-from test_cards import RESULTS, STATE, cells, write
+from trained_folder import RESULTS, STATE, cells, write
 
 from modeling_vit_cls.cards import render_card, write_card
 from modeling_vit_cls.hub.changes import EVAL_RESULTS

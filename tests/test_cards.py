@@ -9,17 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import get_args
 
 import huggingface_hub
 import numpy as np
-import optax
 import pytest
 import yaml
 from conftest import tiny_model
 from huggingface_hub import ModelCard
 from PIL import Image
-from test_pictures import LOG, ODD, drawn
+from test_pictures import LOG, ODD
+from trained_folder import RESULTS, cells, trained_folder, write
 
 from modeling_vit_cls import (
     CheckpointError,
@@ -34,24 +34,9 @@ from modeling_vit_cls.cards.card import READOUT_WORDS
 from modeling_vit_cls.cards.pictures import attention_maps
 from modeling_vit_cls.config_rules import Readout
 from modeling_vit_cls.hub.changes import EVAL_RESULTS
-from modeling_vit_cls.images.augmentation import Augmentation
 from modeling_vit_cls.install import how_to_install
 
 PICTURES = ["training_curve.png", "confusion_matrix.png", "attention.png"]
-RESULTS: dict[str, Any] = {
-    "model": {"name": "trained", "class": "FlaxViTClsForImageClassification", "readout": "cls", "parameters": 1},
-    "dataset": {"name": "someone/flowers", "source": "hub", "split": "test", "examples": 400, "revision": "5503434"},
-    "metrics": {"accuracy": 0.96, "macro_f1": 0.951234},
-    "confusion_matrix": (np.eye(5, dtype=int) * 80).tolist(),
-    "throughput": {"images_per_second": 1234.5, "batch_size": 32, "dtype": "float32", "includes": "decode, forward"},
-    "recipe": None,
-    "training": {"base_model": {"name": "google/vit-base-patch16-224", "source": "hub"}},
-    "versions": {"jax": "0.10.2", "vit-cls": "0.1.0"},
-    "hardware": {"processor": "A Processor (R)", "cores": 2, "accelerators": ["NVIDIA H200", "NVIDIA H200"]},
-    "date": "2026-11-23",
-}
-RECIPE = {"license": "apache-2.0", "model_name_or_path": "google/vit-base-patch16-224", "learning_rate": 1e-3}
-STATE = {"global_step": 20, "epoch": 2.0, "log_history": LOG}
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +48,7 @@ def saved(model, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(saved, tmp_path) -> Path:
-    """A folder as training and benchmark leave it."""
-    folder = Path(shutil.copytree(saved, tmp_path / "trained"))
-    write(folder, results=RESULTS, recipe=RECIPE, state=STATE)
-    return folder
-
-
-def write(folder: Path, results: Any = None, recipe: Any = None, state: Any = None) -> None:
-    files = {"results.json": results, "recipe.yaml": recipe, "trainer_state.json": state}
-    for name, content in files.items():
-        if content is not None:
-            (folder / name).write_text(yaml.safe_dump(content) if name.endswith("yaml") else json.dumps(content))
+    return trained_folder(saved, tmp_path)
 
 
 def images() -> list[np.ndarray]:
@@ -206,11 +181,6 @@ ODD_NAMES = [
     "{% raw %}",
     "\x1b[31m\u202e",
 ]
-
-
-def cells(line: str) -> list[str]:
-    """Cells of a row of a table, as GitHub's Markdown splits it."""
-    return re.split(r"(?<!\\)\|", line)[1:-1]
 
 
 def test_odd_names_break_nothing(tmp_path):
@@ -352,106 +322,6 @@ def test_a_backbone_has_no_card(tmp_path):
     tiny_model(FlaxViTClsModel).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="holds no classifier"):
         render_card(tmp_path)
-
-
-def test_the_card_says_what_test_and_training_images_share(folder):
-    assert "in the training data too" not in render_card(folder)
-    write(folder, results={**RESULTS, "dataset": {**RESULTS["dataset"], "duplicates": 3}})
-    assert (
-        "**3 of these images are in the training data too, byte for byte: the numbers are too good.**"
-        in render_card(folder)
-    )
-
-
-def test_the_card_says_how_the_model_was_trained(folder):
-    recipe = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "label_smoothing_factor": 0.1}
-    recipe |= {"mixup_alpha": 0.2, "ema_decay": 0.99, "dataset_name": "./photos"}
-    dataset = {"name": "photos", "source": "folder", "split": "train", "examples": 162}
-    state = {**STATE, "best_global_step": 10, "best_metric": 0.975}
-    training = {"dataset": dataset, "left_out": 3}
-    write(folder, results={**RESULTS, "training": training}, recipe=recipe, state=state)
-    text = render_card(folder)
-    for words in (
-        "Training data: photos, a folder of the author's own, split train, 162 images. Its licence is not stated.",
-        "Images that could not be read, and were left out: 3.",
-        "The weights are those of step 10, the best of the run by eval\\_accuracy (0.9750).",
-        "Training loss: 0.5000 at the end. It is computed with mixup (0.2), smoothed labels (0.1).",
-        "Evaluation loss: 0.6000 at the end, without these, on a part of split train that was held out.",
-        "So the two losses cannot be compared.",
-        "a moving average of the parameters (decay 0.99)",
-        "The images (photos) are a folder of the author's own and are not published: give yours by `--dataset_name",
-        "write `import modeling_vit_cls`",
-    ):
-        assert words in text
-    assert "fine-tuned" not in text
-    write(folder, recipe={**recipe, "load_best_model_at_end": False})
-    assert "The weights are those" not in render_card(folder)
-
-
-def test_a_short_run_has_its_mean_loss(folder):
-    log = [{"step": 20, "epoch": 2.0, "train_loss": 0.75, "train_runtime": 1.0}]
-    write(folder, state={"global_step": 20, "epoch": 2.0, "log_history": log})
-    text = render_card(folder)
-    assert "Trained for 20 steps, 2 epochs. Training loss: 0.7500 on average over the run." in text
-    assert "Evaluation loss" not in text
-
-
-def test_smoothed_labels_have_a_smallest_loss(folder):
-    """The loss of the best answer, which gives each class the share that the smoothed label has."""
-    write(folder, recipe={"label_smoothing_factor": 0.1})
-    (shown,) = re.findall(r"With smoothed labels it cannot fall below ([\d.]+)\.", render_card(folder))
-    target = optax.smooth_labels(np.eye(5, dtype=np.float32)[0], 0.1)
-    assert float(shown) == pytest.approx(float(optax.softmax_cross_entropy(np.log(target), target)), abs=1e-4)
-    write(folder, recipe={"label_smoothing_factor": 0.0})
-    assert "cannot fall below" not in render_card(folder)
-
-
-def test_what_changes_the_training_loss_is_named_in_card_and_curve(tmp_path, monkeypatch):
-    """Every field of the augmentation and every kind of dropout."""
-    fields = {**dict.fromkeys(Augmentation._fields, 0.5), "horizontal_flip": True, "label_smoothing_factor": 0.5}
-    rates = {"hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0.25, "drop_path_rate": 0.25}
-    changed, figures = [], drawn(monkeypatch)
-    for number, (name, value) in enumerate({**fields, **rates}.items()):
-        folder = tmp_path / str(number)
-        tiny_model(**({name: value} if name in rates else {})).save_pretrained(folder)
-        write(folder, recipe={"eval_split": "dev", **({} if name in rates else {name: value})}, state=STATE)
-        (words,) = re.findall(r"It is computed with (.+?)\.( |$)", render_card(folder))
-        assert "without these, on split dev." in render_card(folder)
-        changed.append(words[0].partition(" (")[0])
-        write_card(folder)
-        labels = [text.get_text() for text in figures[-1].axes[0].get_legend().get_texts()]
-        assert f"({changed[-1]})" in labels[0]
-        assert "(without these)" in labels[1]
-    assert len(set(changed)) == len(changed)
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        ({"name": "digits", "source": "built-in"}, "Its licence is CC BY 4.0."),
-        ({"name": "fashion_mnist", "source": "built-in"}, "Its licence is MIT."),
-        ({"name": "digits", "source": "folder"}, "Its licence is not stated."),
-        ({"name": "someone/flowers", "source": "hub"}, "Its licence is not stated here: see its page on the Hub."),
-    ],
-)
-def test_the_licence_of_the_training_data_is_stated_where_it_is_known(data, words, folder):
-    write(folder, results={**RESULTS, "training": {"dataset": data}})
-    text = render_card(folder)
-    assert words in text
-    assert text.count("Its licence") == 1
-
-
-def test_the_card_cites_the_model_and_the_package(folder):
-    package = yaml.safe_load((Path(__file__).parents[1] / "CITATION.cff").read_text())
-    (text,) = re.findall(r"```bibtex\n(.*?)```", render_card(folder, "user/flowers-vit"), re.DOTALL)
-    model, software = text.split("\n\n")
-    assert "year = {2026}" in model
-    assert "url = {https://huggingface.co/user/flowers-vit}" in model
-    assert f"title = {{{{{package['title']}}}}}" in software
-    assert "author = {{The vit-cls authors}}" in software
-    assert "version = {0.1.0}" in software
-    assert text.count("{") == text.count("}")
-    assert "huggingface.co" not in re.findall(r"```bibtex\n(.*?)```", render_card(folder), re.DOTALL)[0]
 
 
 @pytest.mark.parametrize(("right", "count"), [(45, 45), (0, 45), (1, 1), (384, 400)])
