@@ -1,7 +1,7 @@
 """Results of loading damaged files and of killed saves, for this package and transformers' FlaxViT: `make faults`.
 
 Needs transformers 4.57. The faults are those of `tests/test_fault_corruptions.py`. Saves over a good checkpoint are
-killed at random instants.
+killed at random instants. Writes results/faults.md.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,8 @@ from transformers import FlaxViTForImageClassification, ViTConfig
 from transformers.utils import logging
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
+
+from .report import write
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from test_fault_corruptions import FAULTS, corrupted
@@ -121,19 +122,23 @@ def kills(package: Package, folder: Path, cases: int) -> Counter[str]:
 
 
 def main() -> None:
-    """Print the outcomes of the corruptions and of the kills, one line per package."""
+    """Print and write the outcomes of the corruptions and of the kills: a row for each, a column for each package."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corruptions", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=200)
     arguments = parser.parse_args()
     logging.set_verbosity(logging.CRITICAL)
-    print(", ".join(f"{package} {version(package)}" for package in ("transformers", "flax", "jax", "safetensors")))
+    names = [package.name for package in packages()]
+    lines = [f"| | {' | '.join(names)} |", "|---|---|---|---|"]
     for experiment, cases in ((corruptions, arguments.corruptions), (kills, arguments.kills)):
+        outcomes = {}
         for package in packages():
             with tempfile.TemporaryDirectory() as name:
-                outcomes = experiment(package, Path(name) / "checkpoint", cases)
-            counts = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
-            print(f"{cases:,} {experiment.__name__}, {package.name}: {counts}", flush=True)
+                outcomes[package.name] = experiment(package, Path(name) / "checkpoint", cases)
+        for outcome in sorted(set().union(*outcomes.values())):
+            counts = [f"{outcomes[name][outcome]:,}" for name in names]
+            lines.append(f"| {cases:,} {experiment.__name__}: {outcome} | {' | '.join(counts)} |")
+    write("faults", lines)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""Time of the probe beside scikit-learn's logistic regression, digits and wide rows: `python -m benchmarks.probe`."""
+"""Time of the probe beside scikit-learn's logistic regression, digits and wide rows: `python -m benchmarks.probe`.
+
+Writes results/probe.md.
+"""
 
 import argparse
+import os
 import time
 import warnings
+from importlib.metadata import version
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -11,20 +16,23 @@ from sklearn.metrics import log_loss
 
 from modeling_vit_cls.evaluation.probe import CS, logistic_regression
 
+from .report import write
+
 EVERY = 11  # of the 45 values of C: 1e-6, 5.6e-4, 0.32, 180, 1e5
 
 
 def main() -> None:
-    """Print a row for each C and solver: seconds of the processor, and the loss."""
+    """Measure, print and write a row for each C and solver."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=60_000, help="Number of the wide rows.")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", message="lbfgs failed to converge")  # at its 1,000 iterations
     pixels, labels = load_digits(return_X_y=True)
-    print(f"digits, {len(pixels):,} x {pixels.shape[1]}")
-    compare(pixels / 16, labels)
-    print(f"features of 10 classes, {arguments.rows:,} x 192")
-    compare(*wide(arguments.rows))
+    lines = [f"scikit-learn {version('scikit-learn')}; load average {os.getloadavg()[0]:.1f} at the start", ""]
+    lines += ["| rows | C | solver | seconds of the processor | loss |", "|---|---|---|---|---|"]
+    lines += compare(f"digits, {len(pixels):,} x {pixels.shape[1]}", pixels / 16, labels)
+    lines += compare(f"10 classes, {arguments.rows:,} x 192", *wide(arguments.rows))
+    write("probe", lines)
 
 
 def wide(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -35,20 +43,23 @@ def wide(count: int) -> tuple[np.ndarray, np.ndarray]:
     return rows * np.logspace(0, -3, 192) @ np.linalg.qr(generator.normal(size=(192, 192)))[0], labels
 
 
-def compare(features: np.ndarray, labels: np.ndarray) -> None:
-    """Fit each C by the probe and by scikit-learn from zero, and the probe also as one sweep over all."""
+def compare(name: str, features: np.ndarray, labels: np.ndarray) -> list[str]:
+    """Fit each C by the probe and by scikit-learn from zero, and the probe also as one sweep over all: lines."""
     logistic_regression(features, labels, CS[:1], 10)  # compiles
+    lines = []
     for c in CS[::EVERY]:
         start = time.process_time()
         (kernel,), (bias,) = logistic_regression(features, labels, [c], 10)
-        report(c, "probe", time.process_time() - start, loss(features, labels, c, kernel, bias))
+        seconds = time.process_time() - start
+        lines.append(f"| {name} | {c:.3g} | probe | {seconds:.2f} | {loss(features, labels, c, kernel, bias):.7f} |")
         start = time.process_time()
         theirs = LogisticRegression(C=c, max_iter=1000).fit(features, labels)
-        seconds = time.process_time() - start
-        report(c, "scikit-learn", seconds, loss(features, labels, c, theirs.coef_.T, theirs.intercept_))
+        seconds, value = time.process_time() - start, loss(features, labels, c, theirs.coef_.T, theirs.intercept_)
+        lines.append(f"| {name} | {c:.3g} | scikit-learn | {seconds:.2f} | {value:.7f} |")
     start = time.process_time()
     logistic_regression(features, labels, CS, 10)
-    print(f"{len(CS)} values of C by the probe: {time.process_time() - start:.1f} s", flush=True)
+    lines.append(f"| {name} | all {len(CS)} | probe | {time.process_time() - start:.2f} | |")
+    return lines
 
 
 def loss(features: np.ndarray, labels: np.ndarray, c: float, kernel: np.ndarray, bias: np.ndarray) -> float:
@@ -57,11 +68,6 @@ def loss(features: np.ndarray, labels: np.ndarray, c: float, kernel: np.ndarray,
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     entropy = log_loss(labels, odds / odds.sum(axis=1, keepdims=True))
     return entropy + float((kernel**2).sum()) / (2 * c * len(labels))
-
-
-def report(c: float, solver: str, seconds: float, value: float) -> None:
-    """Print one row."""
-    print(f"C {c:8.2g}  {solver:<14}{seconds:8.2f} s  loss {value:.7f}", flush=True)
 
 
 if __name__ == "__main__":

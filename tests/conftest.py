@@ -138,10 +138,19 @@ def pytest_sessionfinish() -> None:
         program.replace(_COMPILED / program.name)
 
 
+def pytest_addoption(parser) -> None:
+    help_text = "write the outcomes of the faults to benchmarks/results/fault_matrix.md, for docs/guarantees.md"
+    parser.addoption("--write-faults", action="store_true", help=help_text)
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """The figures of the matrix, from all processes."""
     reports = [report for report in terminalreporter.getreports("") if report.when == "teardown"]
     rows = [tuple(value) for report in reports for name, value in report.user_properties if name == "tally"]
     if rows:
-        terminalreporter.section("what came of the faults")
+        terminalreporter.section("faults and their outcomes")
         terminalreporter.write_line("\n".join(table(rows)))
+        if terminalreporter.config.getoption("write_faults"):
+            from benchmarks.report import write
+
+            write("fault_matrix", table(rows))

@@ -63,11 +63,11 @@ class Tally:
 
 
 def table(rows: list[tuple[str, dict[str, int], float]]) -> list[str]:
-    """Lines of the table: a test's name, its cases, what came of them, seconds of the slowest."""
-    lines = []
+    """The table in Markdown: a test's name, its cases, their outcomes, processor seconds of the slowest case."""
+    lines = ["| test | cases | outcomes | slowest, s |", "|---|---|---|---|"]
     for test in sorted({name.split("[")[0] for name, _, _ in rows}):
         mine = [row for row in rows if row[0].split("[")[0] == test]
         outcomes = sum((Counter(outcomes) for _, outcomes, _ in mine), Counter())
-        said = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
-        lines.append(f"{test}: {outcomes.total():,} cases: {said}; slowest {max(row[2] for row in mine):.2f} s")
+        counts = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
+        lines.append(f"| {test} | {outcomes.total():,} | {counts} | {max(row[2] for row in mine):.2f} |")
     return lines

@@ -41,6 +41,20 @@ def test_the_ratios_of_the_page_are_those_of_the_numbers():
     assert written == measured
 
 
+def test_the_shares_of_the_limit_are_those_of_the_numbers():
+    written = re.findall(r"(\d+) % \|$", PAGE[: PAGE.index("- **Where the processor")], re.MULTILINE)
+    ours = [rows(name, WORKS[name][0], MEASURED["works"][name])[0] for name in list(WORKS)[:7]]
+    assert written == [re.findall(r"(\d+)% of", line)[0] for line in ours]
+
+
+def test_the_times_of_compiling_are_those_of_the_numbers():
+    deep, shallow = (MEASURED["works"][f"training Ti/16, {layers} layers, B=2"] for layers in (24, 12))
+    ours, theirs = ([f"{work[peer]['compiling']:.1f} s" for work in (deep, shallow)] for peer in ("ours", "FlaxViT"))
+    text = " ".join(PAGE.split())
+    assert f"of a Ti/16 with 24 layers took {ours[0]} longer than later ones, with 12 layers {ours[1]}" in text
+    assert f"; FlaxViT's {theirs[0]} and {theirs[1]} " in text
+
+
 def test_the_table_beside_torchax_is_that_of_its_numbers_and_the_page_has_them():
     measured = json.loads((RESULTS / "torchax.json").read_text())
     assert list(measured["works"]) == list(beside_torchax.WORKS)

@@ -1,4 +1,6 @@
-"""Plans beside XLA's memory analysis of the real training step: `python tests/scale/plan_memory.py` prints a table.
+"""Plans beside XLA's memory analysis of the real training step: `python -m tests.scale.plan_memory`.
+
+Prints a table and writes benchmarks/results/plan.md; with --json it only prints the numbers.
 
 The step is compiled for eight virtual devices of a CPU, and never run. Two passes of XLA for CPUs are left out, since
 other devices have no use for them: the one that converts all that was kept in bfloat16 to float32 before the backward
@@ -100,7 +102,7 @@ if __name__ == "__main__":
     if "--json" in sys.argv:
         print(json.dumps(list(rows())))
     else:
-        print("| model | mesh | images | type | recomputed | state, MiB | XLA | all, MiB | XLA | ratio |")
-        print("|---|---|---|---|---|---|---|---|---|---|")
-        for row in rows():
-            print(line(row), flush=True)
+        from benchmarks.report import write
+
+        head = "| model | mesh | images | type | recomputed | state, MiB | XLA | all, MiB | XLA | ratio |"
+        write("plan", [head, "|---|---|---|---|---|---|---|---|---|---|", *map(line, rows())])
