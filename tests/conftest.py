@@ -149,8 +149,9 @@ def pytest_terminal_summary(terminalreporter) -> None:
     rows = [tuple(value) for report in reports for name, value in report.user_properties if name == "tally"]
     if rows:
         terminalreporter.section("faults and their outcomes")
-        terminalreporter.write_line("\n".join(table(rows)))
         if terminalreporter.config.getoption("write_faults"):
             from benchmarks.report import write
 
             write("fault_matrix", table(rows))
+        else:
+            terminalreporter.write_line("\n".join(table(rows)))

@@ -1,7 +1,8 @@
 """The table of checkpoint families for docs/families.md, as measured now: `make parity` prints it.
 
 A row is a family: what it was tested against, where it can be exported to, the largest difference from its own library.
-On the golden files of tests/golden, without VIT_CLS_GOLDEN, it also writes benchmarks/results/parity.md.
+On the golden files of tests/golden, without VIT_CLS_GOLDEN, it also writes benchmarks/results/parity.md: run it as
+`make parity` does, without that variable.
 """
 
 import contextlib
