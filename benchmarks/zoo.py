@@ -1,7 +1,6 @@
 """`python -m benchmarks.zoo [NAME ...]`: make the models of the zoo, and compare with the committed figures."""
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -18,13 +17,11 @@ from modeling_vit_cls.training.recipe import read_recipe
 ROOT = Path(__file__).parents[1]
 CARDS = ROOT / "model_cards"
 ZOO = ROOT / "build/zoo"
-SEEDS = CARDS / "seeds.json"  # test accuracies of more seeds than that of the card
 
 # A probe is a linear classifier on the features of another model of the zoo, for classes that it was not trained on.
 PROBES = {"vit_cls_digits_probe": ("vit_cls_fashion_mnist_cls_mean", "digits")}
 # Another processor rounds otherwise, and a training ends elsewhere, as with another seed.
 TOLERANCES = {"digits": 0.02, "fashion_mnist": 0.01}
-MORE_SEEDS = {"digits": (1, 2)}  # where a training takes two minutes
 LARGEST = 8_000_000  # bytes of a model's weights
 _ELSEWHERE = ["--output_dir", "out", "--run_name", "out", "--disable_tqdm", "false"]
 
@@ -76,18 +73,6 @@ def commit(name: str) -> None:
     replace_file(CARDS / f"{name}.md", render_card(ZOO / name).encode())
 
 
-def measure_seeds(wanted: list[str]) -> None:
-    """Train with more seeds, and write the test accuracies of all seeds."""
-    accuracies = json.loads(SEEDS.read_text()) if SEEDS.exists() else {}
-    for name in wanted:
-        results = make(name, ZOO / name)
-        more = MORE_SEEDS.get(results.dataset.name or "", ()) if name not in PROBES else ()
-        runs = {seed: make(name, ZOO / f"seeds/{name}-{seed}", "--seed", str(seed)) for seed in more}
-        found = {str(seed): run.metrics["accuracy"] for seed, run in ({0: results} | runs).items()}
-        accuracies |= {name: found} if more else {}
-    replace_file(SEEDS, (json.dumps(accuracies, indent=2) + "\n").encode())
-
-
 def main() -> int:
     """Make the models and compare, or commit. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__)
@@ -100,8 +85,8 @@ def main() -> int:
     if not given.commit:
         are_good = [compare(name) for name in wanted]
         return 0 if all(are_good) else 1
-    measure_seeds(wanted)
     for name in wanted:
+        make(name, ZOO / name)
         commit(name)
     return 0
 
