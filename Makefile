@@ -15,7 +15,7 @@ DEVELOPMENT = --editable '.[dev]' --constraint constraints/transformers-$(TRANSF
 # The certificates of the system, which pip trusts too.
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: demo test test-page soak scale parity catalogue bench bench-gpu study faults docs lint format constraints clean
+.PHONY: demo test test-page soak scale parity catalogue bench bench-gpu study zoo faults docs lint format constraints clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready  ## train both readouts on real digits, benchmark, cards and pictures, reload, predict
@@ -61,7 +61,11 @@ bench-gpu:  ## speed beside timm and Hugging Face's PyTorch on a GPU, under ten 
 
 study: $(VENV)/ready  ## the readout study, six hours, or a part: make study STUDY="--only 'digits_*' --minutes 30"; goes on where it was left
 	$(BIN)/python -m benchmarks.study run $(STUDY)
+	$(BIN)/python -m benchmarks.study costs
 	$(BIN)/python -m benchmarks.study report
+
+zoo: $(VENV)/ready  ## make the models of model_cards/zoo.yaml in build/zoo, hours, and compare them with the committed figures; or some: make zoo ZOO=NAME
+	$(BIN)/python -m benchmarks.zoo $(ZOO)
 
 faults: .venv-bench/ready  ## what becomes of damaged files and killed saves, beside FlaxViT
 	.venv-bench/bin/python -m benchmarks.faults

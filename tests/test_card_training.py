@@ -36,6 +36,21 @@ def test_the_card_says_what_test_and_training_images_share(folder):
     )
 
 
+@pytest.mark.parametrize(
+    ("split", "recipe", "is_said"),
+    [
+        ("10% of train", {"load_best_model_at_end": True}, True),
+        ("val", {"load_best_model_at_end": True, "eval_split": "val"}, True),
+        ("10% of train", {}, False),
+        ("test", {"load_best_model_at_end": True}, False),
+        ("test", {"load_best_model_at_end": True, "eval_split": "val"}, False),
+    ],
+)
+def test_the_card_says_whether_the_measured_images_chose_the_step(split, recipe, is_said, folder):
+    write(folder, results={**RESULTS, "dataset": {**RESULTS["dataset"], "split": split}}, recipe=recipe)
+    assert ("**These images also chose the step of the training that was saved" in render_card(folder)) == is_said
+
+
 def test_the_card_says_how_the_model_was_trained(folder):
     recipe = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "label_smoothing_factor": 0.1}
     recipe |= {"mixup_alpha": 0.2, "ema_decay": 0.99, "dataset_name": "./photos"}

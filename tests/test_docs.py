@@ -102,7 +102,8 @@ def place(tmp_path, monkeypatch, hub) -> Path:
     for seed, file in enumerate(["photo.jpg", "cat.jpg", *files]):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(seed).integers(0, 255, (20, 24, 3), np.uint8)).save(file)
-    tiny_model(id2label={0: "cat", 1: "dog"}, num_labels=2).save_pretrained("my-vit")
+    for name in ("my-vit", "my-cls", "my-mean"):
+        tiny_model(id2label={0: "cat", 1: "dog"}, num_labels=2).save_pretrained(name)
     write_card("my-vit")
     np.save("texts.npy", np.random.default_rng(0).normal(size=(2, 8)))  # of CLIP's stand-in
     shutil.copy(GOLDEN / "npz_augreg" / "checkpoint.npz", NPZ)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from benchmarks.study.corruptions import corrupted
+from benchmarks.study.cost import measure_costs, read_costs
 from benchmarks.study.plan import Study, StudyError
 from benchmarks.study.record import Record
 from benchmarks.study.report import write_report
@@ -29,7 +31,7 @@ models:
   cls: {readout: cls}
   mean: {readout: mean}
 seeds: [0, 1]
-rates: {model: cls, seed: 100, share: 0.25, values: [1.0e-3, 4.0e-3]}
+rates: {seed: 100, share: 0.25, values: [1.0e-3, 4.0e-3]}
 """
 RECIPE = """
 output_dir: build/study/tiny
@@ -65,9 +67,9 @@ def study(tmp_path_factory):
     (root / "study.yaml").write_text(TABLE)
     (root / "tiny.yaml").write_text(RECIPE)
     study = Study(root / "study.yaml", root / "records", root / "runs")
-    with pytest.raises(StudyError, match=r"tiny-cls-0 has no learning rate yet: .* --only 'tiny-rate-\*'"):
+    with pytest.raises(StudyError, match=r"tiny-cls-0 has no learning rate yet: .* --only 'tiny-cls-rate-\*'"):
         run_all(study, "tiny-cls-0")
-    run_all(study, "tiny-rate-*")
+    run_all(study, "tiny-*-rate-*")
     first = study.runs("tiny-cls-0")[0]
     kill_at_first_checkpoint(study, first.name)
     assert study.state(first) == "begun"
@@ -88,7 +90,7 @@ def kill_at_first_checkpoint(study: Study, name: str) -> None:
 def test_a_killed_run_ends_as_one_that_was_not(study, tmp_path):
     again = replace(study, folder=tmp_path / "runs", records=tmp_path / "records")
     again.records.mkdir()
-    for rate in study.runs("tiny-rate-*"):
+    for rate in study.runs("tiny-*-rate-*"):
         (again.records / f"{rate.name}.json").write_bytes((study.records / f"{rate.name}.json").read_bytes())
     run_all(again, "tiny-cls-0")
     (run,) = study.runs("tiny-cls-0")
@@ -128,9 +130,8 @@ def test_records(study):
         assert own == pytest.approx(record.accuracy, abs=1.5 / 360)  # rounding may turn one image
         assert record.robustness["unchanged"] == pytest.approx(record.accuracy, abs=1.5 / 360)
         assert len(record.robustness) == 7
-        assert record.update_ms > 0
-        assert record.results.recipe["learning_rate"] == study.chosen_rate("tiny")
-    for run in study.runs("tiny-rate-*"):
+        assert record.results.recipe["learning_rate"] == study.chosen_rate("tiny", run.model)
+    for run in study.runs("tiny-*-rate-*"):
         record = study.record(run)
         assert record.results.dataset.split != "test"
         assert record.curve[-1][0] == 10
@@ -140,7 +141,7 @@ def test_an_outdated_record_stops_the_study(study, tmp_path):
     (tmp_path / "study.yaml").write_text(TABLE)
     (tmp_path / "tiny.yaml").write_text(RECIPE.replace("max_steps: 40", "max_steps: 60"))
     changed = replace(study, table=tmp_path / "study.yaml")
-    run = changed.runs("tiny-rate-*")[0]
+    run = changed.runs("tiny-*-rate-*")[0]
     assert changed.state(run) == "outdated"
     assert changed.record(run) is None
     with pytest.raises(StudyError, match="is of another recipe or learning rate"):
@@ -149,9 +150,9 @@ def test_an_outdated_record_stops_the_study(study, tmp_path):
 
 def test_an_incomplete_study_names_what_is_missing_and_claims_nothing(study):
     text = write_report(study).read_text()
-    assert "2 of 6 runs are missing, and nothing is said of them: tiny-cls-1, tiny-mean-1." in text
+    assert "2 of 8 runs are missing, and nothing is said of them: 2 of tiny." in text
     assert "| mean | 1 of 2 runs |" in text
-    for claim in ("higher", "lower)", "±  ", "(+", "(-"):
+    for claim in ("higher", ": lower", "<br>"):
         assert claim not in text.partition("## tiny")[2]
     assert not (study.records / "tiny.png").exists()
 
@@ -168,15 +169,32 @@ def test_a_complete_study_has_tables_and_curves(study, tmp_path):
             changed = replace(record, results=replace(record.results, metrics=metrics, recipe=other))
             changed.write(tmp_path / file.name.replace("-0.json", "-1.json"))
     text = write_report(whole).read_text()
-    assert "All 6 runs are done." in text
+    assert "All 8 runs are done." in text
     accuracies = {model: Record.read(tmp_path / f"tiny-{model}-0.json").accuracy for model in ("cls", "mean")}
     gap = accuracies["mean"] - accuracies["cls"]
     half = 1 / 360  # one image of the test set, because the gaps of both seeds are equal
     verdict = "within the noise" if abs(gap) <= half else "higher" if gap > 0 else "lower"
     interval = f"{gap:+.4f} from {gap - half:+.4f} to {gap + half:+.4f}: {verdict}"
-    row = f"| mean | {accuracies['mean'] + 0.005:.4f} ± 0.0071 ({interval}) |"
+    row = f"| mean | {accuracies['mean'] + 0.005:.4f} ± 0.0071<br>{interval} |"
     assert row in text
     assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_costs_are_measured_once_and_compared_by_round(study, tmp_path):
+    copy = replace(study, records=tmp_path)
+    shutil.copytree(study.records, tmp_path, dirs_exist_ok=True)
+    assert read_costs(copy, "tiny") is None
+    assert "Processor time" not in write_report(copy).read_text()
+    measure_costs(copy, rounds=2)
+    _, costs = read_costs(copy, "tiny")
+    assert {model: len(rounds) for model, rounds in costs.items()} == {"cls": 2, "mean": 2}
+    assert all(time > 0 for rounds in costs.values() for time in rounds)
+    written = (tmp_path / "costs.json").stat().st_mtime_ns
+    measure_costs(copy, rounds=2)
+    assert (tmp_path / "costs.json").stat().st_mtime_ns == written
+    ratios = sorted(mean / cls for mean, cls in zip(costs["mean"], costs["cls"]))
+    row = f"| mean | {sum(costs['mean']) / 2:.1f} | {sum(ratios) / 2:.2f}, {ratios[0]:.2f} to {ratios[1]:.2f} |"
+    assert row in write_report(copy).read_text()
 
 
 def test_intervals_are_those_of_scipy():
@@ -219,9 +237,9 @@ def test_the_study_of_the_repository():
     """Its recipes are read; models of a recipe differ in the readout and registers alone, sizes are as planned."""
     study = Study()
     runs = study.runs()
-    assert len({run.name for run in runs}) == len(runs) == 4 * (4 + 5 * 3)
+    assert len({run.name for run in runs}) == len(runs) == 4 * 5 * (5 + 3)
     hours = sum(study.minutes(run) for run in runs) / 60
-    assert hours < 6
+    assert hours <= 6
     for recipe in study.fields["recipes"]:
         recipes = [study.recipe(run, 1e-3) for run in runs if run.recipe == recipe and run.rate is None]
         assert len({(r.training.max_steps, r.training.train_batch_size) for r in recipes}) == 1

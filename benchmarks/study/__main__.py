@@ -1,8 +1,11 @@
-"""`python -m benchmarks.study`: list the runs, run them in parts, and draw tables and curves from their records."""
+"""`python -m benchmarks.study`: list the runs, run them in parts, measure costs, draw tables and curves."""
 
 import argparse
 import sys
 
+import jax
+
+from .cost import measure_costs
 from .plan import Study, StudyError
 from .report import write_report
 from .runner import run_all
@@ -18,6 +21,12 @@ def show(study: Study, pattern: str) -> None:
     print(f"about {left / 60:.1f} hours are left on two quiet cores")
 
 
+def keep_compiled_programs(study: Study) -> None:
+    """Let JAX store compiled programs: the seeds of a model have the same."""
+    jax.config.update("jax_compilation_cache_dir", str(study.folder / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
 def main() -> int:
     """Run one verb. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
@@ -27,15 +36,20 @@ def main() -> int:
         verb.add_argument("--only", default="*", metavar="PATTERN", help="shell wildcard of names: 'digits_*-cls-?'")
         verb.add_argument("--data_dir", help="folder of Fashion-MNIST's IDX files; default: of Debian's package")
     verb.add_argument("--minutes", type=float, help="stop after this time, with a checkpoint; default: at the end")
+    verbs.add_parser("costs", help="measure an update of each model of the recipes that have records")
     verbs.add_parser("report", help="tables and curves from the records, into benchmarks/results/study")
     given = parser.parse_args()
     try:
         if given.verb == "report":
             print(write_report(Study()))
+        elif given.verb == "costs":
+            measure_costs(Study())
         elif given.verb == "list":
             show(Study(data_dir=given.data_dir), given.only)
         else:
-            run_all(Study(data_dir=given.data_dir), given.only, given.minutes)
+            study = Study(data_dir=given.data_dir)
+            keep_compiled_programs(study)
+            run_all(study, given.only, given.minutes)
     except StudyError as error:
         print(error, file=sys.stderr)
         return 1

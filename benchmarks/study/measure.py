@@ -1,16 +1,10 @@
-"""What is measured of a trained run: other readings of its features, changed images, the time of an update."""
+"""What is measured of a trained run: its curve, other readings of its features, changed images."""
 
-import dataclasses
 import json
-import os
-import statistics
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import TrainerCallback
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
 from modeling_vit_cls.evaluation.features import Features, extract
@@ -19,7 +13,6 @@ from modeling_vit_cls.images.sampling import sample_rows
 from modeling_vit_cls.images.sources import open_image
 from modeling_vit_cls.names import TRAINER_STATE
 from modeling_vit_cls.predict import predict
-from modeling_vit_cls.training import FlaxTrainer
 from modeling_vit_cls.training.recipe import Recipe
 from modeling_vit_cls.training.run import load, load_splits
 
@@ -29,8 +22,6 @@ _BATCH = 128  # images of a forward pass
 _PROBE_IMAGES = 10_000  # training images, at most, that a probe is fitted to
 _PROBE_CS = CS[::4]
 CHANGED_IMAGES = 2_000  # test images, at most, that are changed
-_UPDATES = 25  # that are timed, after those that compile
-_COMPILING = 3
 
 
 def curve(folder: Path) -> list[list[float]]:
@@ -76,29 +67,6 @@ def robustness(folder: Path, recipe: Recipe) -> dict[str, float]:
         logits = np.concatenate([outputs for outputs, _ in predict(model, [*changed], batch_size=_BATCH)])
         accuracies[name] = float((logits.argmax(axis=1) == labels).mean())
     return accuracies
-
-
-def time_updates(folder: Path, recipe: Recipe) -> tuple[float, float]:
-    """Milliseconds of an update, reading of images included: the median of some; and the load average before them."""
-    clock, load_average = _Clock(), os.getloadavg()[0]
-    train, _ = load_splits(recipe.data, recipe.training.seed)
-    with tempfile.TemporaryDirectory() as place:
-        changes: dict[str, Any] = {"output_dir": place, "max_steps": _COMPILING + _UPDATES, "disable_tqdm": True}
-        changes |= {"save_strategy": "no", "eval_strategy": "no", "resume_from_checkpoint": None}
-        arguments = dataclasses.replace(recipe.training, **changes)
-        model = FlaxViTClsForImageClassification.from_pretrained(folder)
-        FlaxTrainer(model, arguments, train, callbacks=[clock]).train()
-    return 1000 * statistics.median(np.diff(clock.times)[_COMPILING - 1 :].tolist()), load_average
-
-
-class _Clock(TrainerCallback):
-    """The time of each update's end."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.times.append(time.perf_counter())
 
 
 def _accuracy(tested: Features, scores: np.ndarray) -> float:

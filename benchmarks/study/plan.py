@@ -34,7 +34,7 @@ class Run:
     @property
     def name(self) -> str:
         """The name of the run, of its folder and of its record."""
-        return f"{self.recipe}-{self.model}-{self.seed}" if self.rate is None else f"{self.recipe}-rate-{self.rate:g}"
+        return f"{self.recipe}-{self.model}-" + (f"{self.seed}" if self.rate is None else f"rate-{self.rate:g}")
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Study:
     def runs(self, pattern: str = "*") -> list[Run]:
         """The runs whose name matches a shell wildcard, in the order in which they are run.
 
-        Those that choose the learning rate of a recipe come before the others of the recipe.
+        Those that choose the learning rates of a recipe come before the others of the recipe.
         """
-        rates, runs = self.fields["rates"], []
+        runs, models = [], self.fields["models"]
         for recipe in self.fields["recipes"]:
-            runs += [Run(recipe, rates["model"], rates["seed"], rate) for rate in rates["values"]]
-            runs += [Run(recipe, model, seed) for seed in self.fields["seeds"] for model in self.fields["models"]]
+            runs += [run for model in models for run in self._choosing(recipe, model)]
+            runs += [Run(recipe, model, seed) for seed in self.fields["seeds"] for model in models]
         return [run for run in runs if fnmatchcase(run.name, pattern)]
 
     def minutes(self, run: Run) -> float:
@@ -95,19 +95,18 @@ class Study:
 
     def rate(self, run: Run) -> float | None:
         """The learning rate of a run; None as long as the runs that choose it are not done."""
-        return run.rate or self.chosen_rate(run.recipe)
+        return run.rate or self.chosen_rate(run.recipe, run.model)
 
-    def chosen_rate(self, recipe: str) -> float | None:
+    def chosen_rate(self, recipe: str, model: str) -> float | None:
         """The learning rate of the lowest loss on held-out images, of equal ones the smallest; None if unknown."""
-        losses = {rate: record and record.held_out_loss for rate, record in self.rates(recipe).items()}
+        losses = {rate: record and record.held_out_loss for rate, record in self.rates(recipe, model).items()}
         if None in losses.values():
             return None
         return min(sorted(losses), key=lambda rate: losses[rate] or 0.0)
 
-    def rates(self, recipe: str) -> dict[float, Record | None]:
-        """The records of the runs that choose the learning rate of a recipe, by rate; None where one is not done."""
-        runs = [run for run in self.runs() if run.recipe == recipe]
-        return {run.rate: self.record(run) for run in runs if run.rate is not None}
+    def rates(self, recipe: str, model: str) -> dict[float, Record | None]:
+        """The records of the runs that choose the learning rate of a model, by rate; None where one is not done."""
+        return {run.rate or 0.0: self.record(run) for run in self._choosing(recipe, model)}
 
     def state(self, run: Run) -> State:
         """How far a run has come. "outdated" has a record, but of another recipe or learning rate."""
@@ -128,6 +127,10 @@ class Study:
         """Write the record of a run, in one step."""
         self.records.mkdir(parents=True, exist_ok=True)
         record.write(self._file(run))
+
+    def _choosing(self, recipe: str, model: str) -> list[Run]:
+        rates = self.fields["rates"]
+        return [Run(recipe, model, rates["seed"], rate) for rate in rates["values"]]
 
     def _file(self, run: Run) -> Path:
         return self.records / f"{run.name}.json"

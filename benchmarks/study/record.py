@@ -21,8 +21,6 @@ class Record:
         curve: rows of updates, loss in training since the row before, loss and accuracy on held-out images.
         readings: the accuracy on test images, by name; see `readings` in measure.py.
         robustness: the accuracy on changed test images, by kind and strength of the change.
-        update_ms: milliseconds of an update, the median of some.
-        load: the mean number of running processes in the minute before `update_ms` was measured.
 
     A run that only chooses the learning rate has the first two alone.
     """
@@ -31,8 +29,6 @@ class Record:
     curve: list[list[float]]
     readings: dict[str, float] = field(default_factory=dict)
     robustness: dict[str, float] = field(default_factory=dict)
-    update_ms: float | None = None
-    load: float | None = None
 
     @property
     def accuracy(self) -> float:

@@ -1,11 +1,13 @@
 """Tables and curves of the study, from its records. What is not complete is named, and nothing is said of it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from modeling_vit_cls.files.folder import replace_file
 
+from .cost import read_costs
 from .curves import draw_curves
 from .measure import CHANGED_IMAGES
 from .plan import Run, Study
@@ -15,8 +17,8 @@ from .statistics import difference, spread
 Measure = Callable[[Record], float | None]
 
 _INTRODUCTION = """\
-Mean ± standard deviation over the seeds. After it, in brackets, stands the difference from {reference} with its 95 %
-interval: differences are paired by seed, and the interval is Student's t. With {seeds} seeds it is wide. A difference
+Mean ± standard deviation over the seeds. Below it stands the difference from {reference} with its 95 % interval:
+differences are paired by seed, and the interval is Student's t. With {seeds} seeds it is wide. A difference
 whose interval contains zero is "within the noise". Of twenty other intervals about one leaves out zero by chance, and
 the tables have many."""
 
@@ -34,13 +36,12 @@ def write_report(study: Study) -> Path:
 
 
 def _recipe(study: Study, recipe: str) -> list[str]:
-    """The part of a recipe: learning rate, machine, tables, curves."""
+    """The part of a recipe: machine, learning rates, tables, curves, costs."""
     records = {model: _records(study, recipe, model) for model in study.fields["models"]}
     present = [record for rows in records.values() for record in rows if record is not None]
-    lines = [f"## {recipe}", "", _rate(study, recipe), ""]
     if not present:
-        return [*lines, "No run is done."]
-    lines += [_conditions(present), ""]
+        return [f"## {recipe}", "", "No run is done."]
+    lines = [f"## {recipe}", "", _conditions(present), "", *_rates(study, recipe)]
     images = present[0].results.dataset.examples or 1
     lines += _table(study, records, "Accuracy on test images", {"accuracy": lambda record: record.accuracy}, 1 / images)
     readings = dict.fromkeys(name for record in present for name in record.readings)
@@ -59,7 +60,7 @@ def _recipe(study: Study, recipe: str) -> list[str]:
         {name: lambda record, name=name: record.robustness.get(name) for name in changes},
         1 / min(images, CHANGED_IMAGES),
     )
-    lines += _table(study, records, "Milliseconds of an update", {"ms": lambda record: record.update_ms}, 0)
+    lines += _costs(study, recipe)
     complete = {model: rows for model, rows in records.items() if None not in rows}
     if len(complete) == len(records):
         draw_curves(
@@ -89,14 +90,13 @@ def _cell(rows: list[Record | None], reference: list[Record | None] | None, meas
     values = _values(done, measure)
     if values is None:
         return "-"
-    digits = 4 if resolution else 1  # accuracies, or milliseconds
-    text = f"{fmean(values):.{digits}f} ± {spread(values):.{digits}f}"
+    text = f"{fmean(values):.4f} ± {spread(values):.4f}"
     others = None if reference is None else _values([record for record in reference if record is not None], measure)
     if others is None or len(others) < len(values):
         return text
     of_pairs = difference(values, others, resolution)
-    numbers = f"{of_pairs.mean:+.{digits}f} from {of_pairs.low:+.{digits}f} to {of_pairs.high:+.{digits}f}"
-    return f"{text} ({numbers}: {of_pairs.verdict})"
+    numbers = f"{of_pairs.mean:+.4f} from {of_pairs.low:+.4f} to {of_pairs.high:+.4f}"
+    return f"{text}<br>{numbers}: {of_pairs.verdict}"
 
 
 def _values(records: Iterable[Record], measure: Measure) -> list[float] | None:
@@ -106,23 +106,47 @@ def _values(records: Iterable[Record], measure: Measure) -> list[float] | None:
 
 
 def _missing(study: Study) -> list[str]:
-    """Which runs have no record of the present recipe."""
+    """How many runs of each recipe have no record of the present recipe."""
     runs = study.runs()
-    missing = [run.name for run in runs if study.record(run) is None]
+    missing = Counter(run.recipe for run in runs if study.record(run) is None)
     if not missing:
         return [f"All {len(runs)} runs are done."]
-    return [f"{len(missing)} of {len(runs)} runs are missing, and nothing is said of them: {', '.join(missing)}."]
+    parts = ", ".join(f"{count} of {recipe}" for recipe, count in missing.items())
+    return [f"{missing.total()} of {len(runs)} runs are missing, and nothing is said of them: {parts}."]
 
 
-def _rate(study: Study, recipe: str) -> str:
-    """Which learning rate was chosen, and from which."""
-    rate, rates = study.chosen_rate(recipe), study.rates(recipe)
-    if rate is None:
-        return "The learning rate is not chosen yet."
-    losses = ", ".join(f"{rate:g}: {record.held_out_loss:.3f}" for rate, record in rates.items() if record)
-    model = study.fields["rates"]["model"]
-    at_edge = " It is at an edge of those that were tried." if rate in (min(rates), max(rates)) else ""
-    return f"Learning rate {rate:g}, of the lowest loss of {model} on held-out training images ({losses}).{at_edge}"
+def _rates(study: Study, recipe: str) -> list[str]:
+    """A table of the held-out losses by which each model's learning rate was chosen."""
+    values = study.fields["rates"]["values"]
+    lines = ["**Loss on held-out images after a short run, by learning rate**", ""]
+    lines += [f"| model | {' | '.join(f'{rate:g}' for rate in values)} | chosen |", "|---" * (2 + len(values)) + "|"]
+    for model in study.fields["models"]:
+        chosen = study.chosen_rate(recipe, model)
+        losses = [record and f"{record.held_out_loss:.3f}" for record in study.rates(recipe, model).values()]
+        at_edge = ", at an edge" if chosen in (min(values), max(values)) else ""
+        choice = "not yet" if chosen is None else f"{chosen:g}{at_edge}"
+        lines.append(f"| {model} | {' | '.join(loss or '-' for loss in losses)} | {choice} |")
+    return [*lines, ""]
+
+
+def _costs(study: Study, recipe: str) -> list[str]:
+    """What an update of each model costs: the median of some rounds, and the ratio to the reference by round."""
+    measured = read_costs(study, recipe)
+    if measured is None:
+        return []
+    machine, costs = measured
+    reference = costs[_reference(study)]
+    lines = [f"**Processor time of an update, reading of images included** ({machine})", ""]
+    lines += [
+        f"| model | ms, median of {len(reference)} rounds | of {_reference(study)}'s, lowest to highest |",
+        "|---|---|---|",
+    ]
+    for model, rounds in costs.items():
+        ratios = [one / other for one, other in zip(rounds, reference)]
+        lines.append(
+            f"| {model} | {median(rounds):.1f} | {median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f} |"
+        )
+    return [*lines, ""]
 
 
 def _conditions(records: Sequence[Record]) -> str:
@@ -133,10 +157,8 @@ def _conditions(records: Sequence[Record]) -> str:
     machines = dict.fromkeys(f"{r.results.hardware.cores} cores of {r.results.hardware.processor}" for r in records)
     versions = dict.fromkeys(", ".join(f"{n} {v}" for n, v in r.results.versions.items()) for r in records)
     dates = sorted({record.results.date or "" for record in records})
-    loads = [record.load for record in records if record.load is not None]
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    busy = f"load average {min(loads):.1f} to {max(loads):.1f} before updates were timed"
-    return f"{budget} Measured {when} on {' and '.join(machines)}; {'; '.join(versions)}; {busy}."
+    return f"{budget} Measured {when} on {' and '.join(machines)}; {'; '.join(versions)}."
 
 
 def _records(study: Study, recipe: str, model: str) -> list[Record | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modeling_vit_cls.training.run import run_recipe
 
-from .measure import curve, readings, robustness, time_updates
+from .measure import curve, readings, robustness
 from .plan import Run, Study, StudyError
 from .record import Record, compact
 
@@ -45,9 +45,8 @@ def _run(study: Study, run: Run, end: float | None) -> bool:
     """Train, measure, and write the record. Returns whether it ended before the time was over."""
     rate = study.rate(run)
     if rate is None:
-        raise StudyError(
-            f"{run.name} has no learning rate yet: run those that choose it first, --only '{run.recipe}-rate-*'"
-        )
+        choosing = f"{run.recipe}-{run.model}-rate-*"
+        raise StudyError(f"{run.name} has no learning rate yet: run those that choose it first, --only '{choosing}'")
     recipe = study.recipe(run, rate)
     over = threading.Event()
 
@@ -70,9 +69,7 @@ def _run(study: Study, run: Run, end: float | None) -> bool:
     folder = Path(recipe.training.output_dir)
     record = Record(compact(results, recipe), curve(folder))
     if run.rate is None:
-        update_ms, load = time_updates(folder, recipe)
-        measured = {"readings": readings(folder, recipe), "robustness": robustness(folder, recipe)}
-        record = replace(record, **measured, update_ms=update_ms, load=load)
+        record = replace(record, readings=readings(folder, recipe), robustness=robustness(folder, recipe))
     study.write(run, record)
     print(f"{run.name}: done, accuracy {record.accuracy:.4f}", flush=True)
     return True

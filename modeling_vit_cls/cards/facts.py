@@ -61,6 +61,15 @@ class Facts:
         )
 
     @property
+    def chose_the_step(self) -> bool:
+        """Whether the measured images also chose the saved step: there was no split for a test alone."""
+        recipe, measured = self.recipe, self.dataset.split or ""
+        if not recipe.get("load_best_model_at_end"):
+            return False
+        held_out = measured.endswith(f"% of {recipe.get('train_split', 'train')}")
+        return measured == recipe["eval_split"] if recipe.get("eval_split") else held_out
+
+    @property
     def local_base_model(self) -> str | None:
         """The last name of the model that was fine-tuned, if it was a folder or its source was not recorded."""
         name = self.training.base_model.name or self.recipe.get("model_name_or_path")

@@ -85,7 +85,12 @@ def _versions() -> dict[str, str]:
 
 def _hardware() -> Hardware:
     accelerators = [device.device_kind for device in jax.devices() if device.platform != "cpu"]
-    return Hardware(processor=_processor(), cores=os.cpu_count(), accelerators=accelerators)
+    return Hardware(processor=_processor(), cores=_cores(), accelerators=accelerators)
+
+
+def _cores() -> int | None:
+    """The cores that this process may use: a cluster or `taskset` may give it fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _processor() -> str:

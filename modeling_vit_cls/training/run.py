@@ -58,6 +58,9 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     if benchmarked.test_split is not None:
         test, test_split = load(data, benchmarked.test_split), benchmarked.test_split
         test, used = _first(test, data.max_eval_samples, arguments.seed), [train, evaluation]
+    elif arguments.load_best_model_at_end:
+        rule = "choose the best step, and are also those that are measured: keep others apart for test_split"
+        _log.warning("the images of %s %s", test_split, rule)
     model = build_model(recipe.model, class_names(train), arguments.seed, arguments.device_mesh)
     id2label: Any = model.config.id2label
     match_classes(class_names(test), id2label)  # an error now is better than after the training

@@ -129,12 +129,26 @@ def test_what_a_callback_of_process_0_decides_counts_for_all(tmp_path):
 def test_processes_that_differ_are_told_so_at_the_start(tmp_path, changed, name):
     program = "import run_of_processes as run; run.processes.join(); "
     program += f"run.main('run', **{{}} if run.processes.is_first() else {changed})"
-    for number, process in enumerate(ended(start("-c", program, processes=2, cwd=tmp_path))):
+    check_told(program, name, tmp_path)
+
+
+def test_processes_with_other_versions_of_a_package_are_told_so_at_the_start(tmp_path):
+    installed = tmp_path / "other" / "optax-0.0.1.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: optax\nVersion: 0.0.1\n")
+    program = "import sys, run_of_processes as run; run.processes.join(); "
+    program += "run.processes.is_first() or sys.path.insert(0, 'other'); run.main('run')"
+    check_told(program, "version of optax", tmp_path)
+
+
+def check_told(program: str, name: str, folder: Path) -> None:
+    """Two processes of a program end at once, each with a line on the fact that differs."""
+    for number, process in enumerate(ended(start("-c", program, processes=2, cwd=folder))):
         assert process.returncode == 1
         line = process.stderr.splitlines()[-1]
         assert line.startswith(f"vit-cls: process {number} of 2, step 0: {name}=")
         assert "is that of process 0, but process 1 of 2 has" in line
-    assert not (tmp_path / "run").exists()
+    assert not (folder / "run").exists()
 
 
 def test_processes_without_a_shared_folder_are_told_so(tmp_path):

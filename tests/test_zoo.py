@@ -1,0 +1,51 @@
+"""The zoo: its list, what it is made of, and how a model that was made anew is compared."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from benchmarks import zoo
+from hub_scripts.zoo import read_zoo
+from modeling_vit_cls.names import RECIPE, RESULTS
+from modeling_vit_cls.results import Results
+
+SHORT = ("--max_steps", "2", "--eval_strategy", "no", "--max_train_samples", "200")
+
+
+def test_the_list_names_what_is_committed_and_can_be_made():
+    models = read_zoo(zoo.CARDS / "zoo.yaml").models
+    folders = {entry.name for entry in zoo.CARDS.iterdir() if entry.is_dir()}
+    recipes = {file.stem for file in (zoo.ROOT / "configuration").glob("vit_cls_*.yaml")}
+    assert {model.folder.resolve() for model in models} == {zoo.ZOO / name for name in zoo.names()}
+    assert {model.repo_id.split("/")[1] for model in models} == folders
+    assert folders == recipes | (folders & zoo.PROBES.keys())
+    assert all(backbone in folders for name, (backbone, _) in zoo.PROBES.items() if name in folders)
+
+
+def test_a_model_is_made_once_for_a_recipe(tmp_path):
+    folder = tmp_path / "model"
+    results = zoo.make("vit_cls_digits_mean", folder, *SHORT)
+    assert results.model.readout == "mean"
+    made = (folder / RESULTS).stat().st_mtime_ns
+    assert zoo.make("vit_cls_digits_mean", folder, *SHORT) == results
+    assert (folder / RESULTS).stat().st_mtime_ns == made
+    recipe = yaml.safe_load((folder / RECIPE).read_text())
+    (folder / RECIPE).write_text(yaml.safe_dump(recipe | {"learning_rate": 1e-4}))
+    zoo.make("vit_cls_digits_mean", folder, *SHORT)
+    assert (folder / RESULTS).stat().st_mtime_ns > made
+
+
+@pytest.mark.parametrize(
+    ("change", "size", "wrong"),
+    [
+        (0.0, 1_000, None),
+        (0.019, zoo.LARGEST, None),
+        (-0.021, 1_000, "the accuracy differs from the committed one by more than 0.02"),
+        (0.0, zoo.LARGEST + 1, "the weights have more than 8 MB"),
+    ],
+)
+def test_what_differs_by_more_than_the_tolerance_is_a_problem(change, size, wrong):
+    committed = Results.read(zoo.CARDS / "vit_cls_digits_cls" / RESULTS)
+    accuracy = committed.metrics["accuracy"] + change
+    assert zoo.problem(replace(committed, metrics={"accuracy": accuracy}), committed, size) == wrong
