@@ -158,7 +158,7 @@ def test_links_lead_to_files(page):
 
 
 def test_files_that_contributing_names_are_there():
-    text = (ROOT / "CONTRIBUTING.md").read_text().replace("STEM", "vit_cls_digits_cls")
+    text = (ROOT / "CONTRIBUTING.md").read_text().replace("NAME", "vit_cls_digits_cls")
     named = set(re.findall(r"`([\w/]+\.(?:py|md|toml|in|txt|yaml))`", text))
     places = [ROOT, *(path for path in ROOT.glob("[!.]*/**/") if "build" not in path.parts)]
     assert len(named) > 15
