@@ -61,8 +61,8 @@ class ViTClsConfig(PretrainedConfig):
             "bilinear_antialias" with it. "..._align_corners" aligns the centres of the corner patches instead of the
             edges of the image. "bicubic_offset" is that of Meta's DINO and DINOv2. "cpe" is "bilinear" to a square of
             the grid's longer side, of which the top left is taken (C-RADIO); "cpe_align_corners" likewise.
-        initializer_range: standard deviation of new parameters. 0.02 is for wide models; one of width 64 that is trained from
-            nothing learns faster with about hidden_size ** -0.5.
+        initializer_range: standard deviation of new parameters. 0.02 is for wide models; a narrow one that is trained
+            from nothing learns faster with about hidden_size ** -0.5.
         layer_scale_init_value: initial value of LayerScale (Touvron et al. 2021, equation 4); None for no LayerScale.
         mlp: "mlp", or "swiglu" with a gate of width `intermediate_size` that passes through `hidden_act`.
         pre_norm: a LayerNorm before the first block, as in CLIP.
