@@ -3,6 +3,7 @@
 import argparse
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -23,6 +24,7 @@ PROBES = {"vit_cls_digits_probe": ("vit_cls_fashion_mnist_cls_mean", "digits")}
 # Another processor rounds otherwise, and a training ends elsewhere, as with another seed.
 TOLERANCES = {"digits": 0.02, "fashion_mnist": 0.01}
 LARGEST = 8_000_000  # bytes of a model's weights
+_COMMITTED = ("config.json", RESULTS, RECIPE, TRAINER_STATE)
 _ELSEWHERE = ["--output_dir", "out", "--run_name", "out", "--disable_tqdm", "false"]
 
 
@@ -65,12 +67,18 @@ def problem(results: Results, committed: Results, size: int) -> str | None:
 
 
 def commit(name: str) -> None:
-    """Copy what a card is made of to `model_cards`, and write the card there."""
-    (CARDS / name).mkdir(exist_ok=True)
-    for file in ("config.json", RESULTS, RECIPE, TRAINER_STATE):
-        if (ZOO / name / file).exists():
-            shutil.copy(ZOO / name / file, CARDS / name / file)
-    replace_file(CARDS / f"{name}.md", render_card(ZOO / name).encode())
+    """Copy what a card is made of to `model_cards`, and write the card there; without pictures, which stay out."""
+    made, kept = ZOO / name, CARDS / name
+    kept.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as place:
+        whole = Path(place) / name
+        whole.mkdir()
+        for file in filter(Path.exists, (made / file for file in _COMMITTED)):  # a probe has no recipe
+            shutil.copy(file, kept)
+            shutil.copy(file, whole)
+        for weights in made.glob("*.safetensors"):
+            (whole / weights.name).symlink_to(weights)
+        replace_file(CARDS / f"{name}.md", render_card(whole).encode())
 
 
 def main() -> int:

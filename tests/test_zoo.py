@@ -36,6 +36,19 @@ def test_a_model_is_made_once_for_a_recipe(tmp_path):
     assert (folder / RESULTS).stat().st_mtime_ns > made
 
 
+def test_what_is_committed_is_without_weights_and_pictures(tmp_path, monkeypatch):
+    name = "vit_cls_digits_cls"
+    monkeypatch.setattr(zoo, "ZOO", tmp_path / "zoo")
+    monkeypatch.setattr(zoo, "CARDS", tmp_path / "cards")
+    zoo.CARDS.mkdir()
+    zoo.make(name, zoo.ZOO / name, *SHORT)
+    assert {"attention.png", "model.safetensors"} <= {file.name for file in (zoo.ZOO / name).iterdir()}
+    zoo.commit(name)
+    committed = {file.name for file in (zoo.CARDS / name).iterdir()}
+    assert committed == {"config.json", "results.json", "recipe.yaml", "trainer_state.json"}
+    assert ".png" not in (zoo.CARDS / f"{name}.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "size", "wrong"),
     [
