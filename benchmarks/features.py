@@ -20,7 +20,7 @@ from modeling_vit_cls.results import Results
 from .report import write
 
 RECIPE = "vit_cls_digits_cls"
-SIZES = "hidden_size: 64, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 256"
+SIZES = "hidden_size: 64, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 256, initializer_range: 0.125"
 TRAINING = {  # the options that differ from the recipe
     "digits": [],
     "fashion_mnist": [

@@ -1,6 +1,8 @@
 """The zoo: its list, what it is made of, and how a model that was made anew is compared."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ from hub_scripts.zoo import read_zoo
 from modeling_vit_cls.names import RECIPE, RESULTS
 from modeling_vit_cls.results import Results
 
+NAME = "vit_cls_digits_cls"
 SHORT = ("--max_steps", "2", "--eval_strategy", "no", "--max_train_samples", "200")
 
 
@@ -23,30 +26,38 @@ def test_the_list_names_what_is_committed_and_can_be_made():
     assert all(backbone in folders for name, (backbone, _) in zoo.PROBES.items() if name in folders)
 
 
-def test_a_model_is_made_once_for_a_recipe(tmp_path):
-    folder = tmp_path / "model"
-    results = zoo.make("vit_cls_digits_mean", folder, *SHORT)
-    assert results.model.readout == "mean"
-    made = (folder / RESULTS).stat().st_mtime_ns
-    assert zoo.make("vit_cls_digits_mean", folder, *SHORT) == results
-    assert (folder / RESULTS).stat().st_mtime_ns == made
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The folder of a zoo with one model, hardly trained."""
+    folder = tmp_path_factory.mktemp("zoo")
+    zoo.make(NAME, folder / NAME, *SHORT)
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path) -> Path:
+    return shutil.copytree(made, tmp_path / "zoo") / NAME
+
+
+def test_a_model_is_made_once_for_a_recipe(folder):
+    written = (folder / RESULTS).stat().st_mtime_ns
+    assert zoo.make(NAME, folder, *SHORT).model.readout == "cls"
+    assert (folder / RESULTS).stat().st_mtime_ns == written
     recipe = yaml.safe_load((folder / RECIPE).read_text())
     (folder / RECIPE).write_text(yaml.safe_dump(recipe | {"learning_rate": 1e-4}))
-    zoo.make("vit_cls_digits_mean", folder, *SHORT)
-    assert (folder / RESULTS).stat().st_mtime_ns > made
+    zoo.make(NAME, folder, *SHORT)
+    assert (folder / RESULTS).stat().st_mtime_ns > written
+    assert yaml.safe_load((folder / RECIPE).read_text()) == recipe
 
 
-def test_what_is_committed_is_without_weights_and_pictures(tmp_path, monkeypatch):
-    name = "vit_cls_digits_cls"
-    monkeypatch.setattr(zoo, "ZOO", tmp_path / "zoo")
-    monkeypatch.setattr(zoo, "CARDS", tmp_path / "cards")
-    zoo.CARDS.mkdir()
-    zoo.make(name, zoo.ZOO / name, *SHORT)
-    assert {"attention.png", "model.safetensors"} <= {file.name for file in (zoo.ZOO / name).iterdir()}
-    zoo.commit(name)
-    committed = {file.name for file in (zoo.CARDS / name).iterdir()}
+def test_what_is_committed_is_without_weights_and_pictures(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "ZOO", folder.parent)
+    monkeypatch.setattr(zoo, "CARDS", tmp_path)
+    assert {"attention.png", "model.safetensors"} <= {file.name for file in folder.iterdir()}
+    zoo.commit(NAME)
+    committed = {file.name for file in (tmp_path / NAME).iterdir()}
     assert committed == {"config.json", "results.json", "recipe.yaml", "trainer_state.json"}
-    assert ".png" not in (zoo.CARDS / f"{name}.md").read_text()
+    assert ".png" not in (tmp_path / f"{NAME}.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -59,6 +70,6 @@ def test_what_is_committed_is_without_weights_and_pictures(tmp_path, monkeypatch
     ],
 )
 def test_what_differs_by_more_than_the_tolerance_is_a_problem(change, size, wrong):
-    committed = Results.read(zoo.CARDS / "vit_cls_digits_cls" / RESULTS)
+    committed = Results.read(zoo.CARDS / NAME / RESULTS)
     accuracy = committed.metrics["accuracy"] + change
     assert zoo.problem(replace(committed, metrics={"accuracy": accuracy}), committed, size) == wrong
