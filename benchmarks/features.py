@@ -20,13 +20,14 @@ from modeling_vit_cls.results import Results
 from .report import write
 
 RECIPE = "vit_cls_digits_cls"
-SIZES = "hidden_size: 64, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 256"
+FASHION = "{hidden_size: 64, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 256, image_size: 28, "
+FASHION += "patch_size: 4, num_channels: 1, initializer_range: 0.125}"
 TRAINING = {  # the options that differ from the recipe
     "digits": [],
     "fashion_mnist": [
         *("--dataset_name", "fashion_mnist", "--max_steps", "600", "--per_device_train_batch_size", "128"),
         *("--eval_strategy", "no", "--random_resized_crop_scale", "1"),
-        *("--config_overrides", f"{{{SIZES}, image_size: 28, patch_size: 4, num_channels: 1, initializer_range: 0.125}}"),
+        *("--config_overrides", FASHION),
     ],
 }
 KS = (10, 20, 200)
