@@ -19,8 +19,8 @@ Measure = Callable[[Record], float | None]
 _INTRODUCTION = """\
 Mean ± standard deviation over the seeds. Below it stands the difference from {reference} with its 95 % interval:
 differences are paired by seed, and the interval is Student's t. With {seeds} seeds it is wide. A difference
-whose interval contains zero is "within the noise". It is the noise of training: the test images are the same for all, and
-another few would give other accuracies. Of twenty other intervals about one leaves out zero by chance, and
+whose interval contains zero is "within the noise". It is the noise of training: the test images are the same for
+all, and others would give other accuracies. Of twenty other intervals about one leaves out zero by chance, and
 the tables have many."""
 
 
