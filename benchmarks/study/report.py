@@ -155,11 +155,16 @@ def _conditions(records: Sequence[Record]) -> str:
     recipe = records[0].results.recipe or {}
     updates, batch = recipe["max_steps"], records[0].results.training.batch_size or 0
     budget = f"{updates:,} updates of {batch} images, {records[0].results.dataset.examples:,} test images."
-    machines = dict.fromkeys(f"{r.results.hardware.cores} cores of {r.results.hardware.processor}" for r in records)
+    machines = dict.fromkeys(_cores(record) for record in records)
     versions = dict.fromkeys(", ".join(f"{n} {v}" for n, v in r.results.versions.items()) for r in records)
     dates = sorted({record.results.date or "" for record in records})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return f"{budget} Measured {when} on {' and '.join(machines)}; {'; '.join(versions)}."
+
+
+def _cores(record: Record) -> str:
+    cores, processor = record.results.hardware.cores, record.results.hardware.processor
+    return f"{cores} core{'' if cores == 1 else 's'} of {processor}"
 
 
 def _records(study: Study, recipe: str, model: str) -> list[Record | None]:
