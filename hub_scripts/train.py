@@ -7,7 +7,7 @@ import traceback
 from typing import Any
 
 from modeling_vit_cls import processes
-from modeling_vit_cls.errors import ConfigError
+from modeling_vit_cls.errors import ConfigError, one_line
 
 from .messages import no_bars_in_files
 
@@ -43,6 +43,8 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(results.to_json())
         return
+    data = results.dataset
+    print(f"{'dataset':<18}{one_line(data.name)}, split {data.split}, {data.examples:,} examples")
     for name, value in results.metrics.items():
         print(f"{name:<18}{value:.4f}")
     print(f"{'card':<18}{recipe.training.output_dir}/README.md")

@@ -159,6 +159,7 @@ def test_a_folder_of_images_is_trained_on_fine_tuned_and_predicted(tmp_path, cap
     overrides += ["--load_best_model_at_end", "true", "--eval_strategy", "epoch", "--save_strategy", "epoch"]
     assert main(["train", str(tmp_path / "recipe.yaml"), *overrides]) == 0
     shown = capsys.readouterr()
+    assert shown.out.startswith("dataset           photos, split 30% of train, ")
     assert "card" in shown.out
     warnings = [line for line in shown.err.splitlines() if line.startswith("vit-cls: warning: ")]
     assert sum("broken.jpg: cannot be read as an image" in line for line in warnings) == 1
