@@ -49,9 +49,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps({"folder": arguments.output, **asdict(embedded)}))
         return
-    mine = f" ({worker[0]}/{worker[1]})" if worker[1] > 1 else ""
+    mine = f"worker {worker[0]}/{worker[1]}: " if worker[1] > 1 else ""
     broken = f", {len(embedded.left_out):,} broken ones left out" if embedded.left_out else ""
-    print(f"this worker{mine}: {embedded.rows:,} images, {embedded.width} numbers each{broken}")
+    print(f"{mine}{embedded.rows:,} images embedded, {embedded.width} numbers each{broken}")
     print(f"{one_line(arguments.output)}: {embedded.whole} of {embedded.shards} shards are whole")
 
 

@@ -271,7 +271,7 @@ def test_the_verb_embeds_photos_without_classes(tmp_path, monkeypatch, capsys):
     Path("photos/broken.png").write_bytes(b"no image")
     assert main(["embed", "my-vit", "photos", "--output", "out", "--normalize", "--shards", "2"]) == 0
     shown = capsys.readouterr()
-    assert "3 images, 16 numbers each, 1 broken ones left out" in shown.out
+    assert "3 images embedded, 16 numbers each, 1 broken ones left out" in shown.out
     assert "out: 2 of 2 shards are whole" in shown.out
     assert "broken.png" in shown.err
     result = read(tmp_path / "out")
