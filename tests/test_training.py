@@ -167,6 +167,18 @@ class Events(TrainerCallback):
 
 
 @pytest.mark.world
+def test_a_run_compiles_its_step_once_and_so_does_one_that_goes_on(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(
+        "modeling_vit_cls.training.trainer.make_train_step",
+        lambda *parts: steps.append(make_train_step(*parts)) or steps[-1],
+    )
+    often = {"logging_steps": 1, "save_strategy": "steps", "save_steps": 2, "ema_decay": 0.9}
+    trainer(tmp_path, num_train_epochs=1, **often).train()
+    trainer(tmp_path, **often).train(resume_from_checkpoint=True)
+    assert [step._cache_size() for step in steps] == [1, 1]
+
+
 def test_callbacks_see_and_stop_the_run(tmp_path):
     events = Events()
     run = trainer(tmp_path, callbacks=[events], num_train_epochs=4, save_strategy="epoch")

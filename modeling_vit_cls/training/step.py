@@ -57,8 +57,11 @@ def initial_state(
         ema = jax.tree.map(jnp.array, params) if with_ema else None
         return TrainState(jnp.int32(0), params, optimizer.init(params), ema, jnp.float32(0))
 
-    if mesh is None or mesh.size == 1:
+    if mesh is None:
         return initial(params)
+    if mesh.size == 1:  # also its numbers get the sharding that a step gives them: else the second step compiles again
+        state = initial(params)
+        return jax.device_put(state, tree_shardings(state, mesh))
     return jax.jit(initial, out_shardings=tree_shardings(jax.eval_shape(initial, params), mesh))(params)
 
 
