@@ -29,7 +29,8 @@ CSS = """
 .models .remark { margin: 0 0 .75rem; border-left: 4px solid #D55E00; padding-left: .75rem; }
 .models .tables { display: flex; flex-wrap: wrap; gap: 0 1rem; }
 .models .pictures { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; max-width: 32rem; }
-.models table { flex: 1 1 15rem; max-width: 24rem; table-layout: fixed; border-collapse: collapse; margin: 0 0 1rem; min-width: 0; }
+.models table { flex: 1 1 15rem; min-width: 0; max-width: 24rem; margin: 0 0 1rem; }
+.models table { table-layout: fixed; border-collapse: collapse; }
 .models caption { text-align: left; font-weight: 600; padding-bottom: .25rem; }
 .models th, .models td { border: 0; padding: .2rem .5rem .2rem 0; text-align: left; font-weight: 400; }
 .models th { overflow-wrap: anywhere; }
