@@ -6,51 +6,61 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
-
 from hub_scripts.__main__ import main as vit_cls
+from hub_scripts.zoo import read_zoo
 from modeling_vit_cls.cards import render_card
 from modeling_vit_cls.files.folder import replace_file
 from modeling_vit_cls.names import RECIPE, RESULTS, TRAINER_STATE
 from modeling_vit_cls.results import Results
 from modeling_vit_cls.training.recipe import read_recipe
 
+from .study.record import essentials
+
 ROOT = Path(__file__).parents[1]
 CARDS = ROOT / "model_cards"
 ZOO = ROOT / "build/zoo"
 
-# A probe is a linear classifier on the features of another model of the zoo, for classes that it was not trained on.
-PROBES = {"vit_cls_digits_probe": ("vit_cls_fashion_mnist_cls_mean", "digits")}
+# Linear classifiers on the features of another model of the zoo, by the readout that is best on held-out images.
+PROBES = {"vit_cls_digits_probe": ("vit_cls_digits_mean", "digits")}
 # Another processor rounds otherwise, and a training ends elsewhere, as with another seed.
 TOLERANCES = {"digits": 0.02, "fashion_mnist": 0.01}
 LARGEST = 8_000_000  # bytes of a model's weights
 _COMMITTED = ("config.json", RESULTS, RECIPE, TRAINER_STATE)
-_ELSEWHERE = ["--output_dir", "out", "--run_name", "out", "--disable_tqdm", "false"]
 
 
 def names() -> list[str]:
     """The models of the zoo, in the order in which they are made."""
-    return [entry["name"] for entry in yaml.safe_load((CARDS / "zoo.yaml").read_text())["models"]]
+    return [model.folder.name for model in read_zoo(CARDS / "zoo.yaml").models]
 
 
-def make(name: str, folder: Path, *options: str) -> Results:
-    """Train a model, or fit a probe, into a folder, unless it is there. Raises SystemExit if a command fails.
+def make(name: str) -> Results:
+    """Make a model of the zoo, and what it is made of, unless it is there. Raises SystemExit if a command fails."""
+    if name not in PROBES:
+        return train(name, ZOO / name)
+    backbone, dataset = PROBES[name]
+    make(backbone)
+    return fit_probe(ZOO / backbone, dataset, ZOO / name)
 
-    `options` change the recipe. A training that was stopped goes on.
-    """
-    if name in PROBES:
-        backbone, dataset = PROBES[name]
-        words = ["benchmark", str(ZOO / backbone), "--method", "probe", "--dataset_name", dataset]
-    else:
-        words = ["train", name, "--resume_from_checkpoint", "true", *options]
-    if not _is_made(name, folder, options) and (status := vit_cls([*words, "--output_dir", str(folder)])):
-        sys.exit(status)
+
+def train(name: str, folder: Path, *options: str) -> Results:
+    """Train by a recipe, changed by options, into a folder, unless it has been. A training that was stopped goes on."""
+    results = folder / RESULTS
+    is_made = results.exists() and essentials(read_recipe(folder / RECIPE)) == essentials(read_recipe(name, options))
+    if not is_made:
+        _run("train", name, "--resume_from_checkpoint", "true", *options, "--output_dir", str(folder))
+    return Results.read(results)
+
+
+def fit_probe(backbone: Path, dataset: str, folder: Path) -> Results:
+    """Fit a probe to the features of a model, into a folder, which is replaced: it takes seconds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _run("benchmark", str(backbone), "--method", "probe", "--dataset_name", dataset, "--output_dir", str(folder))
     return Results.read(folder / RESULTS)
 
 
 def compare(name: str) -> bool:
     """Make a model and print how it differs from the committed one. Returns whether it is as good."""
-    results = make(name, ZOO / name)
+    results = make(name)
     committed = Results.read(CARDS / name / RESULTS)
     size = sum(file.stat().st_size for file in (ZOO / name).glob("*.safetensors"))
     wrong = problem(results, committed, size)
@@ -94,7 +104,7 @@ def main() -> int:
         are_good = [compare(name) for name in wanted]
         return 0 if all(are_good) else 1
     for name in wanted:
-        make(name, ZOO / name)
+        make(name)
         commit(name)
     return 0
 
@@ -103,13 +113,10 @@ def _accuracies(results: Results, committed: Results) -> str:
     return f"{results.metrics['accuracy']:.4f} (committed: {committed.metrics['accuracy']:.4f})"
 
 
-def _is_made(name: str, folder: Path, options: tuple[str, ...]) -> bool:
-    """Whether a folder has the results of a model by the present recipe."""
-    if not (folder / RESULTS).exists():
-        return False
-    if name in PROBES:
-        return True
-    return read_recipe(folder / RECIPE, _ELSEWHERE) == read_recipe(name, [*options, *_ELSEWHERE])
+def _run(*words: str) -> None:
+    """Run a command of `vit-cls`. Raises SystemExit if it fails."""
+    if status := vit_cls([*words]):
+        sys.exit(status)
 
 
 if __name__ == "__main__":

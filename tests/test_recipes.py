@@ -1,6 +1,7 @@
 """Recipes: read, overridden, refused; and one run from end to end by the command line."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -44,9 +45,11 @@ def test_every_recipe_has_a_head_whose_command_it_takes(file):
 
 def test_accuracies_are_those_of_the_model_cards():
     """The head of a recipe that was measured has the accuracy of its card, which is rendered from its results."""
-    for folder in (CONFIGURATION.parent / "model_cards").glob("*/results.json"):
-        accuracy = json.loads(folder.read_text())["metrics"]["accuracy"]
-        assert f"{accuracy:.4f}" in read_head(find_recipe(folder.parent.name)).accuracy
+    recipes = [*(CONFIGURATION.parent / "model_cards").glob("*/recipe.yaml")]
+    for recipe in recipes:
+        accuracy = json.loads((recipe.parent / "results.json").read_text())["metrics"]["accuracy"]
+        assert f"{accuracy:.4f}" in read_head(find_recipe(recipe.parent.name)).accuracy
+    assert len(recipes) >= 2
 
 
 @pytest.mark.parametrize("head", ["", "about: hello", "about: {trains: a, cost: b, accuracy: 0.9, command: d}"])
@@ -159,8 +162,8 @@ def test_a_folder_of_images_is_trained_on_fine_tuned_and_predicted(tmp_path, cap
     overrides += ["--load_best_model_at_end", "true", "--eval_strategy", "epoch", "--save_strategy", "epoch"]
     assert main(["train", str(tmp_path / "recipe.yaml"), *overrides]) == 0
     shown = capsys.readouterr()
-    assert shown.out.startswith("dataset           photos, split 30% of train, ")
-    assert "card" in shown.out
+    assert re.search(r"^dataset +photos, split 30% of train, \d+ examples$", shown.out, re.MULTILINE)
+    assert f"card: {second}/README.md" in shown.out
     warnings = [line for line in shown.err.splitlines() if line.startswith("vit-cls: warning: ")]
     assert sum("broken.jpg: cannot be read as an image" in line for line in warnings) == 1
     assert sum("the images of 30% of train choose the best step, and are also those" in line for line in warnings) == 1

@@ -22,15 +22,15 @@ def test_the_list_names_what_is_committed_and_can_be_made():
     recipes = {file.stem for file in (zoo.ROOT / "configuration").glob("vit_cls_*.yaml")}
     assert {model.folder.resolve() for model in models} == {zoo.ZOO / name for name in zoo.names()}
     assert {model.repo_id.split("/")[1] for model in models} == folders
-    assert folders == recipes | (folders & zoo.PROBES.keys())
-    assert all(backbone in folders for name, (backbone, _) in zoo.PROBES.items() if name in folders)
+    assert folders == recipes | zoo.PROBES.keys()
+    assert {backbone for backbone, _ in zoo.PROBES.values()} <= recipes
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """The folder of a zoo with one model, hardly trained."""
     folder = tmp_path_factory.mktemp("zoo")
-    zoo.make(NAME, folder / NAME, *SHORT)
+    zoo.train(NAME, folder / NAME, *SHORT)
     return folder
 
 
@@ -41,11 +41,11 @@ def folder(made, tmp_path) -> Path:
 
 def test_a_model_is_made_once_for_a_recipe(folder):
     written = (folder / RESULTS).stat().st_mtime_ns
-    assert zoo.make(NAME, folder, *SHORT).model.readout == "cls"
+    assert zoo.train(NAME, folder, *SHORT).model.readout == "cls"
     assert (folder / RESULTS).stat().st_mtime_ns == written
     recipe = yaml.safe_load((folder / RECIPE).read_text())
     (folder / RECIPE).write_text(yaml.safe_dump(recipe | {"learning_rate": 1e-4}))
-    zoo.make(NAME, folder, *SHORT)
+    zoo.train(NAME, folder, *SHORT)
     assert (folder / RESULTS).stat().st_mtime_ns > written
     assert yaml.safe_load((folder / RECIPE).read_text()) == recipe
 
@@ -58,6 +58,19 @@ def test_what_is_committed_is_without_weights_and_pictures(folder, tmp_path, mon
     committed = {file.name for file in (tmp_path / NAME).iterdir()}
     assert committed == {"config.json", "results.json", "recipe.yaml", "trainer_state.json"}
     assert ".png" not in (tmp_path / f"{NAME}.md").read_text()
+
+
+def test_a_probe_is_fitted_anew_and_committed_without_a_recipe(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "ZOO", folder.parent)
+    monkeypatch.setattr(zoo, "CARDS", tmp_path)
+    probe = folder.parent / "probe"
+    probe.mkdir()
+    (probe / "old").touch()
+    results = zoo.fit_probe(folder, "digits", probe)
+    assert results.features.method == "probe"
+    assert not (probe / "old").exists()
+    zoo.commit("probe")
+    assert {file.name for file in (tmp_path / "probe").iterdir()} == {"config.json", "results.json"}
 
 
 @pytest.mark.parametrize(
