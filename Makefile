@@ -61,7 +61,6 @@ bench-gpu:  ## speed beside timm and Hugging Face's PyTorch on a GPU, under ten 
 
 study: $(VENV)/ready  ## the readout study, six hours, or a part: make study STUDY="--only 'digits_*' --minutes 30"; goes on where it was left
 	$(BIN)/python -m benchmarks.study run $(STUDY)
-	$(BIN)/python -m benchmarks.study costs
 	$(BIN)/python -m benchmarks.study report
 
 zoo: $(VENV)/ready  ## make the models of model_cards/zoo.yaml in build/zoo, hours, and compare them with the committed figures; or some: make zoo ZOO=NAME

@@ -45,13 +45,13 @@ def run(arguments: argparse.Namespace) -> None:
         **known_of_training(Path(arguments.model)),
     )
     # Printed first, so that the results are not lost if the file cannot be written.
-    print(record.to_json() if arguments.json else _table(record))
+    print(record.to_json() if arguments.json else results_table(record))
     if arguments.output:
         record.write(arguments.output)
 
 
-def _table(record: Results) -> str:
-    """The results as a table of two columns."""
+def results_table(record: Results) -> str:
+    """The results of a classifier as a table of two columns."""
     model, dataset, speed = record.model, record.dataset, record.throughput
     conditions = f"batch size {speed.batch_size}, {speed.dtype}; {speed.includes}"
     details = f"{model.class_name}, readout {model.readout}, {model.parameters:,} parameters"

@@ -7,8 +7,9 @@ import traceback
 from typing import Any
 
 from modeling_vit_cls import processes
-from modeling_vit_cls.errors import ConfigError, one_line
+from modeling_vit_cls.errors import ConfigError
 
+from .benchmark import results_table
 from .messages import no_bars_in_files
 
 
@@ -43,11 +44,8 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(results.to_json())
         return
-    data = results.dataset
-    print(f"{'dataset':<18}{one_line(data.name)}, split {data.split}, {data.examples:,} examples")
-    for name, value in results.metrics.items():
-        print(f"{name:<18}{value:.4f}")
-    print(f"{'card':<18}{recipe.training.output_dir}/README.md")
+    print(results_table(results))
+    print(f"card: {recipe.training.output_dir}/README.md")
 
 
 def _take_flags(arguments: argparse.Namespace) -> None:

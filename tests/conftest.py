@@ -116,6 +116,14 @@ def model():
     return tiny_model()
 
 
+@pytest.fixture(scope="session")
+def model_folder(model, tmp_path_factory) -> Path:
+    """The folder of this classifier, for the tests that copy it."""
+    folder = tmp_path_factory.mktemp("model") / "trained"
+    model.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def folder(model, tmp_path):
     """A saved classifier."""

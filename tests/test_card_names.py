@@ -14,17 +14,10 @@ from modeling_vit_cls.cards import render_card, write_card
 from modeling_vit_cls.hub.changes import EVAL_RESULTS
 
 
-@pytest.fixture(scope="module")
-def checkpoint(model, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("cards") / "trained"
-    model.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def folder(checkpoint, tmp_path) -> Path:
+def folder(model_folder, tmp_path) -> Path:
     """A trained folder, and what lies beside its weights."""
-    folder = Path(shutil.copytree(checkpoint, tmp_path / "trained"))
+    folder = Path(shutil.copytree(model_folder, tmp_path / "trained"))
     write(folder, results=RESULTS, recipe={"learning_rate": 1e-3}, state=STATE)
     return folder
 

@@ -15,16 +15,9 @@ from modeling_vit_cls.cards import render_card, write_card
 from modeling_vit_cls.images.augmentation import Augmentation
 
 
-@pytest.fixture(scope="module")
-def saved(model, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("cards") / "trained"
-    model.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def folder(saved, tmp_path) -> Path:
-    return trained_folder(saved, tmp_path)
+def folder(model_folder, tmp_path) -> Path:
+    return trained_folder(model_folder, tmp_path)
 
 
 def test_the_card_says_what_test_and_training_images_share(folder):

@@ -39,16 +39,9 @@ from modeling_vit_cls.install import how_to_install
 PICTURES = ["training_curve.png", "confusion_matrix.png", "attention.png"]
 
 
-@pytest.fixture(scope="module")
-def saved(model, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("cards") / "trained"
-    model.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def folder(saved, tmp_path) -> Path:
-    return trained_folder(saved, tmp_path)
+def folder(model_folder, tmp_path) -> Path:
+    return trained_folder(model_folder, tmp_path)
 
 
 def images() -> list[np.ndarray]:
@@ -113,8 +106,8 @@ def test_eval_results_are_what_the_hub_reads(folder):
         assert huggingface_hub.parse_eval_result_entries(entries)[0].value == 0.96
 
 
-def test_what_was_not_measured_is_not_printed(saved, tmp_path):
-    folder = Path(shutil.copytree(saved, tmp_path / "trained"))
+def test_what_was_not_measured_is_not_printed(model_folder, tmp_path):
+    folder = Path(shutil.copytree(model_folder, tmp_path / "trained"))
     text = render_card(folder)
     headings = re.findall(r"^## (.*)", text, re.MULTILINE)
     assert headings == ["Use", "Intended use", "Limits", "How to cite"]
@@ -124,7 +117,9 @@ def test_what_was_not_measured_is_not_printed(saved, tmp_path):
     assert set(metadata) == {"library_name", "pipeline_tag", "tags"}
     assert not re.search(r"None|\[More|TODO|nan|\{\{|\{%", text.partition("## How to cite")[0])
     write_card(folder)
-    assert {entry.name for entry in folder.iterdir()} - {entry.name for entry in saved.iterdir()} == {"README.md"}
+    assert {entry.name for entry in folder.iterdir()} - {entry.name for entry in model_folder.iterdir()} == {
+        "README.md"
+    }
     (folder / "results.json").write_text(json.dumps({"metrics": {"accuracy": 1.0}, "hardware": None, "versions": {}}))
     text = render_card(folder)
     assert "| accuracy | 1.0000 |" in text

@@ -9,15 +9,7 @@ import datasets
 import numpy as np
 import pytest
 from conftest import spread, tiny_model
-from embedded import (
-    constant_backbone,
-    content,
-    pictures,
-    png,
-    read,
-    small_backbone,
-    vectors,
-)
+from embedded import constant_backbone, content, pictures, png, read, small_backbone, vectors
 
 from hub_scripts.__main__ import main
 from modeling_vit_cls import (

@@ -7,16 +7,7 @@ import time
 
 import pytest
 from conftest import tiny_model
-from embedded import (
-    content,
-    finish,
-    go,
-    pictures,
-    small_backbone,
-    started,
-    undisturbed,
-    whole_shards,
-)
+from embedded import content, finish, go, pictures, small_backbone, started, undisturbed, whole_shards
 from matrix import SOAK
 
 from hub_scripts.__main__ import main

@@ -3,16 +3,9 @@
 import numpy as np
 import pytest
 from conftest import tiny_model
-from embedded import (
-    pictures,
-    small_backbone,
-)
+from embedded import pictures, small_backbone
 
-from modeling_vit_cls import (
-    ConfigError,
-    FlaxViTClsModel,
-    ImageFeatureExtractionPipeline,
-)
+from modeling_vit_cls import ConfigError, FlaxViTClsModel, ImageFeatureExtractionPipeline
 
 pytestmark = pytest.mark.world
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -157,9 +156,9 @@ def test_an_incomplete_study_names_what_is_missing_and_claims_nothing(study):
     assert not (study.records / "tiny.png").exists()
 
 
-def test_a_complete_study_has_tables_and_curves(study, tmp_path):
-    """The records of seed 1 are those of seed 0 with other accuracies."""
-    whole = replace(study, records=tmp_path)
+@pytest.fixture
+def whole(study, tmp_path):
+    """A complete study: the records of seed 1 are those of seed 0 with other accuracies."""
     for file in study.records.glob("*.json"):
         record = Record.read(file)
         record.write(tmp_path / file.name)
@@ -168,33 +167,36 @@ def test_a_complete_study_has_tables_and_curves(study, tmp_path):
             other = dict(record.results.recipe or {}) | {"seed": 1}
             changed = replace(record, results=replace(record.results, metrics=metrics, recipe=other))
             changed.write(tmp_path / file.name.replace("-0.json", "-1.json"))
+    return replace(study, records=tmp_path)
+
+
+def test_a_complete_study_has_tables_and_curves(whole):
     text = write_report(whole).read_text()
     assert "All 8 runs are done." in text
-    accuracies = {model: Record.read(tmp_path / f"tiny-{model}-0.json").accuracy for model in ("cls", "mean")}
+    accuracies = {model: Record.read(whole.records / f"tiny-{model}-0.json").accuracy for model in ("cls", "mean")}
     gap = accuracies["mean"] - accuracies["cls"]
     half = 1 / 360  # one image of the test set, because the gaps of both seeds are equal
     verdict = "within the noise" if abs(gap) <= half else "higher" if gap > 0 else "lower"
     interval = f"{gap:+.4f} from {gap - half:+.4f} to {gap + half:+.4f}: {verdict}"
     row = f"| mean | {accuracies['mean'] + 0.005:.4f} ± 0.0071<br>{interval} |"
     assert row in text
-    assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
+    assert (whole.records / "tiny.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_costs_are_measured_once_and_compared_by_round(study, tmp_path):
-    copy = replace(study, records=tmp_path)
-    shutil.copytree(study.records, tmp_path, dirs_exist_ok=True)
-    assert read_costs(copy, "tiny") is None
-    assert "Processor time" not in write_report(copy).read_text()
-    measure_costs(copy, rounds=2)
-    _, costs = read_costs(copy, "tiny")
+def test_costs_are_measured_once_of_what_is_complete_and_compared_by_round(study, whole):
+    measure_costs(study, rounds=2)
+    assert read_costs(study, "tiny") is None
+    assert "Processor time" not in write_report(whole).read_text()
+    measure_costs(whole, rounds=2)
+    _, costs = read_costs(whole, "tiny")
     assert {model: len(rounds) for model, rounds in costs.items()} == {"cls": 2, "mean": 2}
     assert all(time > 0 for rounds in costs.values() for time in rounds)
-    written = (tmp_path / "costs.json").stat().st_mtime_ns
-    measure_costs(copy, rounds=2)
-    assert (tmp_path / "costs.json").stat().st_mtime_ns == written
+    written = (whole.records / "costs.json").stat().st_mtime_ns
+    measure_costs(whole, rounds=2)
+    assert (whole.records / "costs.json").stat().st_mtime_ns == written
     ratios = sorted(mean / cls for mean, cls in zip(costs["mean"], costs["cls"]))
     row = f"| mean | {sum(costs['mean']) / 2:.1f} | {sum(ratios) / 2:.2f}, {ratios[0]:.2f} to {ratios[1]:.2f} |"
-    assert row in write_report(copy).read_text()
+    assert row in write_report(whole).read_text()
 
 
 def test_intervals_are_those_of_scipy():
@@ -243,6 +245,8 @@ def test_the_study_of_the_repository():
     for recipe in study.fields["recipes"]:
         recipes = [study.recipe(run, 1e-3) for run in runs if run.recipe == recipe and run.rate is None]
         assert len({(r.training.max_steps, r.training.train_batch_size) for r in recipes}) == 1
+        share = study.fields["rates"]["share"]
+        assert recipes[0].training.max_steps * share % 10 == 0, "each tenth of a run is a row of its curve"
         sizes = [r.model.overrides for r in recipes]
         kinds = {json.dumps([size.pop("readout"), size.pop("num_register_tokens", 0)]) for size in sizes}
         assert len(kinds) == 5

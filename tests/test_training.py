@@ -174,6 +174,7 @@ def test_a_run_compiles_its_step_once_and_so_does_one_that_goes_on(tmp_path, mon
         lambda *parts: steps.append(make_train_step(*parts)) or steps[-1],
     )
     often = {"logging_steps": 1, "save_strategy": "steps", "save_steps": 2, "ema_decay": 0.9}
+    often |= {"gradient_accumulation_steps": 2, "freeze_backbone": True, "layer_decay": 0.8}
     trainer(tmp_path, num_train_epochs=1, **often).train()
     trainer(tmp_path, **often).train(resume_from_checkpoint=True)
     assert [step._cache_size() for step in steps] == [1, 1]

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.study`: list the runs, run them in parts, measure costs, draw tables and curves."""
+"""`python -m benchmarks.study`: list the runs, run them in parts, and draw tables and curves from their records."""
 
 import argparse
 import sys
@@ -31,25 +31,26 @@ def main() -> int:
     """Run one verb. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
     verbs = parser.add_subparsers(required=True, dest="verb")
-    for name, text in (("list", "state and estimated time of each run"), ("run", "run what is not done")):
+    for name, text in (
+        ("list", "state and estimated time of each run"),
+        ("run", "run what is not done; of a complete recipe measure the costs"),
+    ):
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("--only", default="*", metavar="PATTERN", help="shell wildcard of names: 'digits_*-cls-?'")
         verb.add_argument("--data_dir", help="folder of Fashion-MNIST's IDX files; default: of Debian's package")
     verb.add_argument("--minutes", type=float, help="stop after this time, with a checkpoint; default: at the end")
-    verbs.add_parser("costs", help="measure an update of each model of the recipes that have records")
     verbs.add_parser("report", help="tables and curves from the records, into benchmarks/results/study")
     given = parser.parse_args()
     try:
         if given.verb == "report":
             print(write_report(Study()))
-        elif given.verb == "costs":
-            measure_costs(Study())
         elif given.verb == "list":
             show(Study(data_dir=given.data_dir), given.only)
         else:
             study = Study(data_dir=given.data_dir)
             keep_compiled_programs(study)
             run_all(study, given.only, given.minutes)
+            measure_costs(study)
     except StudyError as error:
         print(error, file=sys.stderr)
         return 1

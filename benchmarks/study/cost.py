@@ -24,11 +24,11 @@ _RATE = 1e-3  # an update costs the same with any
 
 
 def measure_costs(study: Study, rounds: int = 5) -> None:
-    """Measure the models of each recipe that has a record and no costs yet, and write them: see `read_costs`."""
+    """Measure the models of each recipe that is complete and has no costs yet, and write them: see `read_costs`."""
     costs = _read(study)
-    begun = {run.recipe for run in study.runs() if study.record(run) is not None}
+    missing = {run.recipe for run in study.runs() if study.record(run) is None}
     for recipe in study.fields["recipes"]:
-        if recipe in begun and recipe not in costs:
+        if recipe not in missing and recipe not in costs:
             costs[recipe] = {"machine": machine(), "rounds": _measure(study, recipe, rounds)}
             replace_file(study.records / _FILE, (json.dumps(costs, indent=1) + "\n").encode())
 

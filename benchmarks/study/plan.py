@@ -106,7 +106,8 @@ class Study:
 
     def rates(self, recipe: str, model: str) -> dict[float, Record | None]:
         """The records of the runs that choose the learning rate of a model, by rate; None where one is not done."""
-        return {run.rate or 0.0: self.record(run) for run in self._choosing(recipe, model)}
+        records = map(self.record, self._choosing(recipe, model))
+        return dict(zip(self.fields["rates"]["values"], records, strict=True))
 
     def state(self, run: Run) -> State:
         """How far a run has come. "outdated" has a record, but of another recipe or learning rate."""
