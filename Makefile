@@ -59,7 +59,7 @@ bench: .venv-bench/ready $(VENV)/ready  ## speed and loads beside FlaxViT, timm,
 bench-gpu:  ## speed beside timm and Hugging Face's PyTorch on a GPU, under ten minutes; with the Python that has them: make bench-gpu PYTHON=...
 	$(PYTHON) -W ignore -m benchmarks.gpu
 
-study: $(VENV)/ready  ## the readout study, six hours, or a part: make study STUDY="--only 'digits_*' --minutes 30"; goes on where it was left
+study: $(VENV)/ready  ## the readout study, four hours, or a part: make study STUDY="--only 'digits_*' --minutes 30"; goes on where it was left
 	$(BIN)/python -m benchmarks.study run $(STUDY)
 	$(BIN)/python -m benchmarks.study report
 

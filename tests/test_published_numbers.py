@@ -46,11 +46,11 @@ OUTSIDE = {
     "own_loop.md": {"0.9"},  # the bound of a test, which runs the page
     "plan.md": {"1,000", "90 %"},  # classes, and the share of a device's memory that is planned with
     "scale.md": {"1.1", "0.6", "64 MiB", "60 s"},  # bounds of tests of memory, and JAX's heartbeat
-    "study.md": {"0.2", "1.6"},  # million parameters
+    "study.md": {"0.2", "1.5"},  # million parameters
     "use.md": {"29 MB"},  # the file of a test
     "without_training.md": {"0.07"},  # the temperature of a vote
 }
-VERSIONS = {"2.60", "3.11", "3.13", "4.57", "5.10", "6.17", "6.31"}
+VERSIONS = {"2.60", "3.11", "3.13", "4.57", "6.17", "6.31"}
 # The table with a column for each peer, which tests/test_speed_results.py compares cell by cell.
 ELSEWHERE = ("speed.md", "On two CPU cores")
 

@@ -25,12 +25,13 @@ from modeling_vit_cls.training.run import build_model
 ROOT = Path(__file__).parent.parent
 
 TABLE = """
-recipes: {tiny: 0.1}
+recipes:
+  tiny: {minutes: 0.1, rates: [1.0e-3, 4.0e-3]}
 models:
   cls: {readout: cls}
   mean: {readout: mean}
 seeds: [0, 1]
-rates: {seed: 100, share: 0.25, values: [1.0e-3, 4.0e-3]}
+choice: {seed: 100, share: 0.25}
 """
 RECIPE = """
 output_dir: build/study/tiny
@@ -245,7 +246,7 @@ def test_the_study_of_the_repository():
     for recipe in study.fields["recipes"]:
         recipes = [study.recipe(run, 1e-3) for run in runs if run.recipe == recipe and run.rate is None]
         assert len({(r.training.max_steps, r.training.train_batch_size) for r in recipes}) == 1
-        share = study.fields["rates"]["share"]
+        share = study.fields["choice"]["share"]
         assert recipes[0].training.max_steps * share % 10 == 0, "each tenth of a run is a row of its curve"
         sizes = [r.model.overrides for r in recipes]
         kinds = {json.dumps([size.pop("readout"), size.pop("num_register_tokens", 0)]) for size in sizes}

@@ -71,7 +71,8 @@ class Study:
 
     def minutes(self, run: Run) -> float:
         """The estimated minutes of a run on two quiet cores."""
-        return self.fields["recipes"][run.recipe] * (1 if run.rate is None else self.fields["rates"]["share"])
+        share = 1 if run.rate is None else self.fields["choice"]["share"]
+        return share * self.fields["recipes"][run.recipe]["minutes"]
 
     def recipe(self, run: Run, rate: float) -> Recipe:
         """The recipe of a run with a learning rate. It goes on from the last checkpoint, if there is one."""
@@ -86,7 +87,7 @@ class Study:
         }
         if run.rate is not None:  # test images have no part in the choice
             fields |= {
-                "max_steps": round(base.training.max_steps * self.fields["rates"]["share"]),
+                "max_steps": round(base.training.max_steps * self.fields["choice"]["share"]),
                 "test_split": "null",
             }
         if self.data_dir is not None and base.data.dataset_name == "fashion_mnist":
@@ -106,8 +107,7 @@ class Study:
 
     def rates(self, recipe: str, model: str) -> dict[float, Record | None]:
         """The records of the runs that choose the learning rate of a model, by rate; None where one is not done."""
-        records = map(self.record, self._choosing(recipe, model))
-        return dict(zip(self.fields["rates"]["values"], records, strict=True))
+        return {run.rate: self.record(run) for run in self._choosing(recipe, model) if run.rate is not None}
 
     def state(self, run: Run) -> State:
         """How far a run has come. "outdated" has a record, but of another recipe or learning rate."""
@@ -130,8 +130,8 @@ class Study:
         record.write(self._file(run))
 
     def _choosing(self, recipe: str, model: str) -> list[Run]:
-        rates = self.fields["rates"]
-        return [Run(recipe, model, rates["seed"], rate) for rate in rates["values"]]
+        rates = self.fields["recipes"][recipe]["rates"]
+        return [Run(recipe, model, self.fields["choice"]["seed"], rate) for rate in rates]
 
     def _file(self, run: Run) -> Path:
         return self.records / f"{run.name}.json"

@@ -118,7 +118,7 @@ def _missing(study: Study) -> list[str]:
 
 def _rates(study: Study, recipe: str) -> list[str]:
     """A table of the held-out losses by which each model's learning rate was chosen."""
-    values = study.fields["rates"]["values"]
+    values = study.fields["recipes"][recipe]["rates"]
     lines = ["**Loss on held-out images after a short run, by learning rate**", ""]
     lines += [f"| model | {' | '.join(f'{rate:g}' for rate in values)} | chosen |", "|---" * (2 + len(values)) + "|"]
     for model in study.fields["models"]:
