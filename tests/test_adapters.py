@@ -1,6 +1,7 @@
 """LoRA adapters of PEFT: base plus adapter, merged by the formula of its paper, W + alpha / r * B A."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,18 @@ def test_a_tensor_that_does_not_fit_is_named(name, tmp_path):
     ) as error:
         FlaxViTClsForImageClassification.from_pretrained(folder)
     assert check_pretrained(folder).problem == str(error.value)
+
+
+@pytest.mark.parametrize("matrix", ["A", "B"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_an_adapter_that_is_not_finite_is_named(matrix, value, tmp_path):
+    tensors = matrices(QUERY)
+    name = f"{PREFIX}vit.{QUERY}.lora_{matrix}.weight"
+    tensors[name][1, 1] = value
+    folder = adapter(tmp_path / "adapter", tensors)
+    message = f"{folder / 'adapter_model.safetensors'}: tensor {name!r} has NaN or infinite numbers"
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        FlaxViTClsForImageClassification.from_pretrained(folder)
 
 
 def test_a_base_that_is_ours_or_an_adapter_or_pickled_is_refused(folder, tmp_path):

@@ -163,8 +163,14 @@ def _of_module(fields: Mapping[str, Any], name: str, module: str, file: Path) ->
 
 
 def _product(a: Tensor, b: Tensor, scale: float, shape: tuple[int, ...]) -> np.ndarray:
-    """The matrix scale * B A in float32; for a convolution with the kernel of A, as B has one pixel."""
+    """The matrix scale * B A in float32; for a convolution with the kernel of A, as B has one pixel.
+
+    Raises CheckpointError, naming the tensor, for NaN and infinity: merged, they would be blamed on the base.
+    """
     left, right = (tensor.read().astype(np.float32) for tensor in (b, a))
+    for tensor, array in ((b, left), (a, right)):
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{tensor.file}: tensor {tensor.name!r} has NaN or infinite numbers")
     return (scale * (left.reshape(len(left), -1) @ right.reshape(len(right), -1))).reshape(shape)
 
 
