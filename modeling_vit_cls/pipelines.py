@@ -1,7 +1,8 @@
 """A model and its image processor as one function: from images to labels with scores, or to features."""
 
+import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from .errors import ConfigError
 from .images.processor import ViTClsImageProcessor
 from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, embedding_of
 from .predict import OnBadImage, predict
-from .pretrained.processor_fit import check_processor
+from .pretrained.processor_fit import check_processor, own_processor
 from .scores import function_of, scores_of, unit
 
 Prediction = dict[str, Any]
@@ -35,13 +36,15 @@ class _ImagePipeline:
             raise ConfigError("model", type(model).__name__, rule)
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError("batch_size", batch_size, "must be a positive integer")
-        self.model, self.processor, self.batch_size = model, processor or model.image_processor, batch_size
+        self.processor = model.image_processor if processor is None else own_processor(processor, "processor")
+        self.model, self.batch_size = model, batch_size
         check_processor(model, self.processor, "processor")
 
 
 def _as_sequence(images: Any) -> Sequence[Any]:
     """One image or several, as a sequence of images."""
-    if isinstance(images, str | os.PathLike | Image.Image) or (hasattr(images, "ndim") and images.ndim < 4):
+    is_array = hasattr(images, "ndim") and 1 < images.ndim < 4
+    if is_array or isinstance(images, str | bytes | os.PathLike | Image.Image | Mapping):
         return [images]
     return images if isinstance(images, Sequence) else list(images)
 
@@ -86,23 +89,22 @@ class ImageClassificationPipeline(_ImagePipeline):
 
         Raises BadImageError, naming the file, for an image that cannot be read.
         """
-        images = _as_sequence(images)
         return [predictions for _, predictions in self.iterate(images, top_k, function_to_apply)]
 
     def iterate(
         self,
-        images: Sequence[Any],
+        images: Any,
         top_k: int | None = None,
         function_to_apply: str | None = None,
         on_bad_image: OnBadImage | None = None,
     ) -> Iterator[tuple[int, list[Prediction]]]:
         """Yield row and predictions of each image as soon as they are computed; `on_bad_image` as in `predict`."""
         function = function_of(self.model.config, function_to_apply or self.function_to_apply)
-        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        if top_k is not None and (not hasattr(top_k, "__index__") or operator.index(top_k) < 1):
             raise ConfigError("top_k", top_k, "must be a positive integer, or None for all labels")
         labels: Any = self.model.config.id2label
         options = {"processor": self.processor, "batch_size": self.batch_size, "on_bad_image": on_bad_image}
-        for logits, rows in predict(self.model, images, **options):
+        for logits, rows in predict(self.model, _as_sequence(images), **options):
             for row, scores in zip(rows.tolist(), scores_of(logits, function)):
                 best = np.argsort(-scores)[:top_k]
                 yield row, [{"label": labels[int(i)], "score": float(scores[i])} for i in best]

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -21,6 +22,7 @@ from modeling_vit_cls import BadImageError, ConfigError, ImageClassificationPipe
 from modeling_vit_cls.evaluation.benchmark import benchmark
 from modeling_vit_cls.evaluation.evaluator import ViTClsEvaluator
 from modeling_vit_cls.evaluation.metrics import Accuracy
+from modeling_vit_cls.evaluation.results import known_duplicates, results
 from modeling_vit_cls.images.sources import load_images, open_image
 
 NAMES = [str(number) for number in range(10)]
@@ -203,6 +205,16 @@ def test_benchmark_verb(saved, tmp_path, capsys, found):
     said = json.loads(capsys.readouterr().out)
     assert list(said["metrics"]) == ["accuracy", "ece"]
     assert said["throughput"]["dtype"] == "bfloat16"
+
+
+def test_known_duplicates_are_those_of_the_same_images(found, ten, tmp_path):
+    record = results({**found, "duplicates": 7}, ten, model_name="m", dataset_name="digits", split="test")
+    record.write(tmp_path / "results.json")
+    measured = replace(record.dataset, duplicates=None)
+    assert known_duplicates(tmp_path, measured) == 7
+    for changes in ({"split": "train"}, {"examples": 5}, {"name": "fashion_mnist"}, {"skipped": 1}):
+        assert known_duplicates(tmp_path, replace(measured, **changes)) is None
+    assert known_duplicates(tmp_path / "nothing", measured) is None
 
 
 def test_benchmark_verb_on_a_folder_of_images(folder, tmp_path, capsys):

@@ -76,7 +76,8 @@ def test_the_card_says_what_was_measured_and_how(folder, model):
         "Trained for 20 steps, 2 epochs. Training loss: 0.5000 at the end. It is the plain cross-entropy.",
         "Evaluation loss: 0.6000 at the end, also the plain cross-entropy.",
         "For images like those of someone/flowers: to sort them into the classes above",
-        "vit-cls train recipe.yaml\nvit-cls benchmark trained --dataset_name someone/flowers --split test\n",
+        "vit-cls train recipe.yaml\nvit-cls benchmark trained --dataset_name someone/flowers --split test "
+        "--dataset_revision 5503434\n",
         "its 95 % interval is 0.9360 to 0.9752 (Wilson)",
         "(calibration) was not measured",
         "the [CLS] token",
@@ -88,6 +89,29 @@ def test_the_card_says_what_was_measured_and_how(folder, model):
     for link in links:
         with Image.open(folder / link) as picture:
             assert picture.format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "dataset", "options"),
+    [
+        ({}, {"split": "15% of train"}, None),
+        ({"max_eval_samples": 100}, {}, None),
+        (
+            {"dataset_config_name": "fine", "label_column_name": "fine_label"},
+            {"revision": "v2"},
+            " --dataset_config_name fine --label_column_name fine_label --dataset_revision v2",
+        ),
+    ],
+)
+def test_the_command_of_the_benchmark_measures_the_same_images(folder, recipe, dataset, options):
+    own = yaml.safe_load((folder / "recipe.yaml").read_text())
+    write(folder, results={**RESULTS, "dataset": {**RESULTS["dataset"], **dataset}}, recipe={**own, **recipe})
+    write_card(folder)
+    text = (folder / "README.md").read_text()
+    if options is None:
+        assert "vit-cls benchmark" not in text
+    else:
+        assert f"vit-cls benchmark trained --dataset_name someone/flowers --split test{options}\n" in text
 
 
 @pytest.mark.world

@@ -178,6 +178,7 @@ def pickled(hub, repo_id: str, **changes: object) -> None:
     """A repository of pickled weights, and the converter's pull request with safetensors, or one that is `changes`."""
     vit = GOLDEN / "vit"
     weights = {"config.json": vit / "config.json", "pytorch_model.bin": vit / "versions.txt"}
+    weights |= dict.fromkeys(("optimizer.pt", "checkpoint-5/model.safetensors", "a/b.bin"), vit / "config.json")
     push_files(hub, repo_id, weights)
     files = {**hub.files(repo_id), "model.safetensors": (vit / "model.safetensors").read_bytes()}
     repository = hub.repositories[repo_id]

@@ -141,7 +141,7 @@ def test_metadata_names_the_labels(tmp_path):
     assert labels_of(load_images(str(root), "train", label_column_name="kind")) == ["cat", "dog"]
 
 
-def test_metadata_of_the_whole_folder_and_without_labels(tmp_path):
+def test_metadata_of_the_whole_folder_and_without_labels(tmp_path, caplog):
     root = write_images(tmp_path, "train/1.png", "test/2.png")
     (root / "metadata.csv").write_text("file_name,label\ntrain/1.png,cat\ntest/2.png,dog\n")
     assert labels_of(load_images(str(root), "train")) == ["cat"]
@@ -149,6 +149,9 @@ def test_metadata_of_the_whole_folder_and_without_labels(tmp_path):
     other = write_images(tmp_path / "captions", "train/cat/1.png", "train/dog/1.png")
     (other / "train" / "metadata.csv").write_text("file_name,text\ncat/1.png,a cat\ndog/1.png,a dog\n")
     assert labels_of(load_images(str(other), "train")) == ["cat", "dog"]
+    assert "has no labels in a column label, labels, class, so folders are the classes" in caplog.text
+    (other / "train" / "metadata.csv").write_text("file_name, label\r\ncat/1.png, x\r\ndog/1.png, y\r\n")
+    assert labels_of(load_images(str(other), "train")) == ["x", "y"]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +161,7 @@ def test_metadata_of_the_whole_folder_and_without_labels(tmp_path):
         ("name,label\n0.png,cat\n", "metadata.csv.*row 1 has no text in a column file_name"),
         ("file_name,label\n../0.png,cat\n", r"metadata.csv.*row 1: \.\./0\.png is not in this folder"),
         ("file_name,label\n", "metadata.csv.*has no rows"),
+        ("file_name,label\n0.png,a\n1.png,b\na/../0.png,b\n", r"row 3: a/\.\./0\.png has the label 'b', .*row 'a'"),
         ('file_name,label\n"0.png,cat\n', "row 1 has no text|are in no folder"),
     ],
 )

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from conftest import spread, tiny_model
 from PIL import Image
+from transformers import ViTImageProcessor
 
-from modeling_vit_cls import BadImageError, FlaxViTClsModel, ImageClassificationPipeline, ViTClsImageProcessor
+from modeling_vit_cls import (
+    BadImageError,
+    ConfigError,
+    FlaxViTClsForImageClassification,
+    FlaxViTClsModel,
+    ImageClassificationPipeline,
+    ViTClsImageProcessor,
+)
 from modeling_vit_cls.evaluation.benchmark import benchmark
 from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.predict import predict
@@ -69,6 +77,35 @@ def test_every_kind_of_image_gives_the_same(model, kind, tmp_path):
     }[kind]
     expected, _ = gathered(predict(model, images(3), batch_size=2))
     assert np.array_equal(gathered(predict(model, given, batch_size=2))[0], expected)
+
+
+def test_a_pipeline_takes_one_image_or_several_of_every_kind(model, tmp_path):
+    file = tmp_path / "0.png"
+    Image.fromarray(images(1)[0]).save(file)
+    content, classify = file.read_bytes(), ImageClassificationPipeline(model)
+    expected = classify(str(file))
+    for one in (file, content, {"bytes": content, "path": None}, images(1)[0], np.array([str(file)])):
+        assert classify(one) == expected
+    assert [found for _, found in classify.iterate(iter([file, file]), top_k=np.int64(1))] == [expected[0][:1]] * 2
+    with pytest.raises(BadImageError, match="has image, label, expected an image as bytes and path"):
+        classify([{"image": images(1)[0], "label": 1}])
+
+
+def test_an_image_processor_of_transformers_is_as_good_as_ours(model, tmp_path):
+    theirs = ViTImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
+    ours = ViTClsImageProcessor.from_fields(theirs.to_dict())
+    photo = Image.fromarray(images(1)[0])
+    expected = ImageClassificationPipeline(model, ours)(photo)
+    assert ImageClassificationPipeline(model, theirs)(photo) == expected
+    changed = FlaxViTClsForImageClassification(model.config)
+    changed.params, changed.image_processor = model.params, theirs
+    assert ImageClassificationPipeline(changed)(photo) == expected
+    changed.image_processor = None
+    assert changed.image_processor.to_dict() == model.image_processor.to_dict()
+    with pytest.raises(
+        ConfigError, match=r"image_processor='str': must be a ViTClsImageProcessor or an image processor"
+    ):
+        changed.image_processor = "vit"
 
 
 def test_one_image_many_times_is_decoded_once_at_a_time(model, tmp_path):

@@ -197,6 +197,19 @@ def test_a_missing_package_is_named_with_its_extra_and_no_hidden_folder(to, pack
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "softmax makes probabilities of them"),
+        ({"problem_type": "multi_label_classification"}, "sigmoid makes a probability of each"),
+        ({"problem_type": "regression"}, "`config.json`\n"),
+    ],
+)
+def test_the_text_beside_a_program_names_the_function_of_its_scores(changes, words, tmp_path):
+    export_pretrained(tiny_model(**changes), tmp_path / "out", "stablehlo")
+    assert words in (tmp_path / "out" / "model.stablehlo.md").read_text()
+
+
 @pytest.mark.parametrize("kind", ["classifier", "backbone"])
 @pytest.mark.parametrize("to", ["onnx", "stablehlo"])
 def test_the_text_beside_a_program_says_how_it_is_called(to, kind, tmp_path, model, monkeypatch):

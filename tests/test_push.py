@@ -158,6 +158,14 @@ def test_what_is_outdated_goes_and_what_is_anothers_stays(hub, folder, other, re
     assert by_action["unchanged"] == unchanged
 
 
+def test_an_image_processor_that_would_hide_the_pushed_one_goes(hub, folder, repo_id):
+    huggingface_hub.HfApi().create_repo(repo_id)
+    hidden = {"image_processor": {"image_processor_type": "ViTImageProcessor", "image_mean": [0.1]}}
+    hub.repositories[repo_id].commit({"processor_config.json": json.dumps(hidden).encode()}, "theirs", "main")
+    push_folder(folder, repo_id)
+    assert "processor_config.json" not in hub.files(repo_id)
+
+
 def test_a_models_own_push_leaves_results_alone(hub, folder, repo_id):
     push_folder(folder, repo_id, with_results=True)
     tiny_model(num_labels=6).push_to_hub(repo_id)

@@ -13,7 +13,7 @@ from hub_scripts.__main__ import main
 from modeling_vit_cls import ConfigError, FlaxAutoModelForImageClassification
 from modeling_vit_cls.training.packaged import HEAD, find_recipe, packaged_recipes, read_head
 from modeling_vit_cls.training.recipe import read_recipe
-from modeling_vit_cls.training.run import build_model, load_splits
+from modeling_vit_cls.training.run import build_model, load_splits, run_recipe
 
 pytestmark = pytest.mark.world
 
@@ -41,6 +41,36 @@ def test_every_recipe_has_a_head_whose_command_it_takes(file):
     assert words[:3] == ["vit-cls", "train", file.stem]
     recipe = read_recipe(words[2], words[3:])
     assert HEAD not in recipe.to_dict()
+
+
+def test_what_follows_from_other_fields_follows_from_them_again(tmp_path):
+    recipe = read_recipe("fine_tune", ["--dataset_name", "digits", "--output_dir", str(tmp_path)])
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(recipe.to_dict()))
+    changed = read_recipe(again, ["--metric_for_best_model", "accuracy", "--output_dir", "other"]).training
+    assert (changed.greater_is_better, changed.run_name) == (True, "other")
+    explicit = ["--metric_for_best_model", "accuracy", "--greater_is_better", "false", "--run_name", "mine"]
+    again.write_text(yaml.safe_dump(read_recipe(again, explicit).to_dict()))
+    kept = read_recipe(again, ["--output_dir", "other"]).training
+    assert (kept.greater_is_better, kept.run_name) == (False, "mine")
+
+
+def test_a_recipe_of_the_package_is_found_beside_a_folder_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vit_cls_digits_cls").mkdir()
+    assert read_recipe("vit_cls_digits_cls").model.readout == "cls"
+
+
+def test_the_home_folder_is_meant_by_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_recipe("vit_cls_digits_cls", ["--output_dir=~/run"]).training.output_dir == str(tmp_path / "run")
+
+
+def test_a_wrong_metric_is_an_error_before_the_training(tmp_path):
+    options = ["--output_dir", str(tmp_path / "run"), "--metrics", "acuracy", "--max_steps", "1"]
+    with pytest.raises(ConfigError, match=r"metrics='acuracy'"):
+        run_recipe(read_recipe("vit_cls_digits_cls", options))
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_accuracies_are_those_of_the_model_cards():

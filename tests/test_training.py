@@ -119,6 +119,17 @@ def test_a_linear_probe_moves_the_classifier_alone(tmp_path):
     assert moved == {"classifier.kernel", "classifier.bias"}
 
 
+def test_what_is_frozen_has_no_part_in_the_norm_of_the_gradient(tmp_path):
+    model = tiny_model(**DIGITS)
+    before = flatten_dict(model.params, sep=".")
+    changes = {"optim": "sgd", "adam_beta1": 0.0, "learning_rate": 1.0, "lr_scheduler_type": "constant"}
+    changes |= {"max_grad_norm": 0.01, "max_steps": 1, "warmup_steps": 0, "logging_steps": 1}
+    run = trainer(tmp_path, model, freeze_backbone=True, **changes)
+    run.train()
+    moved = [leaf - before[name] for name, leaf in flatten_dict(model.params, sep=".").items()]
+    assert np.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in moved)) == pytest.approx(0.01, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"bf16": True, "optim": "sgd", "learning_rate": 0.1}, {"ema_decay": 0.9, "mixup_alpha": 0.2}],
@@ -210,6 +221,9 @@ def test_the_best_checkpoint_is_kept_and_loaded_and_patience_ends(tmp_path):
     assert close(
         run.model.params, FlaxViTClsForImageClassification.from_pretrained(tmp_path / "checkpoint-1").params, 0
     )
+    again = trainer(tmp_path, optim="sgd", metric_for_best_model="accuracy", **changes)
+    assert again.train(resume_from_checkpoint=True).global_step == 3  # as the run that was not resumed
+    assert close(again.model.params, run.model.params, 0)
 
 
 def test_a_gradient_that_is_not_finite_is_named_and_never_saved(tmp_path):

@@ -43,6 +43,7 @@ READOUT_WORDS = {
     "cls_mean": "the [CLS] token and the mean of the patches",
     "map": "an attention over all tokens",
 }
+_COLUMNS = ("dataset_config_name", "image_column_name", "label_column_name")  # fields of a recipe, and of a benchmark
 _SPELT_OUT = {"nll": "negative log-likelihood (nll)", "ece": "expected calibration error (ece)"}
 
 
@@ -202,13 +203,20 @@ def _circumstances(facts: Facts) -> list[str]:
 
 
 def _commands(facts: Facts) -> list[str]:
-    """The commands that train the model again and benchmark it; no benchmark on data that others do not have."""
+    """The commands that train the model again and benchmark it; no benchmark on images that others do not have.
+
+    These are also a share of a split, which training held out, and a sample of one.
+    """
     commands = [f"vit-cls train {RECIPE}"] if facts.recipe else []
     name, split = facts.dataset.name, facts.dataset.split
-    if facts.metrics and split and (facts.dataset.hub_id or name in BUILT_IN):
+    is_whole = split and "% of " not in split and not facts.recipe.get("max_eval_samples")
+    if facts.metrics and is_whole and (facts.dataset.hub_id or name in BUILT_IN):
         words = ["vit-cls", "benchmark", facts.name, "--dataset_name", str(name), "--split", str(split)]
+        options = {name: facts.recipe.get(name) for name in _COLUMNS}
         if facts.is_of_features:
-            words += ["--method", str(facts.results.features.method)]
+            options |= {"method": facts.results.features.method, "train_split": facts.results.features.train.split}
+        options["dataset_revision"] = facts.dataset.revision
+        words += [word for name, value in options.items() if value for word in (f"--{name}", str(value))]
         commands += [shlex.join(words)] if all(map(str.isprintable, words)) else []
     return commands
 

@@ -175,9 +175,12 @@ def load_metric(metric: str | EvaluationModule) -> EvaluationModule:
 def load_metrics(metrics: Sequence[str | EvaluationModule] | None, classes: int) -> dict[Any, EvaluationModule]:
     """Metrics by name, loaded by `load_metric`. The default has no top-5 accuracy for 5 classes or fewer."""
     names = DEFAULT_METRICS if metrics is None else tuple(metrics)
-    if names == DEFAULT_METRICS and classes <= 5:
-        names = tuple(name for name in names if name != "top_5_accuracy")
-    return {name: load_metric(name) for name in names}
+    return {name: load_metric(name) for name in (default_metrics(classes) if names == DEFAULT_METRICS else names)}
+
+
+def default_metrics(classes: int) -> tuple[str, ...]:
+    """The names of `DEFAULT_METRICS` that mean something for a number of classes."""
+    return tuple(name for name in DEFAULT_METRICS if classes > 5 or name != "top_5_accuracy")
 
 
 def compute_metrics(

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +70,15 @@ def known_of_training(folder: Path) -> dict[str, Any]:
     except CheckpointError:
         return {}
     return {"recipe": previous.recipe, "training": previous.training}
+
+
+def known_duplicates(folder: Path, measured: MeasuredData) -> int | None:
+    """How many of these images are in the training data, by the results.json in a model's folder; None if unknown."""
+    try:
+        previous = Results.read(folder / RESULTS).dataset
+    except CheckpointError:
+        return None
+    return previous.duplicates if replace(previous, duplicates=measured.duplicates) == measured else None
 
 
 def _local_fields(recipe: Mapping[str, Any]) -> list[str]:

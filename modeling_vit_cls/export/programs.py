@@ -22,6 +22,7 @@ from ..install import needs
 from ..names import PROGRAMS
 from ..nn.layers import Linear
 from ..nn.vit import FlaxViTClsForImageClassificationModule
+from ..scores import function_of
 
 # jax2onnx writes the same nodes for opsets 18 to 23, and fewer runtimes support later ones: onnxruntime 1.23 has no
 # CUDA kernels for Shape and Transpose of opset 21 (its issue 26065), and 1.32 refuses Swish of opset 25.
@@ -36,10 +37,10 @@ def write_manual(
     height, width = image_hw
     tokens = config.num_prefix_tokens + (height // config.patch_size) * (width // config.patch_size)
     shapes = {
-        "logits": f"(B, {config.num_classes}), a number for each class of `id2label` in `config.json`; softmax makes "
-        "probabilities of them",
+        "logits": f"(B, {config.num_classes}), a number for each class of `id2label` in `config.json`"
+        f"{_SCORES[function_of(config)]}",
         "last_hidden_state": f"(B, {tokens}, {config.hidden_size})",
-        "pooler_output": f"(B, {config.readout_size})",
+        "pooler_output": f"(B, {config.representation_size or config.readout_size})",
         "image_embeds": f"(B, {config.projection_size})",
     }
     outputs = "\n".join(f"- `{name}`: {shapes[name]}" for name in _outputs(module, config))
@@ -50,6 +51,11 @@ def write_manual(
     )
 
 
+_SCORES = {
+    "softmax": "; softmax makes probabilities of them",
+    "sigmoid": "; sigmoid makes a probability of each",
+    "none": "",
+}
 _MANUAL = """# How to call `{program}`
 
 ```python

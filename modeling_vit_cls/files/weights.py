@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ FLAX = "flax_model.msgpack"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}\.safetensors")
 
 PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
+_NO_WEIGHTS = ("training_args.", "optimizer.", "scheduler.", "scaler.", "rng_state")  # that a Trainer pickles
 _REMEDY = """pickled weights are never read: they can run code. Convert them once, with PyTorch:
     import torch, safetensors.torch as st
     tensors = {{k: v.contiguous().clone() for k, v in torch.load("{0}", weights_only=True).items()}}
@@ -136,10 +137,14 @@ def _weight_files(path: Path) -> dict[Path, set[str] | None]:
         raise CheckpointError(f"{path}: holds several weight files; give one of them: {', '.join(map(str, files))}")
     if files:
         return {files[0]: None}
-    for entry in sorted(path.iterdir()):
-        if entry.name.endswith(PICKLES):
-            raise pickle_refused(entry)
+    if pickles := pickled_weights(entry.name for entry in path.iterdir()):
+        raise pickle_refused(path / pickles[0])
     raise CheckpointError(f"{path}: holds no weights; expected {WEIGHTS}, or {INDEX} and its shards")
+
+
+def pickled_weights(names: Iterable[str]) -> list[str]:
+    """The names of pickled weights among those of a folder's files, sorted; without what else a Trainer pickles."""
+    return sorted(name for name in names if name.endswith(PICKLES) and not name.startswith(_NO_WEIGHTS))
 
 
 def _shards(index: Path, missing_ok: bool = False) -> dict[Path, set[str] | None]:

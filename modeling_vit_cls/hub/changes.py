@@ -20,6 +20,7 @@ from ..names import (
     CARD,
     CONFIG,
     EVAL_RESULTS,
+    NESTED_PROCESSOR,
     PICTURES,
     PROCESSOR,
     RECIPE,
@@ -121,7 +122,8 @@ def compare(files: Mapping[str, Content], remote: Iterable[RepoFile], with_resul
             action = "unchanged" if _is_same(content, old_files[name]) else "replace"
         changes.append(Change(action, name, _size(content)))
     for name, file in old_files.items():
-        ours = is_checkpoint_file(name) or name in replaced
+        hidden = name == NESTED_PROCESSOR and PROCESSOR in files  # it would be read in place of the one that is pushed
+        ours = is_checkpoint_file(name) or name in replaced or hidden
         if ours and name not in files:
             changes.append(Change("delete", name, file.size))
     return sorted(changes, key=lambda change: change.path)

@@ -7,11 +7,11 @@ from huggingface_hub.hf_api import RepoFile
 _BOT, _TITLE = "SFconvertbot", "Adding `safetensors` variant of this model"
 
 
-def converted_revision(api: HfApi, repo_id: str, pickled: str) -> str | None:
+def converted_revision(api: HfApi, repo_id: str, pickled: list[str]) -> str | None:
     """The revision, refs/pr/N, with the safetensors of a repository's pickled weights; None if there is none.
 
-    The pull request must be open and made by the Hub's converter. It must have the same file `pickled` as the main
-    branch, which shows that the safetensors were made from these weights.
+    The pull request must be open and made by the Hub's converter. Its files `pickled`, all weights, must be those of
+    the main branch, which shows that the safetensors were made from these weights.
     """
     try:
         for request in api.get_repo_discussions(repo_id, author=_BOT, discussion_type="pull_request"):
@@ -25,7 +25,7 @@ def converted_revision(api: HfApi, repo_id: str, pickled: str) -> str | None:
     return None
 
 
-def _content(api: HfApi, repo_id: str, name: str, revision: str) -> list[str]:
-    """The identifier of a file's content at a revision; [] if there is no such file."""
-    files = api.get_paths_info(repo_id, [name], revision=revision)
-    return [file.blob_id for file in files if isinstance(file, RepoFile)]
+def _content(api: HfApi, repo_id: str, names: list[str], revision: str) -> dict[str, str]:
+    """The identifiers of the files' contents at a revision, by name; without those that are not there."""
+    files = api.get_paths_info(repo_id, names, revision=revision)
+    return {file.path: file.blob_id for file in files if isinstance(file, RepoFile)}

@@ -15,7 +15,7 @@ from ..families.not_read import ADAPTER
 from ..families.open import config_file
 from ..files.folder import to_path
 from ..files.formats import SUFFIXES
-from ..files.weights import FLAX, PICKLES, holds_weights, pickle_refused
+from ..files.weights import FLAX, holds_weights, pickle_refused, pickled_weights
 from ..names import CONFIG, INDEX, NESTED_PROCESSOR, OPEN_CLIP_CONFIG, PROCESSOR, WEIGHTS
 from .converted import converted_revision
 from .errors import errors_in_one_line
@@ -34,7 +34,8 @@ def download(repo_id: str, subfolder: str, revision: str | None, variant: str | 
 
     def fetch(*patterns: str) -> Path:
         paths = [prefix + pattern for pattern in patterns]
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=paths, **hub))
+        below = [f"{prefix}*/*"]  # the Hub's wildcards match "/" too
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=paths, ignore_patterns=below, **hub))
 
     with errors_in_one_line(repo_id, revision, hub.get("token")):
         root = fetch(*_FILES, *weights)
@@ -129,12 +130,13 @@ def revision_without_pickles(
     Raises CheckpointError, with the remedy, where the Hub's converter has not converted them.
     """
     prefix = _prefix(subfolder)
-    pickled = next((name for name in names if name.startswith(prefix) and name.endswith(PICKLES)), None)
-    if pickled is None:
+    own = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    pickled = [prefix + name for name in pickled_weights(own) if "/" not in name]
+    if not pickled:
         return None
     converted = converted_revision(api, repo_id, pickled) if revision in (None, "main") else None
     if converted is None:
-        raise pickle_refused(f"{repo_id}/{pickled}")
+        raise pickle_refused(f"{repo_id}/{pickled[0]}")
     return converted
 
 

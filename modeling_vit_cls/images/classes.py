@@ -99,7 +99,7 @@ def in_order(names: Iterable[str]) -> list[str]:
     """Names in order: by value where all of them are whole numbers, else by letters."""
     names = list(names)
     are_numbers = all(re.fullmatch(r"-?[0-9]+", name) for name in names)
-    return sorted(names, key=int) if are_numbers else sorted(names)
+    return sorted(names, key=lambda name: (int(name), name)) if are_numbers else sorted(names)
 
 
 def is_label_column(feature: Any) -> bool:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from ..errors import ConfigError, shorten
 from .classes import class_name, in_order
 from .image_files import images_below, is_image_name, visible_entries
-from .metadata import metadata_file, read_metadata
+from .metadata import LABEL_COLUMNS, metadata_file, read_metadata
 from .splits import find_split, split_name
 
 _log = logging.getLogger(__name__)
@@ -134,7 +134,12 @@ def _metadata(folder: Path, root: Path, label_column_name: str | None) -> dict[P
         if file is not None:
             rows = read_metadata(file, label_column_name).items()
             labels = {path: label and class_name(label) for path, label in rows if path.is_relative_to(folder)}
-            return labels if any(labels.values()) else {}
+            if any(labels.values()):
+                return labels
+            columns = label_column_name or ", ".join(LABEL_COLUMNS)
+            rule = "so folders are the classes; label_column_name names another column"
+            _log.warning("%s: has no labels in a column %s, %s", file, columns, rule)
+            return {}
     return {}
 
 

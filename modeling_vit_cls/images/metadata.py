@@ -22,7 +22,8 @@ def read_metadata(file: Path, label_column_name: str | None = None) -> dict[Path
     """{path of an image: its label as text}, in the file's order; None for an image without a label.
 
     The labels are in the column `label_column_name`, by default in one called label, labels or class. Raises
-    ConfigError, naming the file and the row, for a table that cannot be read and for a path outside the folder.
+    ConfigError, naming the file and the row, for a table that cannot be read, for a path outside the folder, and for an
+    image with two labels.
     """
     labels: dict[Path, str | None] = {}
     for number, row in enumerate(_rows(file), 1):
@@ -32,7 +33,10 @@ def read_metadata(file: Path, label_column_name: str | None = None) -> dict[Path
         path = os.path.normpath(name)
         if os.path.isabs(path) or path.split(os.sep)[0] == "..":
             raise _problem(file, f"row {number}: {name} is not in this folder")
-        labels[file.parent / path] = _label(file, number, row, label_column_name)
+        image, label = file.parent / path, _label(file, number, row, label_column_name)
+        if labels.get(image, label) != label:
+            raise _problem(file, f"row {number}: {name} has the label {label!r}, in an earlier row {labels[image]!r}")
+        labels[image] = label
     if not labels:
         raise _problem(file, "has no rows")
     return labels
@@ -54,7 +58,7 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
     try:
         if file.suffix.lower() == ".csv":
             with file.open(newline="", encoding="utf-8-sig") as opened:
-                yield from csv.DictReader(opened)
+                yield from csv.DictReader(opened, skipinitialspace=True)
         elif file.suffix.lower() == ".jsonl":
             with file.open(encoding="utf-8-sig") as opened:
                 for row in (json.loads(line) for line in opened if line.strip()):

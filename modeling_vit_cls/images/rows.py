@@ -11,6 +11,9 @@ from .rgb import load_image
 
 def open_image(image: Mapping[str, Any] | None) -> Image.Image:
     """The image of a row, {"bytes", "path"}, as upright RGB. Raises BadImageError with its path."""
+    if image is not None and not {"bytes", "path"} <= image.keys():
+        columns = ", ".join(map(str, image))
+        raise BadImageError(f"has {columns}, expected an image as bytes and path: give the column of images alone")
     if image is None or (image["bytes"] is None and image["path"] is None):
         raise BadImageError("has no image")
     if image["bytes"] is None:
@@ -20,7 +23,7 @@ def open_image(image: Mapping[str, Any] | None) -> Image.Image:
 
 def row_name(image: Mapping[str, Any] | None, row: int) -> str:
     """The name of a row's image in reports: its path, or the number of the row if it has none."""
-    path = None if image is None else image["path"]
+    path = None if image is None else image.get("path")
     return f"row {row}" if path is None else str(path)
 
 

@@ -49,9 +49,11 @@ def fused_attention(query: jax.Array, key: jax.Array, value: jax.Array, tokens: 
 
 def _compute_capability() -> float:
     """NVIDIA's compute capability of the default device, 9.0 for Hopper; 0 without an NVIDIA GPU."""
-    if jax.default_backend() != "gpu":
+    device: Any = jax.config.jax_default_device or jax.default_backend()  # pyright: ignore[reportAttributeAccessIssue]
+    device = jax.devices(device)[0] if isinstance(device, str) else device
+    if device.platform != "gpu":
         return 0.0
     try:
-        return float(getattr(jax.devices()[0], "compute_capability", 0))
+        return float(getattr(device, "compute_capability", 0))
     except ValueError:  # AMD's devices have a name as their capability
         return 0.0

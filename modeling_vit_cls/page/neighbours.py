@@ -94,7 +94,7 @@ class Neighbours:
     def _neighbour(self, row: int, similarity: float) -> Neighbour:
         example = self._dataset[row]
         number = None if self._label is None else example[self._label]
-        label = None if number is None else self._dataset.features[self._label].int2str(number)
+        label = None if number is None or number < 0 else self._dataset.features[self._label].int2str(number)
         try:
             image = open_image(example[self._image])
         except BadImageError:

@@ -37,7 +37,7 @@ from .inputs import check_pixels, chosen_blocks
 from .keywords import without_habits
 from .loading import label_notes, load_params, target_config
 from .processor_files import AnyProcessor, UnreadProcessor, interpolated_in_calls, read_processor
-from .processor_fit import interpolates
+from .processor_fit import interpolates, own_processor
 from .report import LoadReport
 from .saving import check_same_architecture, check_tensors, config_to_save, write_checkpoint
 
@@ -240,8 +240,9 @@ class FlaxPreTrainedModel(_Upstream):
         return processor
 
     @image_processor.setter
-    def image_processor(self, image_processor: ViTClsImageProcessor) -> None:
-        self._image_processor = image_processor
+    def image_processor(self, image_processor: ViTClsImageProcessor | None) -> None:
+        given = image_processor is not None
+        self._image_processor = own_processor(image_processor, "image_processor") if given else None
 
     def interpolates(self, processor: ViTClsImageProcessor) -> bool:
         """Whether a call on this processor's pixels needs `interpolate_pos_encoding=True`.

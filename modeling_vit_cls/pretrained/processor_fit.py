@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from transformers.image_processing_base import ImageProcessingMixin
+
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..images.processor import ViTClsImageProcessor
@@ -29,6 +31,19 @@ def interpolates(config: ViTClsConfig, own: Any, processor: ViTClsImageProcessor
         rule = f"gives images of {size}; the model takes multiples of patch_size={config.patch_size}"
         raise ConfigError(field, getattr(processor, field), rule)
     return True
+
+
+def own_processor(processor: Any, field: str) -> ViTClsImageProcessor:
+    """A processor as ours; one of transformers' classes is converted.
+
+    Raises ConfigError, naming the argument `field`, for another object and for a step that is not supported.
+    """
+    if isinstance(processor, ViTClsImageProcessor):
+        return processor
+    if not isinstance(processor, ImageProcessingMixin):
+        rule = "must be a ViTClsImageProcessor or an image processor of transformers"
+        raise ConfigError(field, type(processor).__name__, rule)
+    return ViTClsImageProcessor.from_fields(processor.to_dict())
 
 
 def check_processor(model: Any, processor: ViTClsImageProcessor, field: str) -> None:

@@ -161,8 +161,8 @@ class TrainingArguments:
             "needs load_best_model_at_end",
         )
         if self.greater_is_better is None:
-            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
-        self.run_name = self.run_name or self.output_dir
+            self.greater_is_better = self.derived["greater_is_better"]
+        self.run_name = self.run_name or self.derived["run_name"]
         make_mesh(self.mesh)
 
     def _normalise(self) -> None:
@@ -175,13 +175,13 @@ class TrainingArguments:
         if isinstance(resume, bool):
             self.resume_from_checkpoint = str(resume)
         check_fields(self)
+        self.output_dir = os.path.expanduser(self.output_dir)
         truth: Any = {"true": True, "false": False}
         resume = self.resume_from_checkpoint or "false"
         self.resume_from_checkpoint = truth.get(resume.lower(), resume)
         self.optim = _SAME.get(self.optim, self.optim)  # pyright: ignore[reportAttributeAccessIssue]
         self.lr_scheduler_type = _SAME.get(self.lr_scheduler_type, self.lr_scheduler_type)  # pyright: ignore
-        if not self.eval_steps:
-            self.eval_steps = self.logging_steps if self.eval_strategy == "steps" else None
+        self.eval_steps = self.eval_steps or self.derived["eval_steps"]
         if self.save_total_limit is not None and self.save_total_limit <= 0:
             self.save_total_limit = None
         for name in ("warmup_steps", "logging_steps", "eval_steps", "save_steps"):
@@ -189,6 +189,15 @@ class TrainingArguments:
             if value is not None and value >= 1:
                 _check(self, name, value == int(value), "must be a whole number of updates, or a share of them below 1")
                 setattr(self, name, int(value))
+
+    @property
+    def derived(self) -> dict[str, Any]:
+        """By name the values that fields without one take from other fields."""
+        return {
+            "eval_steps": self.logging_steps if self.eval_strategy == "steps" else None,
+            "greater_is_better": not self.metric_for_best_model.endswith("loss"),
+            "run_name": self.output_dir,
+        }
 
     @property
     def stops_early(self) -> bool:

@@ -103,6 +103,12 @@ def export_callbacks(handler: CallbackHandler, state: TrainerState) -> None:
     state.stateful_callbacks = {type(callback).__name__: callback.state() for callback in kept}  # pyright: ignore
 
 
+def has_stopped_early(handler: CallbackHandler) -> bool:
+    """Whether early stopping had ended the run whose callbacks were restored."""
+    stopping = [callback for callback in handler.callbacks if isinstance(callback, EarlyStoppingCallback)]
+    return any(callback.early_stopping_patience_counter >= callback.early_stopping_patience for callback in stopping)
+
+
 def restore_callbacks(handler: CallbackHandler, state: TrainerState) -> None:
     """Give the callbacks the state that they had when the trainer's state was written."""
     saved: Any = state.stateful_callbacks

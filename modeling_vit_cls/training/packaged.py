@@ -24,7 +24,7 @@ def find_recipe(name: str | Path) -> Path:
     """A recipe's file, by its path or its name in the package. Raises ConfigError where there is neither."""
     path = Path(name)
     named = {recipe.stem: recipe for recipe in packaged_recipes()}
-    if not path.exists() and str(name) in named:
+    if not path.is_file() and str(name) in named:  # a folder of the name may be that of an earlier run
         return named[str(name)]
     if not path.exists():
         hint = did_you_mean(path.stem, named)

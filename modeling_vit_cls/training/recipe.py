@@ -93,13 +93,16 @@ class Recipe(NamedTuple):
     evaluation: EvaluationArguments
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields that differ from their defaults, as a recipe has them."""
-        fields: dict[str, Any] = {}
+        """All fields that differ from their defaults, as a recipe has them.
+
+        What the arguments take from other fields is left out: a change of those must change it too.
+        """
+        fields, derived = {}, self.training.derived
         for part in self:
             for field in dataclasses.fields(part):
                 default = field.default_factory() if callable(field.default_factory) else field.default
                 value = getattr(part, field.name)
-                if value != default and field.name not in _NOT_RECORDED:
+                if value not in (default, derived.get(field.name, default)) and field.name not in _NOT_RECORDED:
                     fields[field.name] = value
         return fields
 
@@ -205,6 +208,8 @@ class _Parser(HfArgumentParser):
             value = "no"  # YAML reads a bare no as false
         if isinstance(value, bool) and action.type is str and name != "resume_from_checkpoint":
             raise ConfigError(name, value, "must be a text; YAML reads yes, no, on and off as true and false: quote it")
+        if isinstance(value, int | float) and action.type is str and name != "resume_from_checkpoint":
+            raise ConfigError(name, value, "must be a text, and YAML reads a number, perhaps not as written: quote it")
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         return getattr(self.parse_known_args([f"--{name}={text}"])[0], name)
 

@@ -11,7 +11,8 @@ from .. import processes
 from ..cards import MAX_IMAGES, write_card
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
-from ..evaluation.benchmark import DEFAULT_METRICS, benchmark
+from ..evaluation.benchmark import benchmark
+from ..evaluation.metrics import default_metrics, load_metrics
 from ..evaluation.results import results
 from ..families.open import has_head
 from ..files.folder import replace_file
@@ -58,12 +59,18 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     if benchmarked.test_split is not None:
         test, test_split = load(data, benchmarked.test_split), benchmarked.test_split
         test, used = _first(test, data.max_eval_samples, arguments.seed), [train, evaluation]
+        if data.eval_split is None and arguments.eval_strategy == "no":
+            rule = "but eval_strategy='no' evaluates none of them: give another, or a smaller train_val_split"
+            _log.warning("%d images of %s are held out of the training, %s", len(evaluation), data.train_split, rule)
     elif arguments.load_best_model_at_end:
         rule = "choose the best step, and are also those that are measured: keep others apart for test_split"
         _log.warning("the images of %s %s", test_split, rule)
     model = build_model(recipe.model, class_names(train), arguments.seed, arguments.device_mesh)
     id2label: Any = model.config.id2label
-    match_classes(class_names(test), id2label)  # an error now is better than after the training
+    # an error now is better than after the training
+    match_classes(class_names(test), id2label)
+    metrics = [*default_metrics(len(id2label)), *benchmarked.metrics]
+    load_metrics(metrics, len(id2label))
     duplicates = count_duplicates(test, used)
     if duplicates:
         _log.warning(
@@ -86,7 +93,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     measurements = benchmark(
         model,
         test,
-        metrics=[*DEFAULT_METRICS, *benchmarked.metrics],
+        metrics=metrics,
         batch_size=arguments.per_device_eval_batch_size * ways(mesh_of(model.params)),
         on_bad_image=arguments.on_bad_image,
         disable_tqdm=arguments.disable_tqdm or None,  # None: a progress bar in a terminal only

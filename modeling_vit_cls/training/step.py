@@ -18,6 +18,7 @@ from ..images.processor import ViTClsImageProcessor
 from ..nn.mesh import BATCH, across, by_batch, by_name, everywhere, own_places, tree_shardings
 from ..nn.scan import is_stacked, unstack, unstack_params
 from .arguments import TrainingArguments
+from .optimizer import trained
 
 
 @flax.struct.dataclass
@@ -84,6 +85,9 @@ def make_train_step(
     parts, mesh = arguments.gradient_accumulation_steps, arguments.device_mesh
 
     def loss_of(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        if arguments.freeze_backbone:  # no gradient of what is frozen is computed, and it has no part in clipping
+            stop = jax.lax.stop_gradient
+            params = jax.tree.map(lambda leaf, kind: leaf if kind == "train" else stop(leaf), params, trained(params))
         images, valid = by_batch(normalise(jnp.asarray(batch.pixels), processor)), jnp.asarray(batch.valid)
         augment_key, dropout_key = jax.random.split(key)
         targets = jax.nn.one_hot(batch.labels, module.config.num_classes)  # pyright: ignore[reportAttributeAccessIssue]

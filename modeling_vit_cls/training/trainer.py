@@ -32,7 +32,7 @@ from ..scores import refuse_unless_single_label
 from .arguments import TrainingArguments
 from .best import is_best
 from .binding import Run, run_of
-from .callbacks import export_callbacks, make_handler, restore_callbacks
+from .callbacks import export_callbacks, has_stopped_early, make_handler, restore_callbacks
 from .checks import check_parts, check_run
 from .evaluation import BadImages, as_numbers, evaluate, in_bfloat16
 from .optimizer import make_optimizer, make_schedule
@@ -185,7 +185,8 @@ class FlaxTrainer(TrainerReports):
         step = make_train_step(self._training_module(), optimizer, self.processing_class, args)
 
         self._call("on_train_begin")
-        state = self._run(state, step, steps_per_epoch)
+        if checkpoint is None or not has_stopped_early(self.callback_handler):
+            state = self._run(state, step, steps_per_epoch)
         steps = self.state.global_step - first_step
         images = steps * len(self.train_dataset) / steps_per_epoch
         metrics = speed_metrics("train", started, num_samples=round(images), num_steps=steps)
