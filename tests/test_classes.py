@@ -12,7 +12,7 @@ from conftest import tiny_config, tiny_model
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification
 from modeling_vit_cls.evaluation.benchmark import benchmark
 from modeling_vit_cls.evaluation.evaluator import ViTClsEvaluator
-from modeling_vit_cls.images.classes import match_classes
+from modeling_vit_cls.images.classes import in_order, match_classes
 from modeling_vit_cls.images.sources import labelled, load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 from modeling_vit_cls.training.recipe import read_recipe
@@ -55,6 +55,11 @@ def test_an_order_is_mapped_in_training_evaluation_benchmark_and_evaluator(tmp_p
             evaluated = ViTClsEvaluator().compute(model, other, metric="accuracy", label_mapping=mapping)
             assert evaluated["accuracy"] == pytest.approx(accuracy)
         tally.note("mapped by name")
+
+
+def test_numbers_are_in_order_whatever_order_they_come_in():
+    names = ["10", "9", "01", "1", "-1"]
+    assert {tuple(in_order(order)) for order in permutations(names)} == {("-1", "01", "1", "9", "10")}
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,12 @@ def test_the_home_folder_is_meant_by_its_sign(tmp_path, monkeypatch):
     assert read_recipe("vit_cls_digits_cls", ["--output_dir=~/run"]).training.output_dir == str(tmp_path / "run")
 
 
+def test_images_that_are_held_out_for_nothing_are_named(tmp_path, caplog):
+    options = ["--output_dir", str(tmp_path / "run"), "--max_steps", "1", "--eval_strategy", "no"]
+    run_recipe(read_recipe("vit_cls_digits_cls", options))
+    assert "72 images of train are held out of the training, but eval_strategy='no' evaluates none" in caplog.text
+
+
 def test_a_wrong_metric_is_an_error_before_the_training(tmp_path):
     options = ["--output_dir", str(tmp_path / "run"), "--metrics", "acuracy", "--max_steps", "1"]
     with pytest.raises(ConfigError, match=r"metrics='acuracy'"):
