@@ -1,7 +1,6 @@
 """`vit-cls benchmark MODEL --dataset_name NAME`: measure a classifier on a dataset, and write results.json."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
@@ -23,7 +22,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise ConfigError(option, value, "is for --method knn, retrieval and probe, which measure features")
     # Imported here because datasets and evaluate take a second, which other verbs do not need.
     from modeling_vit_cls.evaluation.benchmark import DEFAULT_METRICS, benchmark
-    from modeling_vit_cls.evaluation.results import known_duplicates, known_of_training, results
+    from modeling_vit_cls.evaluation.results import known_of_training, results
 
     no_bars_in_files()
     model = FlaxViTClsForImageClassification.from_pretrained(arguments.model, dtype=arguments.dtype)
@@ -45,8 +44,6 @@ def run(arguments: argparse.Namespace) -> None:
         revision=arguments.dataset_revision,
         **known_of_training(Path(arguments.model)),
     )
-    duplicates = known_duplicates(Path(arguments.model), record.dataset)
-    record = replace(record, dataset=replace(record.dataset, duplicates=duplicates))
     # Printed first, so that the results are not lost if the file cannot be written.
     print(record.to_json() if arguments.json else results_table(record))
     if arguments.output:

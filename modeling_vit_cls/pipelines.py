@@ -12,7 +12,7 @@ from .errors import ConfigError
 from .images.processor import ViTClsImageProcessor
 from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, embedding_of
 from .predict import OnBadImage, predict
-from .pretrained.processor_fit import check_processor, own_processor
+from .pretrained.processor_fit import fitting_processor
 from .scores import function_of, scores_of, unit
 
 Prediction = dict[str, Any]
@@ -36,9 +36,8 @@ class _ImagePipeline:
             raise ConfigError("model", type(model).__name__, rule)
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError("batch_size", batch_size, "must be a positive integer")
-        self.processor = model.image_processor if processor is None else own_processor(processor, "processor")
-        self.model, self.batch_size = model, batch_size
-        check_processor(model, self.processor, "processor")
+        self.model, self.processor = model, fitting_processor(model, processor, "processor")
+        self.batch_size = batch_size
 
 
 def _as_sequence(images: Any) -> Sequence[Any]:

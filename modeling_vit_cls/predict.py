@@ -18,6 +18,7 @@ from .images.processor import ViTClsImageProcessor
 from .images.rgb import load_image
 from .images.rows import named, open_image
 from .nn.mesh import batch_sharding, divisible, mesh_of, own_places
+from .pretrained.processor_fit import fitting_processor
 
 _COMPILING_MINUTES = 60
 _UNREAD = BadImageError("another process cannot read it")
@@ -47,7 +48,7 @@ def predict(
         model: a model of this package.
         images: a sequence, such as a list or a column of a dataset: paths, PIL images, arrays (uint8), or dataset rows
             {"bytes", "path"}. The row of an image is its index in the sequence.
-        processor: the image processor, which must fit the model (`check_processor`); default: the model's.
+        processor: the image processor, which must fit the model; default: the model's.
         params: parameters to use instead of the model's.
         batch_size: number of images in a batch.
         parts: the rows to run over, in this order; a batch has images of one part only. Default: all, as one part.
@@ -55,7 +56,7 @@ def predict(
         on_bad_image: called for each image that cannot be read, in order, with its row and an error that names it; the
             image is left out. Default: the error is raised.
     """
-    fitting: ViTClsImageProcessor = processor or model.image_processor
+    fitting = fitting_processor(model, processor, "processor")
     options = {"interpolate_pos_encoding": model.interpolates(fitting), "return_dict": True}
     options |= {"output_attentions": False, "output_hidden_states": False}
     parts = [range(len(images))] if parts is None else parts

@@ -3,9 +3,9 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -22,8 +22,9 @@ from modeling_vit_cls import BadImageError, ConfigError, ImageClassificationPipe
 from modeling_vit_cls.evaluation.benchmark import benchmark
 from modeling_vit_cls.evaluation.evaluator import ViTClsEvaluator
 from modeling_vit_cls.evaluation.metrics import Accuracy
-from modeling_vit_cls.evaluation.results import known_duplicates, results
+from modeling_vit_cls.evaluation.results import results
 from modeling_vit_cls.images.sources import load_images, open_image
+from modeling_vit_cls.results import Results
 
 NAMES = [str(number) for number in range(10)]
 QUIET = {"disable_tqdm": True}
@@ -207,14 +208,27 @@ def test_benchmark_verb(saved, tmp_path, capsys, found):
     assert said["throughput"]["dtype"] == "bfloat16"
 
 
-def test_known_duplicates_are_those_of_the_same_images(found, ten, tmp_path):
-    record = results({**found, "duplicates": 7}, ten, model_name="m", dataset_name="digits", split="test")
-    record.write(tmp_path / "results.json")
-    measured = replace(record.dataset, duplicates=None)
-    assert known_duplicates(tmp_path, measured) == 7
-    for changes in ({"split": "train"}, {"examples": 5}, {"name": "fashion_mnist"}, {"skipped": 1}):
-        assert known_duplicates(tmp_path, replace(measured, **changes)) is None
-    assert known_duplicates(tmp_path / "nothing", measured) is None
+def test_duplicates_that_are_known_stay_with_the_same_images(found, ten, saved, tmp_path):
+    """They are counted in training, and a later benchmark of the model does not have the training data."""
+    model = shutil.copytree(saved, tmp_path / "model")
+    counted = results({**found, "duplicates": 7}, ten, model_name="m", dataset_name="digits", split="test")
+    counted.write(model / "results.json")
+    for options, expected in ([], 7), (["--split", "train"], None):
+        words = [
+            "benchmark",
+            str(model),
+            "--dataset_name",
+            "digits",
+            *options,
+            "--output",
+            str(tmp_path / "again.json"),
+        ]
+        assert main(words) == 0
+        assert Results.read(tmp_path / "again.json").dataset.duplicates == expected
+    fewer = results(
+        {**found, "examples": 5}, ten, model_name="m", dataset_name="digits", split="test", tested=counted.dataset
+    )
+    assert fewer.dataset.duplicates is None
 
 
 def test_benchmark_verb_on_a_folder_of_images(folder, tmp_path, capsys):

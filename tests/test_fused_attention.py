@@ -1,5 +1,7 @@
 """Attention by a fused kernel: the same numbers as plain products, and plain products wherever maps are asked for."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +92,16 @@ def test_the_choice_is_kept_by_another_readout_and_not_saved(tmp_path):
     load = FlaxViTClsForImageClassification.from_pretrained
     chosen = [load(tmp_path, attn_implementation=name).module.attn_implementation for name in ("xla", "sdpa", "auto")]
     assert chosen == ["xla", "auto", "auto"]
+
+
+def test_a_host_with_a_gpu_has_plain_products_on_its_cpu(monkeypatch):
+    gpu, cpu = SimpleNamespace(platform="gpu", compute_capability="9.0"), jax.devices("cpu")[0]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda kind="gpu": [gpu if kind == "gpu" else cpu])
+    assert is_fused("auto", jnp.bfloat16, 64)
+    for device in (cpu, "cpu"):
+        with jax.default_device(device):
+            assert not is_fused("auto", jnp.bfloat16, 64)
 
 
 @pytest.mark.parametrize(("capability", "auto", "cudnn"), [(0.0, False, None), (8.0, False, True), (9.0, True, True)])

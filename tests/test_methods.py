@@ -170,6 +170,8 @@ def test_neighbours_in_results_and_card(folder, photos, tmp_path, capsys):
     from modeling_vit_cls.cards import write_card
 
     write_card(folder)
+    command = "--dataset_name me/photos --split test --method knn --train_split train\n"
+    assert command in (folder / "README.md").read_text()
     notes = (card_to_push(folder, "me/model")[EVAL_RESULTS] or b"").decode()
     assert "knn_10_accuracy, split test" in notes
     assert "by knn on features" in notes

@@ -18,7 +18,9 @@ from modeling_vit_cls import (
     ImageClassificationPipeline,
     ViTClsImageProcessor,
 )
+from modeling_vit_cls.embed import embed
 from modeling_vit_cls.evaluation.benchmark import benchmark
+from modeling_vit_cls.evaluation.features import extract
 from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.predict import predict
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
@@ -97,9 +99,24 @@ def test_an_image_processor_of_transformers_is_as_good_as_ours(model, tmp_path):
     photo = Image.fromarray(images(1)[0])
     expected = ImageClassificationPipeline(model, ours)(photo)
     assert ImageClassificationPipeline(model, theirs)(photo) == expected
-    changed = FlaxViTClsForImageClassification(model.config)
-    changed.params, changed.image_processor = model.params, theirs
-    assert ImageClassificationPipeline(changed)(photo) == expected
+    logits, _ = gathered(predict(model, [photo], processor=ours))
+    assert np.array_equal(gathered(predict(model, [photo], processor=theirs))[0], logits)
+    given = FlaxViTClsForImageClassification(model.config, params=model.params, image_processor=theirs)
+    changed = FlaxViTClsForImageClassification(model.config, params=model.params)
+    changed.image_processor = theirs
+    assert ImageClassificationPipeline(given)(photo) == ImageClassificationPipeline(changed)(photo) == expected
+    backbone = FlaxViTClsModel(model.config)
+    data = load_images("digits", "test").select(range(3))
+    of_both = [extract(backbone, data, processor=processor, disable_tqdm=True) for processor in (ours, theirs)]
+    assert np.array_equal(of_both[0].of("cls"), of_both[1].of("cls"))
+    folders = [tmp_path / "ours", tmp_path / "theirs"]
+    for folder, processor in zip(folders, (ours, theirs)):
+        embed(backbone, data, folder, processor=processor, shards=1, disable_tqdm=True)
+    first, second = ([file.read_bytes() for file in sorted(folder.glob("*.parquet"))] for folder in folders)
+    assert first == second != []
+    arguments = TrainingArguments(str(tmp_path / "run"), max_steps=1)
+    trainer = FlaxTrainer(tiny_model(num_labels=10), arguments, load_images("digits", "train"), processing_class=theirs)
+    assert trainer.processing_class.to_dict() == ours.to_dict()
     changed.image_processor = None
     assert changed.image_processor.to_dict() == model.image_processor.to_dict()
     with pytest.raises(

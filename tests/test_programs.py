@@ -210,6 +210,13 @@ def test_the_text_beside_a_program_names_the_function_of_its_scores(changes, wor
     assert words in (tmp_path / "out" / "model.stablehlo.md").read_text()
 
 
+def test_the_text_beside_a_program_has_the_width_of_a_pooler(tmp_path):
+    model = tiny_model(FlaxViTClsModel, representation_size=24)
+    export_pretrained(model, tmp_path / "out", "stablehlo")
+    assert "`pooler_output`: (B, 24)" in (tmp_path / "out" / "model.stablehlo.md").read_text()
+    assert model(pixels(1)).pooler_output.shape == (1, 24)
+
+
 @pytest.mark.parametrize("kind", ["classifier", "backbone"])
 @pytest.mark.parametrize("to", ["onnx", "stablehlo"])
 def test_the_text_beside_a_program_says_how_it_is_called(to, kind, tmp_path, model, monkeypatch):

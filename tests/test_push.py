@@ -158,12 +158,24 @@ def test_what_is_outdated_goes_and_what_is_anothers_stays(hub, folder, other, re
     assert by_action["unchanged"] == unchanged
 
 
-def test_an_image_processor_that_would_hide_the_pushed_one_goes(hub, folder, repo_id):
+@pytest.mark.parametrize(
+    ("content", "stays"),
+    [
+        ('{"image_processor": {"image_processor_type": "ViTImageProcessor", "image_mean": [0.1]}}', False),
+        ('{"processor_class": "CLIPProcessor"}', True),
+        ("no JSON", False),
+    ],
+)
+def test_an_image_processor_that_would_hide_the_pushed_one_goes(hub, folder, repo_id, content, stays):
     huggingface_hub.HfApi().create_repo(repo_id)
-    hidden = {"image_processor": {"image_processor_type": "ViTImageProcessor", "image_mean": [0.1]}}
-    hub.repositories[repo_id].commit({"processor_config.json": json.dumps(hidden).encode()}, "theirs", "main")
-    push_folder(folder, repo_id)
-    assert "processor_config.json" not in hub.files(repo_id)
+    hub.repositories[repo_id].commit({"processor_config.json": content.encode()}, "theirs", "main")
+    plan = plan_push(folder, repo_id)
+    push = push_folder(folder, repo_id)
+    assert ("processor_config.json" in hub.files(repo_id)) is stays
+    assert push.changes == plan.changes
+    assert {change.path for change in push.changes if change.action == "delete"} == {"processor_config.json"} - {
+        "processor_config.json" if stays else ""
+    }
 
 
 def test_a_models_own_push_leaves_results_alone(hub, folder, repo_id):

@@ -134,6 +134,8 @@ def test_the_command_line_overrides_the_file():
     [
         ("learning_rte: 1", [], "learning_rte=1: .*did you mean 'learning_rate'"),
         ("learning_rate: fast", [], "learning_rate"),
+        ("model_revision: 0012345", [], "model_revision=5349: .*must be a text; YAML reads digits as a number: quote"),
+        ("test_split: no", [], "test_split=False: .*must be a text; YAML reads yes, no, on and off"),
         ("dataset_name: digits", [], "output_dir"),
         ("- a", [], "must be a YAML mapping"),
         ("a: [", [], "cannot be read as YAML"),

@@ -20,7 +20,7 @@ from ..images.processor import ViTClsImageProcessor
 from ..images.sources import image_column
 from ..modeling_vit_cls import FlaxViTClsModel, embedding_of, reread
 from ..predict import predict
-from ..pretrained.processor_fit import check_processor
+from ..pretrained.processor_fit import fitting_processor
 from ..scores import unit
 from .manifest import agree, begun, digest_of_model, versions
 from .shards import EMBEDDING, ROW, Shards, table_of
@@ -94,8 +94,7 @@ def embed(
     BadImageError for too many broken images, and ValueError for an embedding that is not finite.
     """
     model = _with_readout(model, readout)
-    processor = processor or model.image_processor
-    check_processor(model, processor, "processor")
+    processor = fitting_processor(model, processor, "processor")
     dataset, image = _checked(dataset, image_column_name)
     _check_numbers(batch_size=batch_size, max_bad_images=max_bad_images)
     if not (len(worker) == 2 and all(isinstance(number, int) for number in worker) and 0 <= worker[0] < worker[1]):

@@ -16,7 +16,7 @@ from ..images.sources import OnBadImage, check_on_bad_image
 from ..install import needs
 from ..nn.mesh import divisible, mesh_of
 from ..predict import predict
-from ..pretrained.processor_fit import check_processor
+from ..pretrained.processor_fit import fitting_processor
 
 try:
     from tqdm.auto import tqdm
@@ -71,8 +71,7 @@ def forward_pass(
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError("batch_size", batch_size, "must be a positive integer")
     check_on_bad_image(on_bad_image)
-    fitting: ViTClsImageProcessor = processor or model.image_processor
-    check_processor(model, fitting, "processor")
+    fitting = fitting_processor(model, processor, "processor")
     # as `predict` makes them, so that it is recorded; without one size the size depends on the image
     batch_size = 1 if fitting.output_hw is None else divisible(batch_size, mesh_of(model.params))
     options: dict[str, Any] = {"processor": fitting, "batch_size": batch_size, "take": take}

@@ -28,6 +28,7 @@ def results(
     revision: str | None = None,
     recipe: Mapping[str, Any] | None = None,
     training: Training | None = None,
+    tested: MeasuredData | None = None,
     features: FeatureEvaluation | None = None,
 ) -> Results:
     """The Results of a benchmark. Local paths are recorded by their last name only.
@@ -40,9 +41,13 @@ def results(
         split: split of the dataset.
         revision: revision of the dataset.
         recipe, training: recipe and record of the model's training, if they are known.
+        tested: the images of an earlier benchmark. If they are the same, its "duplicates" count where `found` has none.
         features: how features were evaluated; `found` may then have the "readout" that the metrics are of.
     """
-    counts = {name: found.get(name) for name in ("examples", "skipped", "duplicates")}
+    counts: Any = {name: found.get(name) for name in ("examples", "skipped", "duplicates")}
+    dataset = MeasuredData(**dataset_record(dataset_name, revision), split=split, **counts)
+    if tested is not None and replace(tested, duplicates=None) == dataset:
+        dataset = tested
     return Results(
         model=MeasuredModel(
             name=record(model_name)["name"],
@@ -50,7 +55,7 @@ def results(
             readout=found.get("readout", model.config.readout),
             parameters=model.num_parameters(),
         ),
-        dataset=MeasuredData(**dataset_record(dataset_name, revision), split=split, **counts),  # pyright: ignore[reportArgumentType]
+        dataset=dataset,
         metrics=dict(found["metrics"]),
         confusion_matrix=found.get("confusion_matrix"),
         features=features or FeatureEvaluation(),
@@ -64,21 +69,12 @@ def results(
 
 
 def known_of_training(folder: Path) -> dict[str, Any]:
-    """Recipe and training of the results.json in a model's folder; empty if it is missing or cannot be read."""
+    """What `results` takes from the results.json in a model's folder; empty if it is missing or cannot be read."""
     try:
         previous = Results.read(folder / RESULTS)
     except CheckpointError:
         return {}
-    return {"recipe": previous.recipe, "training": previous.training}
-
-
-def known_duplicates(folder: Path, measured: MeasuredData) -> int | None:
-    """How many of these images are in the training data, by the results.json in a model's folder; None if unknown."""
-    try:
-        previous = Results.read(folder / RESULTS).dataset
-    except CheckpointError:
-        return None
-    return previous.duplicates if replace(previous, duplicates=measured.duplicates) == measured else None
+    return {"recipe": previous.recipe, "training": previous.training, "tested": previous.dataset}
 
 
 def _local_fields(recipe: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,6 @@ from ..names import (
     CARD,
     CONFIG,
     EVAL_RESULTS,
-    NESTED_PROCESSOR,
     PICTURES,
     PROCESSOR,
     RECIPE,
@@ -108,8 +107,10 @@ def _without_paths(folder: Path, files: Mapping[str, Content]) -> dict[str, byte
     return changed
 
 
-def compare(files: Mapping[str, Content], remote: Iterable[RepoFile], with_results: bool) -> list[Change]:
-    """The changes after which a repository contains `files` and no outdated file of ours.
+def compare(
+    files: Mapping[str, Content], remote: Iterable[RepoFile], with_results: bool, outdated: Set[str] = frozenset()
+) -> list[Change]:
+    """The changes after which a repository contains `files` and no outdated file: of ours, or of those named.
 
     A card is never deleted. If no card is pushed, its pictures and `.eval_results` stay with it.
     """
@@ -122,9 +123,8 @@ def compare(files: Mapping[str, Content], remote: Iterable[RepoFile], with_resul
             action = "unchanged" if _is_same(content, old_files[name]) else "replace"
         changes.append(Change(action, name, _size(content)))
     for name, file in old_files.items():
-        hidden = name == NESTED_PROCESSOR and PROCESSOR in files  # it would be read in place of the one that is pushed
-        ours = is_checkpoint_file(name) or name in replaced or hidden
-        if ours and name not in files:
+        is_outdated = is_checkpoint_file(name) or name in replaced or name in outdated
+        if is_outdated and name not in files:
             changes.append(Change("delete", name, file.size))
     return sorted(changes, key=lambda change: change.path)
 

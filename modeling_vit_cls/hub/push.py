@@ -17,6 +17,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import CheckpointError
+from ..files.nested_processor import hides_processor
+from ..names import NESTED_PROCESSOR, PROCESSOR
 from .attempts import persist
 from .changes import Change, Content, compare, files_to_push, unasked
 from .push_errors import MALFORMED, is_temporary, is_unreachable, unwrapped, upload_error
@@ -179,11 +181,19 @@ class _Pusher:
         entries = self.api.list_repo_tree(self.repo_id, recursive=True, revision=commit)
         return tuple(entry for entry in entries if isinstance(entry, RepoFile))
 
+    def _changes(self, remote: tuple[RepoFile, ...], commit: str | None) -> list[Change]:
+        """What is to be changed at a commit. An image processor that readers would prefer to the pushed one is too."""
+        outdated = set()
+        if PROCESSOR in self.files and NESTED_PROCESSOR in {file.path for file in remote}:
+            file = self.api.hf_hub_download(self.repo_id, NESTED_PROCESSOR, revision=commit)
+            outdated = {NESTED_PROCESSOR} if hides_processor(Path(file)) else set()
+        return compare(self.files, remote, self.with_results, outdated)
+
     def _compared(self, remote: _Remote) -> Push:
         if self.private and remote.private is False:
             raise CheckpointError(f"{self.repo_id}: is public; make it private in its settings, then push again")
         url = f"{self.api.endpoint}/{self.repo_id}" + (f"/commit/{remote.head}" if remote.head else "")
-        changes = compare(self.files, remote.files, self.with_results)
+        changes = self._changes(remote.files, remote.head)
         return Push(self.repo_id, url, self.created or remote.head is None, tuple(changes))
 
     def _make(self, remote: _Remote) -> _Remote:
@@ -219,7 +229,7 @@ class _Pusher:
                 raise CheckpointError(f"{line}; look at its pull requests first") from None
             raise
         self.sent = True
-        changes = compare(self.files, self._tree(answer.oid), self.with_results)
+        changes = self._changes(self._tree(answer.oid), answer.oid)
         names = [change.path for change in changes if change.action != "unchanged"]
         if names:
             problem = f"the Hub did not accept {', '.join(names)} as pushed; check the repository's .gitignore"

@@ -89,7 +89,8 @@ class FlaxPreTrainedModel(_Upstream):
         options: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": attn_implementation}
         self._module = self.module_class(copy.deepcopy(config), **options)
         self.input_shape = input_shape or (1, *config.image_hw, config.num_channels)
-        self._image_processor = image_processor
+        is_given = not isinstance(image_processor, UnreadProcessor | None)
+        self._image_processor = own_processor(image_processor, "image_processor") if is_given else image_processor
         self._shapes = parameter_shapes(self.module_class, config)
         self._is_initialized = _do_init
         if _do_init and params is None:
@@ -241,8 +242,7 @@ class FlaxPreTrainedModel(_Upstream):
 
     @image_processor.setter
     def image_processor(self, image_processor: ViTClsImageProcessor | None) -> None:
-        given = image_processor is not None
-        self._image_processor = own_processor(image_processor, "image_processor") if given else None
+        self._image_processor = image_processor and own_processor(image_processor, "image_processor")
 
     def interpolates(self, processor: ViTClsImageProcessor) -> bool:
         """Whether a call on this processor's pixels needs `interpolate_pos_encoding=True`.

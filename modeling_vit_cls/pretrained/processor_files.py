@@ -10,9 +10,10 @@ import numpy as np
 import transformers
 
 from ..configuration_vit_cls import ViTClsConfig
-from ..errors import CheckpointError, ConfigError, shorten
+from ..errors import CheckpointError, ConfigError
 from ..families.open import Source, config_file
 from ..files.json_file import read_json
+from ..files.nested_processor import nested_processor
 from ..images.processor import ViTClsImageProcessor
 from ..images.processor_classes import OURS, class_of
 from ..names import NESTED_PROCESSOR, PROCESSOR
@@ -78,14 +79,6 @@ def processor_fields(path: Path) -> tuple[Path, dict[str, Any]]:
     if nested_fields and (prefers_nested or not fields):
         return nested_file, nested_fields
     return file, fields
-
-
-def nested_processor(file: Path) -> dict[str, Any]:
-    """The fields of the image processor in a `processor_config.json`; none if it has only a tokenizer, say."""
-    fields = read_json(file).get("image_processor") or {}
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{file}: image_processor={shorten(fields)} must be an object of fields")
-    return fields
 
 
 def processor_of(fields: Mapping[str, Any], file: Path, unnamed: str = OURS) -> ViTClsImageProcessor:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transformers.image_processing_base import ImageProcessingMixin
+from transformers import BaseImageProcessor
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
@@ -33,17 +33,24 @@ def interpolates(config: ViTClsConfig, own: Any, processor: ViTClsImageProcessor
     return True
 
 
-def own_processor(processor: Any, field: str) -> ViTClsImageProcessor:
+def own_processor(given: Any, field: str) -> ViTClsImageProcessor:
     """A processor as ours; one of transformers' classes is converted.
 
     Raises ConfigError, naming the argument `field`, for another object and for a step that is not supported.
     """
-    if isinstance(processor, ViTClsImageProcessor):
-        return processor
-    if not isinstance(processor, ImageProcessingMixin):
+    if isinstance(given, ViTClsImageProcessor):
+        return given
+    if not isinstance(given, BaseImageProcessor):
         rule = "must be a ViTClsImageProcessor or an image processor of transformers"
-        raise ConfigError(field, type(processor).__name__, rule)
-    return ViTClsImageProcessor.from_fields(processor.to_dict())
+        raise ConfigError(field, type(given).__name__, rule)
+    return ViTClsImageProcessor.from_fields(given.to_dict())
+
+
+def fitting_processor(model: Any, given: Any, field: str) -> ViTClsImageProcessor:
+    """The processor that was given, as ours, or else the model's. Raises ConfigError as `check_processor` does."""
+    processor = model.image_processor if given is None else own_processor(given, field)
+    check_processor(model, processor, field)
+    return processor
 
 
 def check_processor(model: Any, processor: ViTClsImageProcessor, field: str) -> None:

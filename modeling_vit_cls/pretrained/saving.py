@@ -13,11 +13,12 @@ from ..errors import CheckpointError, ConfigError
 from ..families.open import Shapes
 from ..files.folder import replace_folder
 from ..files.host import is_shared
+from ..files.nested_processor import hides_processor
 from ..files.ownership import Outdated
 from ..files.weights import write_weights
 from ..images.processor import ViTClsImageProcessor
 from ..names import CONFIG, NESTED_PROCESSOR, PROCESSOR
-from .processor_files import AnyProcessor, nested_processor, processor_fields, processor_of
+from .processor_files import AnyProcessor, processor_fields, processor_of
 
 logger = logging.getLogger(__name__)
 _PATIENCE_MINUTES = 30  # for the disk
@@ -51,7 +52,7 @@ def write_checkpoint(
     if image_processor is None and config.num_channels in (1, 3):
         image_processor = ViTClsImageProcessor.for_config(config)
     size = sum(tensor.nbytes for tensor in tensors.values())
-    nested = {NESTED_PROCESSOR} if _hides_processor(folder / NESTED_PROCESSOR) else set()
+    nested = {NESTED_PROCESSOR} if hides_processor(folder / NESTED_PROCESSOR) else set()
     outdated = Outdated(folder)
     with replace_folder(folder, lambda name: outdated(name) or name in nested, size) as build:
         outdated.new = build
@@ -73,18 +74,6 @@ def _fitting_processor(folder: Path, config: ViTClsConfig) -> AnyProcessor:
         logger.warning("%s; it is not kept", error)
         return None
     return processor if processor is not None and processor.emits(config) else None
-
-
-def _hides_processor(file: Path) -> bool:
-    """Whether transformers would read this processor_config.json instead of the image processor that is saved.
-
-    One without an image processor (only a tokenizer, say) is not read. One that is not JSON stops every reader.
-    """
-    try:
-        return bool(nested_processor(file))
-    except CheckpointError as error:
-        logger.warning("%s; it is not kept", error)
-        return True
 
 
 def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..images.processor import ViTClsImageProcessor
-from ..pretrained.processor_fit import of_one_size
+from ..pretrained.processor_fit import of_one_size, own_processor
 
 _log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ def trained_with(model: Any, given: ViTClsImageProcessor | None) -> ViTClsImageP
     If the model's processor keeps the aspect ratio (SigLIP 2 NaFlex), its images have different sizes; then it is used
     at the model's size, with a warning. Raises ConfigError if `given` is such a processor.
     """
-    processor = given or model.image_processor
+    processor = model.image_processor if given is None else own_processor(given, "processing_class")
     if processor.output_hw is not None:
         return processor
     if given is not None:

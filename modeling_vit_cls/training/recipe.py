@@ -206,10 +206,9 @@ class _Parser(HfArgumentParser):
             return [str(item) for item in value]
         if value is False and "no" in (action.choices or ()):
             value = "no"  # YAML reads a bare no as false
-        if isinstance(value, bool) and action.type is str and name != "resume_from_checkpoint":
-            raise ConfigError(name, value, "must be a text; YAML reads yes, no, on and off as true and false: quote it")
         if isinstance(value, int | float) and action.type is str and name != "resume_from_checkpoint":
-            raise ConfigError(name, value, "must be a text, and YAML reads a number, perhaps not as written: quote it")
+            read = "yes, no, on and off as true and false" if isinstance(value, bool) else "digits as a number"
+            raise ConfigError(name, value, f"must be a text; YAML reads {read}: quote it")
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         return getattr(self.parse_known_args([f"--{name}={text}"])[0], name)
 
