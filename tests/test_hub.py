@@ -154,7 +154,8 @@ def push_files(hub, repo_id, files: dict[str, Path]) -> None:
 
 def downloads(hub, repo_id) -> set[str]:
     """Files of a repository that were asked for."""
-    return {path.rpartition("/")[2] for _, path in hub.requests if f"{repo_id}/resolve/" in path}
+    asked = (path.partition(f"{repo_id}/resolve/")[2] for _, path in hub.requests)
+    return {path.partition("/")[2] for path in asked if path}
 
 
 def test_another_librarys_repository_is_pulled_by_id(hub, repo_id):
