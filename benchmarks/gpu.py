@@ -1,8 +1,9 @@
 """Throughput on one GPU: `make bench-gpu`, or `python -m benchmarks.gpu [PEER ...]`.
 
-Each peer runs in its own process, one after the other. Steps are started without waiting for the previous one, so that
-the device is never idle. Needs JAX and PyTorch for the GPU, timm and transformers; the rows that read JPEG files also
-need grain and datasets. Ends within `--minutes`. Without PEER, writes results/gpu.md and results/gpu.json.
+Each peer has its own processes. All import what they need at the start; then one after the other builds and measures.
+Steps are started without waiting for the previous one, so that the device is never idle. Needs JAX and PyTorch for the
+GPU, timm and transformers; the rows that read JPEG files also need grain and datasets, and find their step in the
+compilation cache. Ends within `--minutes`. Without PEER, writes results/gpu.md and results/gpu.json.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -39,13 +41,18 @@ PEERS = {  # the function that builds a step, and the works to measure
 HEAD = """| work | peer | images/s, best | median | ours to it | MFU | first step, s | peak GB |
 |---|---|---|---|---|---|---|---|"""
 SECONDS, REPEATS = 0.7, 4
+USED = {"jax_peers": ["modeling_vit_cls"], "torch_peers": ["timm", "transformers"]}  # imported before anything is timed
 
 
 def measure_here(peer: str, names: list[str]) -> None:
-    """Measure one peer in this process, and print a line of JSON for each work."""
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    """Measure one peer in this process, when a line comes in, and print a line of JSON for each work."""
     module, function = PEERS[peer][0].split(".")
     build = getattr(importlib.import_module(f"benchmarks.{module}"), function)
+    for used in USED[module]:
+        importlib.import_module(used)
+    print("ready", flush=True)
+    if not sys.stdin.readline():
+        sys.exit("the process that measures has ended")
     for name in names:
         work = WORKS[name]
         try:
@@ -79,13 +86,19 @@ def device_memory(peer: str) -> int:
     return torch.cuda.max_memory_allocated()
 
 
-def measure(peer: str, names: list[str], until: float) -> dict[str, Any]:
-    """Measure one peer in a new process: {work: results}. Works not done by the time `until` are "not measured"."""
-    missing = {"not measured": "no time was left"}
+def start(peer: str, names: list[str], cache: str) -> "subprocess.Popen[str]":
+    """A process that will measure one peer when a line comes in. `cache` is the folder of compiled programs."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", "--here", peer, *names]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_COMPILATION_CACHE_DIR": cache}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def measure(process: "subprocess.Popen[str]", names: list[str], until: float) -> dict[str, Any]:
+    """Let a process measure: {work: results}. Works not done by the time `until` are "not measured"."""
+    missing = {"not measured": "no time was left"}
     try:
-        output, errors = process.communicate(timeout=max(until - time.time(), 1))
+        output, errors = process.communicate("\n", timeout=max(until - time.time(), 1))
     except subprocess.TimeoutExpired:
         process.kill()
         output, errors = process.communicate()
@@ -132,15 +145,26 @@ def measure_all(chosen: list[str], until: float) -> None:
     """Measure the chosen peers and print the table; without any, measure all and write it."""
     peers = chosen or [*PEERS]
     results: dict[str, dict[str, Any]] = {name: {} for name in WORKS}
-    for batch in (128, 256):
-        for peer in peers:
-            names = [name for name in PEERS[peer][1] if WORKS[name].batch == batch]
-            if not names:
-                continue
-            missing = {name: {"not measured": NO_CARD} for name in names}
-            for name, item in (missing if card() == NO_CARD else measure(peer, names, until)).items():
-                results[name][peer] = item
-                print(name, peer, item, flush=True)
+    works = {
+        (peer, batch): [name for name in PEERS[peer][1] if WORKS[name].batch == batch]
+        for batch in (128, 256)
+        for peer in peers
+    }
+    works = {key: names for key, names in works.items() if names}
+    if card() == NO_CARD:
+        for (peer, _), names in works.items():
+            for name in names:
+                results[name][peer] = {"not measured": NO_CARD}
+    else:
+        with tempfile.TemporaryDirectory() as cache:
+            processes = {key: start(key[0], names, cache) for key, names in works.items()}
+            for process in processes.values():
+                assert process.stdout is not None
+                process.stdout.readline()  # it has imported everything, or ended
+            for (peer, batch), process in processes.items():
+                for name, item in measure(process, works[peer, batch], until).items():
+                    results[name][peer] = item
+                    print(name, peer, item, flush=True)
     peak = next((flops for name, flops in PEAK.items() if name in card()), float("nan"))
     lines = [*HEAD.splitlines(), *(line for name in results for line in rows(name, results[name], peak))]
     if chosen:

@@ -16,7 +16,11 @@ from .work import Step, Work, repeated
 def random_like(shapes: Any, dtype: str = "float32") -> Any:
     """Random parameters of these shapes, drawn by NumPy, which is faster than on a device."""
     generator = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jax.numpy.asarray(generator.normal(0, 0.02, leaf.shape), dtype), shapes)
+
+    def draw(leaf: Any) -> jax.Array:
+        return jax.numpy.asarray(0.02 * generator.standard_normal(leaf.shape, np.float32), dtype)
+
+    return jax.tree.map(draw, shapes)
 
 
 def ours(work: Work, attention: str = "auto") -> Step:

@@ -18,7 +18,8 @@ def timm(work: Work, compiled: bool = False) -> Step:
     from timm.models.vision_transformer import VisionTransformer
 
     width, heads = SIZES[work.size]
-    return step_of(VisionTransformer(embed_dim=width, num_heads=heads, depth=work.layers), work, compiled)
+    with torch.device(work.device):
+        return step_of(VisionTransformer(embed_dim=width, num_heads=heads, depth=work.layers), work, compiled)
 
 
 def timm_compiled(work: Work) -> Step:
@@ -30,7 +31,8 @@ def hf_torch(work: Work, compiled: bool = False) -> Step:
     """ViTForImageClassification of transformers in PyTorch."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    return step_of(ViTForImageClassification(ViTConfig(**work.sizes, num_labels=1000)), work, compiled)
+    with torch.device(work.device):
+        return step_of(ViTForImageClassification(ViTConfig(**work.sizes, num_labels=1000)), work, compiled)
 
 
 def hf_compiled(work: Work) -> Step:
@@ -41,7 +43,7 @@ def hf_compiled(work: Work) -> Step:
 def step_of(model: Any, work: Work, compiled: bool) -> Step:
     """An inference or training step of a PyTorch model."""
     dtype, device = getattr(torch, work.dtype), torch.device(work.device)
-    model, pixels = model.to(device), torch.from_numpy(work.pixels).to(device)
+    pixels = torch.from_numpy(work.pixels).to(device)
     labels = torch.from_numpy(work.labels).to(device)
     if work.kind == "inference":
         model, pixels = model.eval().to(dtype), pixels.to(dtype)
