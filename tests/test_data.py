@@ -1,5 +1,8 @@
 """Datasets by name, batches in a reproducible order, augmentation."""
 
+import io
+import time
+
 import datasets
 import jax
 import jax.numpy as jnp
@@ -96,6 +99,31 @@ def test_processes_read_the_same_batches_as_threads(digits):
     threads = list(training_batches(few, GREY, batch_size=8, num_epochs=2, seed=3))
     processes = list(training_batches(few, GREY, batch_size=8, num_epochs=2, seed=3, num_workers=1))
     assert all(np.array_equal(a, b) for x, y in zip(processes, threads, strict=True) for a, b in zip(x, y))
+
+
+class Noted:
+    """Grey images, of which each one that is read adds a byte to a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __len__(self):
+        return 400
+
+    def __getitem__(self, row):
+        with self.file.open("ab") as file:
+            file.write(b".")
+        png = io.BytesIO()
+        Image.new("L", (8, 8)).save(png, "png")
+        return {"image": {"bytes": png.getvalue(), "path": None}, "label": 0}
+
+
+def test_a_process_reads_a_few_batches_ahead_and_not_the_whole_epoch(tmp_path):
+    file = tmp_path / "reads"
+    batches = training_batches(Noted(file), GREY, batch_size=4, num_epochs=1, seed=0, num_workers=1)
+    next(batches)
+    time.sleep(2)  # far longer than 400 images take
+    assert 4 <= file.stat().st_size <= 5 * 4
 
 
 def test_a_broken_image_is_named_or_left_out(folder):

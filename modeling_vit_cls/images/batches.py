@@ -101,4 +101,5 @@ def _read(batches: Any, num_workers: int) -> Iterator[Batch]:
     if not flags.FLAGS.is_parsed():  # grain reads absl flags in its workers; only a program of absl has parsed them
         flags.FLAGS.mark_as_parsed()
     options = grain.MultiprocessingOptions(num_workers=num_workers)
-    return iter(batches.to_iter_dataset().mp_prefetch(options))
+    one_at_a_time = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # by default a process holds 500 batches
+    return iter(batches.to_iter_dataset(one_at_a_time).mp_prefetch(options))
