@@ -34,7 +34,7 @@ def card() -> str:
     if shutil.which("nvidia-smi") is None:
         return NO_CARD
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    return " and ".join(subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")).strip()
+    return " and ".join(subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines())
 
 
 def write(name: str, lines: list[str]) -> None:
