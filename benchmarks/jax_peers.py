@@ -58,7 +58,7 @@ def training_step(work: Work, attention: str = "auto", readers: int | None = Non
     from modeling_vit_cls.nn.scan import stack_params
     from modeling_vit_cls.training.arguments import TrainingArguments
     from modeling_vit_cls.training.optimizer import make_optimizer
-    from modeling_vit_cls.training.step import initial_state, make_train_step
+    from modeling_vit_cls.training.step import initial_state, make_train_step, placed_ahead
 
     config = ViTClsConfig(**work.sizes, num_labels=1000)
     options: dict[str, Any] = {"dtype": work.dtype, "attn_implementation": attention}
@@ -71,7 +71,8 @@ def training_step(work: Work, attention: str = "auto", readers: int | None = Non
     step = make_train_step(model.module.clone(scan=arguments.scans_layers), optimizer, processor, arguments)
     state = initial_state(params, optimizer, with_ema=False)
     if readers is not None:
-        batches = photographs(processor, work.batch, readers)
+        read = photographs(processor, work.batch, readers)
+        batches = (placed for _, placed in placed_ahead(read, arguments.device_mesh, 1))
     else:
         images = np.random.default_rng(0).integers(0, 256, (work.batch, 224, 224, 3), np.uint8)
         rows, valid = np.arange(work.batch, dtype=np.int32), np.ones(work.batch, bool)

@@ -10,6 +10,7 @@ from photos import write_images
 from hub_scripts.__main__ import main
 from modeling_vit_cls import BadImageError, FlaxViTClsForImageClassification, ImageClassificationPipeline
 from modeling_vit_cls.evaluation.benchmark import benchmark
+from modeling_vit_cls.images.batches import training_batches
 from modeling_vit_cls.images.sources import load_images, open_image
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 
@@ -48,6 +49,20 @@ def pathless(folder, bad: list) -> datasets.Dataset:
 def trainer(folder, train=None, **changes) -> FlaxTrainer:
     how = TrainingArguments(str(folder / "out"), max_steps=2, save_strategy="no", disable_tqdm=True, **changes)
     return FlaxTrainer(tiny_model(num_labels=2, id2label=NAMES), how, train)
+
+
+def test_the_steps_before_a_broken_image_are_done_and_saved(folder):
+    data = pathless(folder, [BROKEN])
+    every = {"per_device_train_batch_size": 1, "logging_strategy": "no", "save_strategy": "steps", "save_steps": 1}
+    how = TrainingArguments(str(folder / "out"), num_train_epochs=1, disable_tqdm=True, **every)
+    run = FlaxTrainer(tiny_model(num_labels=2, id2label=NAMES), how, data)
+    with pytest.raises(BadImageError, match="row 6"):
+        run.train()
+    skipped = {"batch_size": 1, "num_epochs": 1, "seed": how.seed, "on_bad_image": "skip"}
+    order = [int(batch.rows[0]) for batch in training_batches(run.train_dataset, run.processing_class, **skipped)]
+    done = order.index(6)  # this many images come before the broken one
+    assert 0 < done < 6
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [f"checkpoint-{i + 1}" for i in range(done)]
 
 
 def test_rows_without_an_image_or_a_path_count_one_by_one(folder, tally):

@@ -1,6 +1,6 @@
 """One training step as a jitted function: from uint8 images to updated parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -146,10 +146,29 @@ def places_to_read(mesh: Mesh, batch_size: int, parts: int) -> np.ndarray:
     return np.arange(batch_size).reshape(parts, size)[:, own_places(mesh, size)].reshape(-1)
 
 
+def placed_ahead(batches: Iterable[Batch], mesh: Mesh, parts: int) -> Iterator[tuple[Batch, Batch]]:
+    """Each batch and its copy on the mesh, which is made before the batch before it is given out.
+
+    A GPU starts a copy to its memory when all that was asked for earlier is done. So it copies the images of a step
+    while it computes the step before only if the copy was asked for before that step. An error comes in the place of
+    its batch.
+    """
+    ahead: list[tuple[Batch, Batch]] = []
+    try:
+        for batch in batches:
+            placed = batch, place_batch(batch, mesh, parts)
+            yield from ahead
+            ahead = [placed]
+    except Exception:
+        yield from ahead
+        raise
+    yield from ahead
+
+
 def place_batch(batch: Batch, mesh: Mesh, parts: int) -> Batch:
     """The batch of all processes on their mesh, from the images of this process, those at `places_to_read`."""
     if mesh.size == 1:
-        return batch
+        return jax.device_put(batch)  # without a device, as the model's parameters decide where a step runs
     own = in_parts(batch, parts) if parts > 1 else batch
     sharding = NamedSharding(mesh, PartitionSpec(None, *BATCH) if parts > 1 else BATCH)
     placed = Batch(*(jax.make_array_from_process_local_data(sharding, leaf) for leaf in own._replace(rows=own.valid)))

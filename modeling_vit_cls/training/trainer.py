@@ -47,7 +47,7 @@ from .state import (
     write_trainer_state,
     write_training_state,
 )
-from .step import TrainState, check_finite, initial_state, make_train_step, place_batch, places_to_read
+from .step import TrainState, check_finite, initial_state, make_train_step, placed_ahead, places_to_read
 from .stop import StopSignals
 from .together import check_same_run, shared_metrics
 
@@ -230,12 +230,11 @@ class FlaxTrainer(TrainerReports):
 
     def _run(self, state: TrainState, step: Callable, steps_per_epoch: int) -> TrainState:
         """Run the remaining steps, with the events for callbacks."""
-        last, mesh = None, self.args.device_mesh
-        for batch in self._training_batches():
+        last, parts = None, self.args.gradient_accumulation_steps
+        for batch, placed in placed_ahead(self._training_batches(), self.args.device_mesh, parts):
             if self.state.global_step % steps_per_epoch == 0:
                 self._call("on_epoch_begin")
             self._call("on_step_begin")
-            placed = place_batch(batch, mesh, self.args.gradient_accumulation_steps)
             if last is None:
                 processes.ready(step, state, placed)
             state, metrics = processes.settled(step(state, placed))
