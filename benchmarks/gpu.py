@@ -144,25 +144,22 @@ def main() -> None:
 def measure_all(chosen: list[str], until: float) -> None:
     """Measure the chosen peers and print the table; without any, measure all and write it."""
     peers = chosen or [*PEERS]
+    parts = [
+        (peer, [name for name in PEERS[peer][1] if WORKS[name].batch == size]) for peer in peers for size in (128, 256)
+    ]
+    parts = [(peer, names) for peer, names in parts if names]
     results: dict[str, dict[str, Any]] = {name: {} for name in WORKS}
-    works = {
-        (peer, batch): [name for name in PEERS[peer][1] if WORKS[name].batch == batch]
-        for peer in peers
-        for batch in (128, 256)
-    }
-    works = {key: names for key, names in works.items() if names}
-    if card() == NO_CARD:
-        for (peer, _), names in works.items():
-            for name in names:
-                results[name][peer] = {"not measured": NO_CARD}
-    else:
+    for peer, names in parts:
+        for name in names:
+            results[name][peer] = {"not measured": NO_CARD}
+    if card() != NO_CARD:
         with tempfile.TemporaryDirectory() as cache:
-            processes = {key: start(key[0], names, cache) for key, names in works.items()}
-            for process in processes.values():
+            processes = [start(peer, names, cache) for peer, names in parts]
+            for process in processes:
                 assert process.stdout is not None
                 process.stdout.readline()  # it has imported everything, or ended
-            for (peer, batch), process in processes.items():
-                for name, item in measure(process, works[peer, batch], until).items():
+            for process, (peer, names) in zip(processes, parts, strict=True):
+                for name, item in measure(process, names, until).items():
                     results[name][peer] = item
                     print(name, peer, item, flush=True)
     peak = next((flops for name, flops in PEAK.items() if name in card()), float("nan"))

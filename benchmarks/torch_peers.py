@@ -19,7 +19,8 @@ def timm(work: Work, compiled: bool = False) -> Step:
 
     width, heads = SIZES[work.size]
     with torch.device(work.device):
-        return step_of(VisionTransformer(embed_dim=width, num_heads=heads, depth=work.layers), work, compiled)
+        model = VisionTransformer(embed_dim=width, num_heads=heads, depth=work.layers)
+    return step_of(model, work, compiled)
 
 
 def timm_compiled(work: Work) -> Step:
@@ -32,7 +33,8 @@ def hf_torch(work: Work, compiled: bool = False) -> Step:
     from transformers import ViTConfig, ViTForImageClassification
 
     with torch.device(work.device):
-        return step_of(ViTForImageClassification(ViTConfig(**work.sizes, num_labels=1000)), work, compiled)
+        model = ViTForImageClassification(ViTConfig(**work.sizes, num_labels=1000))
+    return step_of(model, work, compiled)
 
 
 def hf_compiled(work: Work) -> Step:
@@ -41,7 +43,7 @@ def hf_compiled(work: Work) -> Step:
 
 
 def step_of(model: Any, work: Work, compiled: bool) -> Step:
-    """An inference or training step of a PyTorch model."""
+    """An inference or training step of a PyTorch model, which is on the work's device."""
     dtype, device = getattr(torch, work.dtype), torch.device(work.device)
     pixels = torch.from_numpy(work.pixels).to(device)
     labels = torch.from_numpy(work.labels).to(device)

@@ -1,6 +1,7 @@
 """The trainer: what it computes, what it keeps, what it refuses."""
 
 import json
+from operator import length_hint
 
 import datasets
 import jax
@@ -13,12 +14,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import TrainerCallback
 
 from modeling_vit_cls import BadImageError, CheckpointError, ConfigError, FlaxViTClsForImageClassification
+from modeling_vit_cls.images.batch import Batch
 from modeling_vit_cls.images.batches import training_batches
 from modeling_vit_cls.images.sources import load_images
+from modeling_vit_cls.nn.mesh import make_mesh
 from modeling_vit_cls.nn.scan import stack_params, unstack_params
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 from modeling_vit_cls.training.optimizer import kernels, layer_rates, make_schedule
-from modeling_vit_cls.training.step import initial_state, make_train_step
+from modeling_vit_cls.training.step import initial_state, make_train_step, placed_ahead
 
 ROWS = load_images("digits", "train").select(range(72))
 DIGITS = {"num_channels": 1, "num_labels": 10}
@@ -265,6 +268,17 @@ def test_a_run_that_has_ended_makes_no_further_step(tmp_path):
     ended = trainer(tmp_path, **again)
     assert ended.train(resume_from_checkpoint=True).global_step == 2
     assert close(ended.model.params, first.model.params, 0)
+
+
+def test_a_batch_is_on_the_device_before_the_step_before_it_starts():
+    whole = [Batch(np.full((2, 8, 8, 1), i, np.uint8), *np.zeros((3, 2), np.int32)) for i in range(4)]
+    read = iter(whole)
+    for i, (batch, placed) in enumerate(placed_ahead(read, make_mesh("data=1", jax.devices()[:1]), 1)):
+        assert batch is whole[i]
+        assert isinstance(placed.pixels, jax.Array)
+        assert np.array_equal(placed.pixels, batch.pixels)
+        assert length_hint(read) == max(0, 2 - i)  # the next batch has been taken too, and only that
+    assert i == 3
 
 
 def test_broken_images_are_counted_logged_and_limited(tmp_path, caplog):
