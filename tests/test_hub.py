@@ -97,6 +97,18 @@ def test_local_files_only_asks_the_network_nothing(hub, model, repo_id):
     np.testing.assert_array_equal(loaded(pixels()).logits, model(pixels()).logits)
 
 
+@pytest.mark.parametrize("is_set", [False, True], ids=["local_files_only", "HF_HUB_OFFLINE"])
+def test_offline_it_is_told_that_the_cache_has_no_weights(hub, model, repo_id, monkeypatch, caplog, is_set):
+    model.push_to_hub(repo_id)
+    huggingface_hub.hf_hub_download(repo_id, "config.json")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", is_set)
+    before = len(hub.requests)
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        FlaxAutoModelForImageClassification.from_pretrained(repo_id, **({} if is_set else {"local_files_only": True}))
+    assert f"{repo_id}: no weights of it are in the cache of the Hub, and this is offline" in caplog.text
+    assert len(hub.requests) == before
+
+
 def test_cache_dir_and_force_download(hub, model, repo_id, tmp_path):
     model.push_to_hub(repo_id)
     FlaxViTClsModel.from_pretrained(repo_id, cache_dir=tmp_path)

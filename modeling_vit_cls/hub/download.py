@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.utils import filter_repo_objects
 
 from ..errors import CheckpointError, ConfigError, shorten
@@ -41,7 +41,10 @@ def download(repo_id: str, subfolder: str, revision: str | None, variant: str | 
         root = fetch(*_FILES, *weights)
         if variant is None and not holds_weights(root / subfolder):
             root = fetch(*_FILES, *weights, *_OTHER_WEIGHTS)
-        if holds_weights(root / subfolder) or variant is not None or hub.get("local_files_only"):
+        if holds_weights(root / subfolder) or variant is not None:
+            return root
+        if hub.get("local_files_only") or constants.HF_HUB_OFFLINE:
+            logger.warning("%s: no weights of it are in the cache of the Hub, and this is offline", repo_id)
             return root
         api = HfApi(token=hub.get("token"))
         names = api.list_repo_files(repo_id, revision=revision)
