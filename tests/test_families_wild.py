@@ -78,6 +78,16 @@ def test_a_pooler_can_be_left_out_and_can_be_asked_for():
     assert report.dropped_keys == []
 
 
+def test_a_pooler_can_be_left_out_of_a_backbone_that_was_saved_here(tmp_path):
+    FlaxViTClsModel.from_pretrained(golden("vit_pooler")).save_pretrained(tmp_path)
+    saved = FlaxViTClsModel.from_pretrained(tmp_path, add_pooling_layer=False)
+    without = FlaxViTClsModel.from_pretrained(golden("vit_pooler"), add_pooling_layer=False)
+    assert saved.config.representation_size is None
+    pixels = np.load(golden("vit") / "expected.npz")["native.pixels"]
+    np.testing.assert_array_equal(saved(pixels).last_hidden_state, without(pixels).last_hidden_state)
+    np.testing.assert_array_equal(saved(pixels).pooler_output, without(pixels).pooler_output)
+
+
 SPARE = {
     "decoder.0.weight": np.zeros((192, 24, 1, 1), np.float32),
     "decoder.0.bias": np.zeros(192, np.float32),

@@ -48,11 +48,11 @@ def _leaves_out_pooler(source: Source, module_class: type, overrides: Mapping[st
     """Whether to leave out the pooler of a checkpoint, a tanh layer, as its library does.
 
     transformers' ViTForImageClassification classifies the [CLS] token and ignores the pooler in a ViTModel's file.
-    `add_pooling_layer=False` leaves it out of a backbone too.
+    `add_pooling_layer=False` leaves it out of a backbone, also of one that this library wrote.
     """
-    classifies = issubclass(module_class, FlaxViTClsForImageClassificationModule)
-    has_pooler = "representation." in source.family.unused_by_classifier
-    return has_pooler and (classifies or overrides.get("add_pooling_layer") is False)
+    if issubclass(module_class, FlaxViTClsForImageClassificationModule):
+        return "representation." in source.family.unused_by_classifier
+    return overrides.get("add_pooling_layer") is False
 
 
 def load_params(
