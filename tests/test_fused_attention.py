@@ -106,7 +106,7 @@ def test_a_host_with_a_gpu_has_plain_products_on_its_cpu(monkeypatch):
 
 @pytest.mark.parametrize(("capability", "auto", "cudnn"), [(0.0, False, None), (8.0, False, True), (9.0, True, True)])
 def test_the_kernel_is_chosen_by_the_device(capability, auto, cudnn, monkeypatch):
-    monkeypatch.setattr(fused_attention, "_compute_capability", lambda: capability)
+    monkeypatch.setattr(fused_attention, "compute_capability", lambda: capability)
     assert is_fused("auto", jnp.bfloat16, 64) is auto
     assert not is_fused("xla", jnp.bfloat16, 64)
     assert not is_fused("auto", jnp.float32, 64)

@@ -15,9 +15,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
+from jax.core import Tracer
 from jax.sharding import Mesh
 
 from ..config_rules import FIELD_NAMES
+from .gpu import compiler_options
 from .layers import layer_norm
 from .mesh import across, batch_sharding, by_batch, mesh_of
 from .vit import Readout
@@ -78,7 +80,7 @@ def forward(module: nn.Module) -> Callable[..., Any]:
         unwanted = {"attentions": attentions, "hidden_states": hidden_states}
         return outputs.replace(**{name: None for name, wanted in unwanted.items() if not wanted})
 
-    compiled = jax.jit(forward_pass, static_argnames=("readout_only", "attentions", "hidden_states", "mesh"))
+    compiled = _jit(forward_pass, module.dtype, ("readout_only", "attentions", "hidden_states", "mesh"))
     return _on_mesh_of_params(compiled)
 
 
@@ -118,7 +120,7 @@ def intermediates(module: Any) -> Callable[..., tuple]:
             outputs.append((patches, before) if prefix else patches)
         return tuple(outputs)
 
-    compiled = jax.jit(intermediate_maps, static_argnames=("blocks", "reshape", "prefix", "norm", "mesh"))
+    compiled = _jit(intermediate_maps, module.dtype, ("blocks", "reshape", "prefix", "norm", "mesh"))
     return _on_mesh_of_params(compiled)
 
 
@@ -155,6 +157,24 @@ def draw(module: nn.Module) -> Callable[..., dict[str, Any]]:
         return {name: leaf for name, leaf in flatten_dict(variables["params"], sep=".").items() if name in names}
 
     return jax.jit(initial_values, static_argnames=("image_shape", "names"))
+
+
+def _jit(function: Callable[..., Any], dtype: Any, static_argnames: tuple[str, ...]) -> Callable[..., Any]:
+    """`jax.jit` with the compiler's options for `dtype`, where the call is not traced as a part of another function.
+
+    A program is compiled with the options of its outermost function, and JAX refuses others inside.
+    """
+    part, options = jax.jit(function, static_argnames=static_argnames), compiler_options(dtype)
+    if options is None:
+        return part
+    whole = jax.jit(function, static_argnames=static_argnames, compiler_options=options)
+
+    def call(*arguments: Any, **static: Any) -> Any:
+        leaves = jax.tree.leaves((arguments, jnp.zeros(())))  # in a traced function also a new array is traced
+        is_part = any(isinstance(leaf, Tracer) for leaf in leaves)
+        return (part if is_part else whole)(*arguments, **static)
+
+    return call
 
 
 def _on_mesh_of_params(compiled: Callable[..., Any]) -> Callable[..., Any]:

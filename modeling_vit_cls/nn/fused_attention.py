@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import ConfigError
+from .gpu import HOPPER, compute_capability
 
 Implementation = Literal["auto", "xla", "cudnn"]
 _MULTIPLE = 8  # in training, the kernel needs sequence lengths that are multiples of 8
@@ -22,13 +23,13 @@ def is_fused(implementation: str, dtype: Any, head_size: int) -> bool:
         raise ConfigError("attn_implementation", implementation, rule)
     if implementation == "xla":
         return False
-    capability = _compute_capability()
+    capability = compute_capability()
     is_half = jnp.dtype(dtype).itemsize == 2
     can_run = is_half and head_size % 8 == 0 and head_size <= 128 and capability >= 8
     if implementation == "cudnn" and not can_run:
         rule = "needs an NVIDIA GPU (Ampere or later), bfloat16 or float16, and heads of a multiple of 8 up to 128"
         raise ConfigError("attn_implementation", implementation, f"{rule}; these have {head_size} in {dtype}")
-    return can_run and (implementation == "cudnn" or capability >= 9)
+    return can_run and (implementation == "cudnn" or capability >= HOPPER)
 
 
 def padding(tokens: int) -> int:
@@ -45,15 +46,3 @@ def fused_attention(query: jax.Array, key: jax.Array, value: jax.Array, tokens: 
     if tokens < key.shape[1]:
         lengths = dict.fromkeys(("query_seq_lengths", "key_value_seq_lengths"), jnp.full(len(key), tokens, jnp.int32))
     return jax.nn.dot_product_attention(query, key, value, implementation="cudnn", **lengths)
-
-
-def _compute_capability() -> float:
-    """NVIDIA's compute capability of the default device, 9.0 for Hopper; 0 without an NVIDIA GPU."""
-    device: Any = jax.config.jax_default_device or jax.default_backend()  # pyright: ignore[reportAttributeAccessIssue]
-    device = jax.devices(device)[0] if isinstance(device, str) else device
-    if device.platform != "gpu":
-        return 0.0
-    try:
-        return float(getattr(device, "compute_capability", 0))
-    except ValueError:  # AMD's devices have a name as their capability
-        return 0.0

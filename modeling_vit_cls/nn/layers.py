@@ -92,7 +92,13 @@ def linear(
 
 def layer_norm(config: ViTClsConfig, dtype: Dtype, name: str) -> nn.LayerNorm:
     """LayerNorm over the last axis; the variance in two passes as in PyTorch, accurate for large means too."""
-    return nn.LayerNorm(config.layer_norm_eps, dtype, use_fast_variance=False, name=name)
+    norm = _LayerNormOnGpu if jax.default_backend() == "gpu" else nn.LayerNorm
+    return norm(config.layer_norm_eps, dtype, use_fast_variance=False, name=name)
+
+
+# Keeps the sums of each row for the backward pass. Without them XLA on a GPU computes them anew in a kernel that writes
+# a float32 number for each input; another kernel sums these up to the gradient of the scale.
+_LayerNormOnGpu = nn.remat(nn.LayerNorm, policy=lambda primitive, *_, **__: primitive is jax.lax.reduce_sum_p)
 
 
 # The activations that a scan stores of each block for the backward pass. Norms, softmax and activation functions are
