@@ -48,10 +48,8 @@ def wrong_options(monkeypatch):
 
 
 def test_a_call_has_the_options_and_a_part_of_another_function_has_its_own(wrong_options):
-    model, images = (
-        tiny_model(layer_norm_eps=0.017),
-        pixels(),
-    )  # a config that no other test has: its functions are kept
+    model = tiny_model(layer_norm_eps=0.017)  # a config that no other test has, because compiled functions are kept
+    images = pixels()
     for call in (lambda: model(images), lambda: model.forward_intermediates(images, 1)):
         with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
             call()
@@ -81,10 +79,8 @@ def test_a_training_step_has_the_options(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_norm_on_a_gpu_keeps_its_input_and_one_number_for_each_row(dtype, monkeypatch):
-    plain, x = (
-        layer_norm(tiny_config(), dtype, "norm"),
-        jnp.asarray(np.random.default_rng(0).normal(3, 2, (50, 16)), dtype),
-    )
+    x = jnp.asarray(np.random.default_rng(0).normal(3, 2, (50, 16)), dtype)
+    plain = layer_norm(tiny_config(), dtype, "norm")
     params = {"params": {"scale": jnp.linspace(0.5, 2, 16), "bias": jnp.linspace(-1, 1, 16)}}
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     on_gpu = layer_norm(tiny_config(), dtype, "norm")
@@ -97,10 +93,6 @@ def test_a_norm_on_a_gpu_keeps_its_input_and_one_number_for_each_row(dtype, monk
     np.testing.assert_array_equal(arrays(got), arrays(want))
     kept = [leaf for leaf in jax.tree.leaves(gradient) if leaf.size >= x.size]
     assert [leaf.dtype for leaf in kept] == [x.dtype]
+    tolerance = 1e-2 if dtype == "bfloat16" else 1e-5
     for mine, other in zip(jax.tree.leaves(gradient(want)), jax.tree.leaves(plain_gradient(want)), strict=True):
-        np.testing.assert_allclose(
-            arrays(mine).astype(float),
-            arrays(other).astype(float),
-            rtol=1e-2 if dtype == "bfloat16" else 1e-5,
-            atol=1e-4,
-        )
+        np.testing.assert_allclose(mine.astype(float), other.astype(float), rtol=tolerance, atol=1e-4)
