@@ -251,6 +251,19 @@ def test_another_pull_request_is_not_trusted(hub, repo_id, changes):
     assert "pickled weights are never read" in str(check_pretrained(repo_id).problem)
 
 
+def test_a_config_that_changed_after_the_pull_request_is_not_passed_over(hub, repo_id):
+    pickled(hub, repo_id)
+    changed = json.loads((GOLDEN / "vit" / "config.json").read_text()) | {"id2label": {"0": "cat", "1": "dog"}}
+    hub.repositories[repo_id].commit(
+        {**hub.files(repo_id), "config.json": json.dumps(changed).encode()}, "later", "main"
+    )
+    words = "the safetensors in refs/pr/7 come with another config.json than the main branch: give revision='refs/pr/7'"
+    with pytest.raises(CheckpointError, match=words):
+        FlaxViTClsModel.from_pretrained(repo_id)
+    assert words in str(check_pretrained(repo_id).problem)
+    assert FlaxViTClsModel.from_pretrained(repo_id, revision="refs/pr/7").config.hidden_size == 24
+
+
 def test_the_pull_request_is_for_the_main_branch_alone(hub, repo_id):
     pickled(hub, repo_id)
     huggingface_hub.HfApi().create_tag(repo_id, tag="v1")

@@ -130,14 +130,17 @@ def revision_without_pickles(
 ) -> str | None:
     """The revision with the safetensors of a repository that has pickled weights alone; None without pickled weights.
 
-    Raises CheckpointError, with the remedy, where the Hub's converter has not converted them.
+    Raises CheckpointError, with the remedy, where the Hub's converter has not converted them, and where config.json or
+    another file that is read with the weights has changed since.
     """
     prefix = _prefix(subfolder)
     own = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     pickled = [prefix + name for name in pickled_weights(own) if "/" not in name]
     if not pickled:
         return None
-    converted = converted_revision(api, repo_id, pickled) if revision in (None, "main") else None
+    converted = None
+    if revision in (None, "main"):
+        converted = converted_revision(api, repo_id, pickled, [prefix + name for name in _FILES])
     if converted is None:
         raise pickle_refused(f"{repo_id}/{pickled[0]}")
     return converted
