@@ -171,7 +171,7 @@ def _demo(verbs: Any) -> None:
         help="a page in the browser: classes, attention and neighbours of your images",
         description="Serve a page on this machine: drop an image, see classes and scores, attention over the image, "
         "and what changes with another readout, for several models side by side. It needs no network, sends nothing, "
-        "and keeps no image. Ctrl-C ends it.",
+        "and deletes images after some minutes. Ctrl-C ends it.",
         example="demo my-vit facebook/dinov2-small --neighbours photos-embedded",
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folders or Hub ids")

@@ -161,7 +161,7 @@ def leave(error: BaseException, step: int | None = None) -> NoReturn:
     text = one_line(error) if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {one_line(error)}"
     if isinstance(error, jax.errors.JaxRuntimeError):
         text = f"an operation of all processes failed, as it does when one of them ends: {text}"
-    line = f"vit-cls: {which}: {text[:_MAX_LENGTH]}; the other processes end within {HEARTBEAT_SECONDS} s"
+    line = f"vit-cls: {which}: {text[:_MAX_LENGTH]}; the other processes end within {2 * HEARTBEAT_SECONDS} s"
     if not isinstance(error, ConfigError):
         line += "; to go on, start all of them again with --resume_from_checkpoint true"
     print(line, file=sys.stderr)

@@ -168,6 +168,8 @@ def test_the_same_weights_computed_otherwise_is_said(folder, caplog):
     assert loaded.config.num_attention_heads == 4
     assert "missing_keys" in report
     assert dict(report)["new_keys"] == []
+    _, report = FlaxViTClsModel.from_pretrained(folder, readout="mean", output_loading_info=True)
+    assert report.changed_fields == ["readout"]
 
 
 def test_the_old_name_of_dtype_is_understood(folder):

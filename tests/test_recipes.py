@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,7 @@ def test_a_folder_of_images_is_trained_on_fine_tuned_and_predicted(tmp_path, cap
     shown = capsys.readouterr()
     assert "\r" not in shown.err  # a bar, into a file
     assert "step 16/16, epoch 8: training ended: " in shown.err
+    assert "is not used" not in shown.err
     results = json.loads(shown.out)
     assert results == json.loads((first / "results.json").read_text())
     assert results["dataset"]["examples"] == 4
@@ -196,6 +198,7 @@ def test_a_folder_of_images_is_trained_on_fine_tuned_and_predicted(tmp_path, cap
     overrides = ["--model_name_or_path", str(first), "--config_overrides", "{drop_path_rate: 0.1}"]
     overrides += ["--output_dir", str(second), "--freeze_backbone", "true", "--learning_rate", "0.001"]
     (images / "train" / "cats" / "broken.jpg").write_bytes(b"not a JPEG file")
+    shutil.copytree(images / "test", images / "Val")
     overrides += ["--on_bad_image", "skip", "--train_val_split", "0.3", "--test_split", "null"]
     overrides += ["--load_best_model_at_end", "true", "--eval_strategy", "epoch", "--save_strategy", "epoch"]
     assert main(["train", str(tmp_path / "recipe.yaml"), *overrides]) == 0
@@ -205,6 +208,8 @@ def test_a_folder_of_images_is_trained_on_fine_tuned_and_predicted(tmp_path, cap
     warnings = [line for line in shown.err.splitlines() if line.startswith("vit-cls: warning: ")]
     assert sum("broken.jpg: cannot be read as an image" in line for line in warnings) == 1
     assert sum("the images of 30% of train choose the best step, and are also those" in line for line in warnings) == 1
+    for use in ("--eval_split validation chooses the best step", "--test_split test measures the trained model"):
+        assert sum(f"of {images} is not used: {use}" in line for line in warnings) == 1
     assert "**These images also chose the step" in (second / "README.md").read_text()
     assert "WARNING" not in shown.err
     (images / "train" / "cats" / "broken.jpg").unlink()

@@ -1,6 +1,6 @@
 """One mesh of devices for everything that runs, and a table that says how it divides each parameter, by name.
 
-The axes are "data" (each device has its own images), "fsdp" (its own images, and a part of every parameter) and
+The axes are "data" (each device has its own images), "fsdp" (its own images, and a part of each large parameter) and
 "tensor" (a part of the heads and of the MLP, for the same images). Every mesh has all three; an axis that is not used
 has size 1, and one device is a mesh of size 1.
 """

@@ -26,8 +26,8 @@ FILE_SECONDS = 60  # an uploaded file is deleted when it is older; equal uploads
 _SECONDS = 600  # that the last image of a visitor is kept in memory
 _OWN, _LAST, _MEAN = "each model's own", "last", "mean of all"
 _WORDS = """# What the models see
-Drop an image: you see its classes, and where each model looks. Only the machine that runs this page reads it, and it is
-not kept."""
+Drop an image: you see its classes, and where each model looks. Only the machine that runs this page reads it, and
+deletes it after ten minutes."""
 # For screen readers: the line above the results is read out when it changes, and the group of readouts has a name.
 _SCRIPT = """() => {
     document.getElementById("status")?.setAttribute("aria-live", "polite");

@@ -32,6 +32,7 @@ _HEADS = ("classifier.", "distillation_classifier.", "readout.attention_pooling.
 
 # Fields that change the outputs but no shape of a parameter.
 _SAME_WEIGHTS = (
+    "readout",
     "num_attention_heads",
     "hidden_act",
     "layer_norm_eps",

@@ -21,11 +21,12 @@ class LoadReport(Mapping[str, list[str]]):
         converted_keys: with another library's name or layout in the files.
         cast_keys: of another type in the files (float64, converted to float32).
         interpolated_keys: resampled to another size, here or, for an image processor of another size, in each call.
-        changed_fields: fields of the config that change the backbone's outputs for the same weights.
+        changed_fields: fields of the config that change the outputs for the same weights, as the readout does.
         verified_keys: compared with the digests of the file. A file of another library has none.
         nonfinite_keys: with NaN or infinity, unless a digest shows that they were saved with it.
         nonfinite_files: the files of these.
-        config_notes: contradictions between the label maps of config.json, and which one was used.
+        config_notes: contradictions between the label maps of config.json, and which one was used; fields that it
+            leaves out and that were read from the tensors.
         file_notes: how the model was found in its files: inside a wrapper whose prefix all tensors have, or as a base
             model and an adapter that were merged.
     """

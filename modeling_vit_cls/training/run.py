@@ -22,7 +22,7 @@ from ..images.classes import class_name, match_classes, model_names
 from ..images.duplicates import count_duplicates
 from ..images.sampling import hold_out, sample_rows
 from ..images.shown import readable_images
-from ..images.sources import class_names, load_images
+from ..images.sources import class_names, load_images, splits_of
 from ..images.splits import split_name
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..names import RECIPE, RESULTS
@@ -52,6 +52,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     data, arguments, benchmarked = recipe.data, recipe.training, recipe.evaluation
     _check_splits(recipe)
     train, evaluation = load_splits(data, arguments.seed)
+    _note_unused_splits(recipe)
     if len(class_names(train)) < 2:
         rule = f"has only one class, {class_names(train)[0]!r}: a classifier needs at least two"
         raise ConfigError("dataset_name", data.dataset_name, rule)
@@ -196,6 +197,22 @@ def _first(dataset: Any, count: int | None, seed: int = 0) -> Any:
     if count is None or count >= len(dataset):
         return dataset
     return dataset.select(sample_rows(dataset["label"], count, seed))
+
+
+def _note_unused_splits(recipe: Recipe) -> None:
+    """Log the splits of the dataset for evaluation that the recipe does not name, with the field that uses them."""
+    data = recipe.data
+    fields = {
+        "validation": ("eval_split", "chooses the best step"),
+        "test": ("test_split", "measures the trained model"),
+    }
+    named = (data.train_split, data.eval_split, recipe.evaluation.test_split)
+    named = [split_name(split) or split for split in named if split is not None]
+    for split in splits_of(data.dataset_name, data.dataset_config_name, data.dataset_revision, data.data_dir):
+        name = split_name(split)
+        if name in fields and name not in named:
+            field, use = fields[name]
+            _log.warning("the split %s of %s is not used: --%s %s %s", split, data.dataset_name, field, split, use)
 
 
 def _check_splits(recipe: Recipe) -> None:
