@@ -5,6 +5,7 @@ from pathlib import Path
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
 from modeling_vit_cls.errors import ConfigError, one_line
+from modeling_vit_cls.pipelines import load_trained
 from modeling_vit_cls.results import Results
 
 from .benchmark_features import run as run_features
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     from modeling_vit_cls.evaluation.results import known_of_training, results
 
     no_bars_in_files()
-    model = FlaxViTClsForImageClassification.from_pretrained(arguments.model, dtype=arguments.dtype)
+    model = load_trained(FlaxViTClsForImageClassification, arguments.model, dtype=arguments.dtype)
     dataset = load_classes(arguments, arguments.split, model.config.id2label)
     measurements = benchmark(
         model,

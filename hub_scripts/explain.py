@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> None:
     patch = None if arguments.patch is None else tuple(arguments.patch)
     model = FlaxViTClsModel.from_pretrained(arguments.model)
     paths, problems = image_paths(arguments.images)
-    names, features, results = _names(paths), {}, []
+    paths = list(dict.fromkeys(paths))  # also an image that is named beside its folder is drawn once
+    names, images, features, results = _names(paths), [], [], []
     for path in tqdm(paths, unit="image", disable=None):
         try:
             view = pictures.view(model, path)
@@ -43,11 +44,12 @@ def run(arguments: argparse.Namespace) -> None:
         files = {kind: output / f"{names[path]}.{kind}.png" for kind in (*drawn, "features")}
         for kind, png in drawn.items():
             replace_file(files[kind], png)
-        features[path] = view.image, view.features
+        images.append(view.image)
+        features.append(view.features)
         results.append({"image": str(path), **{kind: str(file) for kind, file in files.items()}})
     # Last, because one colour means the same in all images.
-    colours = pictures.patch_colours([patches for _, patches in features.values()]) if features else []
-    for result, (image, _), colour in zip(results, features.values(), colours):
+    colours = pictures.patch_colours(features) if features else []
+    for result, image, colour in zip(results, images, colours, strict=True):
         replace_file(Path(result["features"]), pictures.features_picture(image, colour))
     if results:
         lines = [file for result in results for kind, file in result.items() if kind != "image"]

@@ -20,6 +20,17 @@ class LabelMap(dict[int, str]):
             raise KeyError(index) from None
 
 
+def numbered(id2label: Any) -> LabelMap:
+    """{class: name} of a config's `id2label`, whose keys are texts where a program took it from JSON.
+
+    Raises ConfigError for anything but names by numbers.
+    """
+    try:
+        return LabelMap({int(number): str(name) for number, name in id2label.items()})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError("id2label", id2label, "must map the numbers of the classes to their names") from error
+
+
 def read_labels(fields: Mapping[str, Any], classes: int | None = None) -> tuple[dict[str, Any], list[str]]:
     """Make id2label, label2id and num_labels of a config.json consistent: -> (these fields, notes on what was not).
 

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from .errors import ConfigError
+from .errors import CheckpointError, ConfigError
 from .images.processor import ViTClsImageProcessor
+from .label_maps import numbered
 from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, embedding_of
 from .predict import OnBadImage, predict
 from .pretrained.processor_fit import fitting_processor
@@ -30,7 +31,7 @@ class _ImagePipeline:
         batch_size: int = 8,
     ):
         if isinstance(model, str | os.PathLike):
-            model = self.model_class.from_pretrained(model)
+            model = load_trained(self.model_class, model)
         if not isinstance(model, self.model_class):
             rule = f"must be a {self.model_class.__name__}, a folder or a Hub id"
             raise ConfigError("model", type(model).__name__, rule)
@@ -38,6 +39,16 @@ class _ImagePipeline:
             raise ConfigError("batch_size", batch_size, "must be a positive integer")
         self.model, self.processor = model, fitting_processor(model, processor, "processor")
         self.batch_size = batch_size
+
+
+def load_trained(model_class: Any, name_or_path: str | os.PathLike[str], **options: Any) -> Any:
+    """A model to be used as it is, by `from_pretrained`. Raises CheckpointError if a head of it would be random."""
+    model, report = model_class.from_pretrained(name_or_path, output_loading_info=True, **options)
+    if report.new_keys:
+        head = report.new_keys[0].split(".")[0]
+        remedy = "`vit-cls train` or `vit-cls benchmark --method probe` trains one"
+        raise CheckpointError(f"{name_or_path}: it has no {head}, and a random one would be used: {remedy}")
+    return model
 
 
 def _as_sequence(images: Any) -> Sequence[Any]:
@@ -101,12 +112,12 @@ class ImageClassificationPipeline(_ImagePipeline):
         function = function_of(self.model.config, function_to_apply or self.function_to_apply)
         if top_k is not None and (not hasattr(top_k, "__index__") or operator.index(top_k) < 1):
             raise ConfigError("top_k", top_k, "must be a positive integer, or None for all labels")
-        labels: Any = self.model.config.id2label
+        labels = numbered(self.model.config.id2label)
         options = {"processor": self.processor, "batch_size": self.batch_size, "on_bad_image": on_bad_image}
         for logits, rows in predict(self.model, _as_sequence(images), **options):
             for row, scores in zip(rows.tolist(), scores_of(logits, function)):
                 best = np.argsort(-scores)[:top_k]
-                yield row, [{"label": labels[int(i)], "score": float(scores[i])} for i in best]
+                yield row, [{"label": labels[i], "score": float(scores[i])} for i in best]
 
 
 class ImageFeatureExtractionPipeline(_ImagePipeline):

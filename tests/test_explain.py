@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from conftest import tiny_model
 from PIL import Image
 
 from hub_scripts.__main__ import main
-from modeling_vit_cls import BadImageError, ConfigError, FlaxViTClsModel
+from modeling_vit_cls import BadImageError, ConfigError, FlaxViTClsModel, ViTClsImageProcessor
 from modeling_vit_cls import pictures as p
 
 WIDE = {"image_size": (8, 12), "num_register_tokens": 3}  # 2 x 3 patches
@@ -134,9 +135,9 @@ def test_pictures_are_png_and_the_same_each_time():
 @pytest.fixture
 def wide(tmp_path):
     tiny_model(**WIDE).save_pretrained(tmp_path / "wide")
-    for name in ("a/cat.png", "b/cat.png"):
+    for number, name in enumerate(("a/cat.png", "b/cat.png")):
         (tmp_path / name).parent.mkdir()
-        Image.fromarray(photo(len(name))).save(tmp_path / name)
+        Image.fromarray(photo(number)).save(tmp_path / name)
     (tmp_path / "broken.png").write_bytes(b"none")
     return tmp_path
 
@@ -166,6 +167,28 @@ def test_images_of_one_name_do_not_replace_each_others_pictures(tmp_path, capsys
     drawn = json.loads(capsys.readouterr().out)
     assert len(drawn) == len(names)
     assert len({file.name.casefold() for file in output.iterdir()}) == len(list(output.iterdir())) == 4 * len(names)
+
+
+def test_an_image_that_is_named_twice_is_drawn_once_and_the_others_keep_their_pictures(wide, capsys):
+    def features(out: str, *images: str) -> dict[str, bytes]:
+        paths = [str(wide / image) for image in images]
+        assert main(["explain", str(wide / "wide"), *paths, "--output", str(wide / out), "--json"]) == 0
+        return {row["image"]: Path(row["features"]).read_bytes() for row in json.loads(capsys.readouterr().out)}
+
+    once = features("once", "a/cat.png", "b/cat.png")
+    assert features("twice", "a", "a/cat.png", "b/cat.png", "a/cat.png") == once
+    assert len(set(once.values())) == 2
+
+
+@pytest.mark.parametrize(
+    ("factor", "scale"), [(1 / 255, {}), (1 / 127.5, {"image_mean": [1] * 3, "image_std": [1] * 3})]
+)
+@pytest.mark.parametrize("do_normalize", [True, False])
+def test_an_image_is_shown_as_it_is_whatever_the_scale_of_its_pixels(factor, scale, do_normalize):
+    model, grey = tiny_model(**WIDE), np.full((8, 12, 3), 200, np.uint8)
+    options = {"rescale_factor": factor, "do_normalize": do_normalize, "size": {"height": 8, "width": 12}, **scale}
+    model.image_processor = ViTClsImageProcessor(**options)
+    np.testing.assert_allclose(p.view(model, grey).image * 255, 200, atol=1e-3)
 
 
 def test_explain_fails_in_one_line(wide, capsys):

@@ -220,6 +220,15 @@ def test_classes_are_matched_by_name_and_checked_arguments():
         extract(tiny_model(), load_images("digits", "test"))  # pyright: ignore[reportArgumentType]
 
 
+def test_a_search_for_what_is_not_there_is_counted_apart(caplog):
+    vectors, labels = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 2]], np.array([0, 0, 1, 1, 2])
+    features = Features({"cls": vectors}, labels, ["a", "b", "c"], ("cls",), 0, {})
+    found = evaluate_features("retrieval", features, None).found
+    assert found["examples"] == 4
+    assert found["metrics"]["recall_at_1"] == 1
+    assert "1 of the 5 images to search for are left out, because there is no other image" in caplog.text
+
+
 def test_features_that_are_not_finite_are_an_error(digits):
     backbone = tiny_model(FlaxViTClsModel)
     backbone.params = {

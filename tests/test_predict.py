@@ -1,6 +1,7 @@
 """The one loop from images to outputs: order, shapes, rows, broken images, threads; and who uses it."""
 
 import io
+import json
 import threading
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from conftest import spread, tiny_model
 from PIL import Image
 from transformers import ViTImageProcessor
 
+from hub_scripts.__main__ import main
 from modeling_vit_cls import (
     BadImageError,
+    CheckpointError,
     ConfigError,
     FlaxViTClsForImageClassification,
     FlaxViTClsModel,
@@ -91,6 +94,35 @@ def test_a_pipeline_takes_one_image_or_several_of_every_kind(model, tmp_path):
     assert [found for _, found in classify.iterate(iter([file, file]), top_k=np.int64(1))] == [expected[0][:1]] * 2
     with pytest.raises(BadImageError, match="has image, label, expected an image as bytes and path"):
         classify([{"image": images(1)[0], "label": 1}])
+
+
+def test_class_names_with_the_keys_of_json_are_names(model):
+    classify = ImageClassificationPipeline(model)
+    expected = classify(images(2))
+    names = dict(model.config.id2label)
+    try:
+        model.config.id2label = json.loads(json.dumps(names))
+        assert classify(images(2)) == expected
+        model.config.id2label = ["cat", "dog"]
+        with pytest.raises(ConfigError, match=r"id2label=\['cat', 'dog'\]: must map the numbers of the classes"):
+            classify(images(2))
+    finally:
+        model.config.id2label = names
+
+
+def test_no_random_classifier_is_used(tmp_path, capsys):
+    tiny_model(FlaxViTClsModel).save_pretrained(tmp_path / "backbone")
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    Image.fromarray(images(1)[0]).save(tmp_path / "data" / "cat" / "0.png")
+    words = "backbone: it has no classifier, and a random one would be used: `vit-cls train` or"
+    with pytest.raises(CheckpointError, match=words):
+        ImageClassificationPipeline(tmp_path / "backbone")
+    for arguments in (["predict", "BACKBONE", "DATA"], ["benchmark", "BACKBONE", "--dataset_name", "DATA"]):
+        places = {"BACKBONE": str(tmp_path / "backbone"), "DATA": str(tmp_path / "data")}
+        assert main([places.get(word, word) for word in arguments]) == 1
+        shown = capsys.readouterr()
+        assert words in shown.err.splitlines()[-1]
+        assert shown.out == ""
 
 
 def test_an_image_processor_of_transformers_is_as_good_as_ours(model, tmp_path):

@@ -1,5 +1,8 @@
 """The image processor: transformers' numbers on ordinary images, and right pixels from all the others."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import transformers
@@ -121,6 +124,24 @@ def test_transparency_is_laid_on_white():
     assert (pixels_of(clear) == 255).all()
     half = pixels_of(Image.new("RGBA", (4, 4), (0, 0, 0, 128)))
     assert abs(half - 127).max() <= 1
+
+
+@pytest.mark.parametrize(("value", "colours"), [("B", 1), ("H", 1), ("B", 3), ("H", 3)], ids=str)
+def test_the_colour_that_a_png_names_as_transparent_is_white(value, colours, tmp_path):
+    """Two rows of one pixel, the second of them transparent; "B" are 8 bits, "H" 16."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    visible, clear = (60000, 1000) if value == "H" else (200, 4)
+    rows = b"".join(b"\0" + struct.pack(f">{colours}{value}", *[number] * colours) for number in (visible, clear))
+    header = struct.pack(">IIBBBBB", 1, 2, 8 * struct.calcsize(value), 2 if colours == 3 else 0, 0, 0, 0)
+    chunks = [chunk(b"IHDR", header), chunk(b"tRNS", struct.pack(f">{colours}H", *[clear] * colours))]
+    chunks += [chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    first, second = pixels_of(tmp_path / "a.png")[:, 0]
+    assert (second == 255).all()
+    assert (abs(first - (234 if value == "H" else 200)) <= 1).all()
 
 
 def test_first_frame_of_an_animation(tmp_path):

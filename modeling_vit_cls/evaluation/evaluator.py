@@ -6,6 +6,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..images.classes import match_classes
 from ..install import needs
+from ..label_maps import numbered
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..pipelines import ImageClassificationPipeline
 from ..scores import refuse_unless_single_label
@@ -46,7 +47,7 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
             rule = "must be a FlaxViTClsForImageClassification or its ImageClassificationPipeline"
             raise ConfigError("model_or_pipeline", model_or_pipeline, rule)
         refuse_unless_single_label(model_or_pipeline.model.config, "evaluate's evaluator of image classification")
-        self._id2label: Any = model_or_pipeline.model.config.id2label
+        self._id2label = numbered(model_or_pipeline.model.config.id2label)
         return model_or_pipeline
 
     def predictions_processor(self, predictions: Any, label_mapping: Any) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
         names = self._names
         if names is not None and (label_mapping is None or set(label_mapping) == set(names)):
             numbers = match_classes(names, self._id2label)
-            label_mapping = {self._id2label[int(number)]: index for index, number in enumerate(numbers)}
+            label_mapping = {self._id2label[number]: index for index, number in enumerate(numbers)}
         return super().predictions_processor(predictions, label_mapping)
 
     def prepare_metric(self, metric: Any) -> Any:

@@ -1,5 +1,6 @@
 """Evaluation of a backbone without training it: kNN, retrieval or a probe, for each of its readouts."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -11,10 +12,11 @@ from ..images.classes import class_name
 from .benchmark import classification_results
 from .features import Features
 from .metrics import load_metrics
-from .neighbours import knn, retrieval
+from .neighbours import images_to_find, knn, retrieval
 from .probe import Probe, fit_probe
 
 Method = Literal["knn", "retrieval", "probe"]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ def evaluate_features(
     examples |= {"skipped": measured.skipped} if measured.skipped else {}
     if method == "probe":
         return _probe(train, measured, metrics, examples, disable_tqdm)
+    if method == "retrieval":
+        without = int((images_to_find(train.labels, measured.labels, leave_one_out) <= 0).sum())
+        if without:
+            rule = "are left out, because there is no other image of their class to find"
+            _log.warning("%d of the %d images to search for %s", without, len(measured.labels), rule)
+        examples["examples"] -= without
     by_readout = {}
     for readout in train.readouts:
         arguments = train.of(readout), train.labels, measured.of(readout), measured.labels

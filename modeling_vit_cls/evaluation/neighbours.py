@@ -131,6 +131,11 @@ def knn(train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np
     return {f"knn_{k}_accuracy": float(np.mean(predictions[k] == test_labels)) for k in ks}
 
 
+def images_to_find(labels: np.ndarray, query_labels: np.ndarray, leave_one_out: bool = False) -> np.ndarray:
+    """The number of images in the gallery that each query should find, (M,). Arguments as in `retrieval`."""
+    return np.bincount(labels, minlength=int(query_labels.max()) + 1)[query_labels] - int(leave_one_out)
+
+
 def retrieval(
     gallery: np.ndarray, labels: np.ndarray, queries: np.ndarray, query_labels: np.ndarray, leave_one_out: bool = False
 ) -> dict[str, float]:
@@ -149,7 +154,7 @@ def retrieval(
     """
     check_features("gallery", gallery, labels)
     check_features("queries", queries, query_labels)
-    sizes = np.bincount(labels, minlength=int(query_labels.max()) + 1)[query_labels] - int(leave_one_out)
+    sizes = images_to_find(labels, query_labels, leave_one_out)
     if not sizes.any():
         raise ConfigError("labels", np.unique(labels), "no query has an image of its class in the gallery")
     candidates = len(gallery) - leave_one_out

@@ -10,6 +10,7 @@ from PIL import Image
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..images.processor import ViTClsImageProcessor
+from ..label_maps import numbered
 from .family import Export
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
@@ -80,7 +81,8 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
         "model_args": arguments,
     }
     if has_head:
-        fields["label_names"] = [config.id2label[i] for i in range(config.num_classes)]  # pyright: ignore
+        names = numbered(config.id2label)
+        fields["label_names"] = [names[number] for number in range(config.num_classes)]
     without = ["norm" if fc_norm else "fc_norm"]
     if config.mlp == "mlp":
         without.append("blocks.{}.mlp.fc1_x")

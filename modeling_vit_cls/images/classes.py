@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import ConfigError, shorten
 from ..install import needs
+from ..label_maps import numbered
 
 try:
     import datasets
@@ -32,7 +33,8 @@ def class_names(dataset: "datasets.Dataset") -> list[str]:
 
 def model_names(id2label: Mapping[int, str]) -> list[str]:
     """The class names of a model, in the order of their numbers."""
-    return [str(id2label[number]) for number in range(len(id2label))]
+    names = numbered(id2label)
+    return [names[number] for number in range(len(names))]
 
 
 def named_after(id2label: Mapping[int, str], names: Sequence[str]) -> Mapping[int, str]:

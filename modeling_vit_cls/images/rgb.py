@@ -133,7 +133,9 @@ def _upright_rgb(image: Image.Image, is_ours: bool) -> Image.Image:
         array = np.asarray(image)
         if array.min() < 0 or array.max() > 65535:
             raise BadImageError(f"has values from {array.min()} to {array.max()}, expected 16 bits: 0 to 65535")
-        return Image.fromarray(_to_8_bits(array)).convert("RGB")
+        grey = _to_8_bits(array)
+        grey[array == image.info.get("transparency")] = 255  # the grey that a PNG names as transparent
+        return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
         raise BadImageError("holds floating-point values of unknown range: scale them to 8 or 16 bits")
     if image.mode in _TRANSPARENT or "transparency" in image.info:
@@ -171,9 +173,15 @@ def _check_size(image: Image.Image) -> None:
 def _on_white(image: Image.Image) -> Image.Image:
     """A transparent image composited on white, a few rows at a time to save memory."""
     rgb = Image.new("RGB", image.size, "white")
+    transparent: Any = image.info.get("transparency")
+    if image.mode == "RGB" and max(transparent) > 255:  # of a PNG of 16 bits, of which Pillow keeps the upper eight
+        transparent = tuple(value >> 8 for value in transparent)
     rows = max(1, _BLOCK // image.width)
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(top + rows, image.height))
-        block = image.crop(box).convert("RGBA")
+        block = image.crop(box)
+        if transparent is not None:
+            block.info["transparency"] = transparent
+        block = block.convert("RGBA")
         rgb.paste(Image.alpha_composite(Image.new("RGBA", block.size, "white"), block).convert("RGB"), box)
     return rgb

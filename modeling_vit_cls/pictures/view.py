@@ -75,7 +75,8 @@ def as_seen(pixels: np.ndarray, processor: Any) -> np.ndarray:
     images = pixels.transpose(0, 2, 3, 1)
     if processor.do_normalize:
         images = images * np.asarray(processor.image_std) + np.asarray(processor.image_mean)
-    return np.clip(images if processor.do_rescale else images / 255, 0, 1)
+    factor = processor.rescale_factor if processor.do_rescale else 1
+    return np.clip(images / (255 * factor), 0, 1)
 
 
 def attention_rollout(attentions: Sequence[np.ndarray], query: np.ndarray) -> np.ndarray:
