@@ -173,15 +173,13 @@ def _check_size(image: Image.Image) -> None:
 def _on_white(image: Image.Image) -> Image.Image:
     """A transparent image composited on white, a few rows at a time to save memory."""
     rgb = Image.new("RGB", image.size, "white")
-    transparent: Any = image.info.get("transparency")
-    if image.mode == "RGB" and max(transparent) > 255:  # of a PNG of 16 bits, of which Pillow keeps the upper eight
-        transparent = tuple(value >> 8 for value in transparent)
+    transparent = image.info.get("transparency")
     rows = max(1, _BLOCK // image.width)
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(top + rows, image.height))
         block = image.crop(box)
-        if transparent is not None:
-            block.info["transparency"] = transparent
+        if isinstance(transparent, tuple) and max(transparent) > 255:  # of a PNG of 16 bits; Pillow keeps the upper 8
+            block.info["transparency"] = tuple(value >> 8 for value in transparent)
         block = block.convert("RGBA")
         rgb.paste(Image.alpha_composite(Image.new("RGBA", block.size, "white"), block).convert("RGB"), box)
     return rgb
