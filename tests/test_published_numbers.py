@@ -21,7 +21,7 @@ SECTIONS = {
     ("speed.md", "On a GPU"): ["gpu"],
     ("speed.md", "Embedding"): ["embed"],
     ("speed.md", "Loading"): ["load"],
-    ("study.md", "What came out so far"): ["study/study"],
+    ("study.md", "What came out so far"): ["study/study", "study/one_rate"],
     ("without_training.md", "From Python"): ["search"],
     ("without_training.md", "What to expect"): ["features-digits", "features-fashion_mnist", "probe"],
     ("plan.md", "Against XLA"): ["plan"],
