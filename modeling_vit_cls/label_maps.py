@@ -25,10 +25,7 @@ def numbered(id2label: Any) -> LabelMap:
 
     Raises ConfigError for anything but names by numbers.
     """
-    try:
-        return LabelMap({int(number): str(name) for number, name in id2label.items()})
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ConfigError("id2label", id2label, "must map the numbers of the classes to their names") from error
+    return LabelMap(_names(id2label))
 
 
 def read_labels(fields: Mapping[str, Any], classes: int | None = None) -> tuple[dict[str, Any], list[str]]:

@@ -174,9 +174,10 @@ def test_a_tile_may_not_be_larger_than_an_image(tmp_path, tally):
     assert "bytes to decode" in str(read(tally, tmp_path / "tile.tiff"))
 
 
-def png(width: int, height: int, rows: bytes) -> bytes:
-    """A grey PNG that says it is so large."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b"")]
+def png(width: int, height: int, rows: bytes, bits: int = 8, colours: int = 1, clear: bytes | None = None) -> bytes:
+    """A PNG, grey or of 3 `colours`, that says it is so large; `clear` is the value of its transparent pixels."""
+    header = struct.pack(">IIBBBBB", width, height, bits, 2 if colours == 3 else 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), *([(b"tRNS", clear)] if clear else []), (b"IDAT", rows), (b"IEND", b"")]
     lines = [
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     ]

@@ -104,7 +104,7 @@ def test_class_names_with_the_keys_of_json_are_names(model):
         model.config.id2label = json.loads(json.dumps(names))
         assert classify(images(2)) == expected
         model.config.id2label = ["cat", "dog"]
-        with pytest.raises(ConfigError, match=r"id2label=\['cat', 'dog'\]: must map the numbers of the classes"):
+        with pytest.raises(ConfigError, match=r"id2label=\['cat', 'dog'\]: must map numbers of classes to names"):
             classify(images(2))
     finally:
         model.config.id2label = names

@@ -8,6 +8,7 @@ import pytest
 import transformers
 from conftest import tiny_config
 from PIL import Image
+from test_fault_images import png
 from transformers import AutoImageProcessor
 
 from modeling_vit_cls import BadImageError, ConfigError, ViTClsImageProcessor
@@ -129,16 +130,11 @@ def test_transparency_is_laid_on_white():
 @pytest.mark.parametrize(("value", "colours"), [("B", 1), ("H", 1), ("B", 3), ("H", 3)], ids=str)
 def test_the_colour_that_a_png_names_as_transparent_is_white(value, colours, tmp_path):
     """Two rows of one pixel, the second of them transparent; "B" are 8 bits, "H" 16."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     visible, clear = (60000, 1000) if value == "H" else (200, 4)
     rows = b"".join(b"\0" + struct.pack(f">{colours}{value}", *[number] * colours) for number in (visible, clear))
-    header = struct.pack(">IIBBBBB", 1, 2, 8 * struct.calcsize(value), 2 if colours == 3 else 0, 0, 0, 0)
-    chunks = [chunk(b"IHDR", header), chunk(b"tRNS", struct.pack(f">{colours}H", *[clear] * colours))]
-    chunks += [chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    options = {"bits": 8 * struct.calcsize(value), "colours": colours}
+    file = png(1, 2, zlib.compress(rows), clear=struct.pack(f">{colours}H", *[clear] * colours), **options)
+    (tmp_path / "a.png").write_bytes(file)
     first, second = pixels_of(tmp_path / "a.png")[:, 0]
     assert (second == 255).all()
     assert (abs(first - (234 if value == "H" else 200)) <= 1).all()
