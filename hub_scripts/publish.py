@@ -120,7 +120,7 @@ def _planned(plan: Push) -> str:
         return f"the Hub could not be asked what it holds already: {plan.not_asked}"
     if not plan.is_needed:
         return "the Hub holds all of it already"
-    count = sum(change.action != "unchanged" for change in plan.changes)
+    count = sum(change.is_needed for change in plan.changes)
     return f"files to change: {count}" + (", in a new repository" if plan.creates_repository else "")
 
 

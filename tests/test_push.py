@@ -14,13 +14,15 @@ from local_hub import LocalHub, Repository
 from hub_scripts.__main__ import main
 from modeling_vit_cls import CheckpointError, FlaxViTClsForImageClassification
 from modeling_vit_cls.cards import write_card
+from modeling_vit_cls.files.ownership import signed
 from modeling_vit_cls.hub.changes import EVAL_RESULTS
 from modeling_vit_cls.hub.push import plan_push, push_folder
 
-pytestmark = pytest.mark.world
-
-# huggingface_hub 2.4 uploads to LFS with an argument that its own HTTP library has renamed (2026-11-23).
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+pytestmark = [
+    pytest.mark.world,
+    # huggingface_hub 2.4 uploads to LFS with an argument that its own HTTP library has renamed (2026-11-23).
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
+]
 
 TOKEN = "hf_" + "x" * 34
 RESULTS = {
@@ -123,6 +125,32 @@ def test_a_trained_folder_is_one_commit(hub, folder, repo_id, storage):
     assert push.url == f"{hub.url}/{repo_id}/commit/{hub.repositories[repo_id].history[-1]}"
     assert push.creates_repository
     assert {change.action for change in push.changes} == {"add"}
+
+
+def test_a_card_that_was_edited_in_the_repository_stays_with_its_pictures(hub, folder, repo_id, caplog):
+    (folder / "README.md").write_text(signed("# A card\n"))
+    push_folder(folder, repo_id, with_results=True)
+    edited = signed("# A card\n").replace("# A card", "# A card\n\nThe images are CC BY 4.0.").encode()
+    hub.repositories[repo_id].commit({**hub.files(repo_id), "README.md": edited}, "edited on the page", "main")
+    (folder / "README.md").write_text(signed("# A card with new numbers\n"))
+    (folder / "training_curve.png").write_bytes(b"new")
+    (folder / "results.json").write_text(json.dumps({"metrics": {}}))
+    plan = plan_push(folder, repo_id, with_results=True)
+    push = push_folder(folder, repo_id, with_results=True)
+    assert plan.changes == push.changes
+    assert {change.path: change.action for change in push.changes if change.action != "unchanged"} == {
+        "README.md": "keep",
+        "results.json": "replace",
+    }
+    files = hub.files(repo_id)
+    assert files["README.md"] == edited
+    assert files["training_curve.png"] == RESULTS["training_curve.png"]
+    assert caplog.text.count("its README.md was written or edited there and is kept") == 2, "once for each"
+    assert not push_folder(folder, repo_id, with_results=True).is_needed
+
+    (folder / "README.md").write_bytes(edited + b"More of mine.\n")
+    push_folder(folder, repo_id, with_results=True)
+    assert hub.files(repo_id)["README.md"].endswith(b"More of mine.\n"), "a card of the user replaces it"
 
 
 def test_the_same_again_is_no_commit_and_says_where_it_is(hub, folder, repo_id, storage):

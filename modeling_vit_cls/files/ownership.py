@@ -31,10 +31,15 @@ def signed(card: str) -> str:
     return card + _SIGNATURE.format(hashlib.sha256(card.encode()).hexdigest()[:16])
 
 
+def is_signed(card: str) -> bool:
+    """Whether we wrote a card and nobody edited it since."""
+    text, _, last = card.rpartition("<!--")
+    return f"<!--{last}" == signed(text)[len(text) :]
+
+
 def is_our_card(file: Path) -> bool:
     """Whether we wrote a README.md and nobody edited it since."""
-    text, _, last = file.read_text(encoding="utf-8", errors="replace").rpartition("<!--")
-    return f"<!--{last}" == signed(text)[len(text) :]
+    return is_signed(file.read_text(encoding="utf-8", errors="replace"))
 
 
 def pictures_of(card: Path) -> set[str]:

@@ -15,6 +15,7 @@ from huggingface_hub.utils.sha import git_hash, sha_fileobj
 from ..errors import CheckpointError
 from ..families.open import open_checkpoint
 from ..files.json_file import read_json
+from ..files.ownership import is_signed
 from ..files.yaml_text import parse_yaml
 from ..names import (
     CARD,
@@ -44,12 +45,18 @@ _TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 class Change:
     """What a push does to one file. `size` is in bytes, of the new content or of the deleted file.
 
-    The action is "push" if the Hub was not reached, so that the old content is unknown.
+    The action is "push" if the Hub was not reached, so that the old content is unknown, and "keep" for a card that
+    somebody wrote or edited in the repository.
     """
 
-    action: Literal["add", "replace", "delete", "unchanged", "push"]
+    action: Literal["add", "replace", "delete", "unchanged", "keep", "push"]
     path: str
     size: int
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the file in the repository changes."""
+        return self.action not in ("unchanged", "keep")
 
 
 def files_to_push(
@@ -108,12 +115,19 @@ def _without_paths(folder: Path, files: Mapping[str, Content]) -> dict[str, byte
 
 
 def compare(
-    files: Mapping[str, Content], remote: Iterable[RepoFile], with_results: bool, outdated: Set[str] = frozenset()
+    files: Mapping[str, Content],
+    remote: Iterable[RepoFile],
+    with_results: bool,
+    outdated: Set[str] = frozenset(),
+    keep_card: bool = False,
 ) -> list[Change]:
     """The changes after which a repository contains `files` and no outdated file: of ours, or of those named.
 
-    A card is never deleted. If no card is pushed, its pictures and `.eval_results` stay with it.
+    A card is never deleted. If no card is pushed, or that of the repository is kept, its pictures and `.eval_results`
+    stay with it.
     """
+    if keep_card:
+        files = {name: content for name, content in files.items() if name not in {CARD, *_OF_CARD}}
     replaced = (_RESULT_FILES if CARD in files else _RESULT_FILES - _OF_CARD) if with_results else set()
     old_files = {file.path: file for file in remote}
     changes: list[Change] = []
@@ -122,6 +136,8 @@ def compare(
         if name in old_files:
             action = "unchanged" if _is_same(content, old_files[name]) else "replace"
         changes.append(Change(action, name, _size(content)))
+    if keep_card:
+        changes.append(Change("keep", CARD, old_files[CARD].size))
     for name, file in old_files.items():
         is_outdated = is_checkpoint_file(name) or name in replaced or name in outdated
         if is_outdated and name not in files:
@@ -132,6 +148,11 @@ def compare(
 def unasked(files: Mapping[str, Content]) -> list[Change]:
     """The changes of a push if the Hub was not reached: all files."""
     return [Change("push", name, _size(content)) for name, content in sorted(files.items())]
+
+
+def is_generated(card: Content) -> bool:
+    """Whether a card that is pushed was written by this package, and not by the user."""
+    return is_signed(_read(card).decode(errors="replace"))
 
 
 def _is_same(content: Content, file: RepoFile) -> bool:

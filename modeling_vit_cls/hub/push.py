@@ -1,6 +1,7 @@
 """Pushing a folder to the Hub in one commit: read the repository, compare, commit the difference, check."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +19,13 @@ from huggingface_hub.hf_api import RepoFile
 
 from ..errors import CheckpointError
 from ..files.nested_processor import hides_processor
-from ..names import NESTED_PROCESSOR, PROCESSOR
+from ..files.ownership import is_our_card
+from ..names import CARD, NESTED_PROCESSOR, PROCESSOR
 from .attempts import persist
-from .changes import Change, Content, compare, files_to_push, unasked
+from .changes import Change, Content, compare, files_to_push, is_generated, unasked
 from .push_errors import MALFORMED, is_temporary, is_unreachable, unwrapped, upload_error
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Push:
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to change."""
-        return any(change.action != "unchanged" for change in self.changes)
+        return any(change.is_needed for change in self.changes)
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ class _Pusher:
         self.files, self.with_results, self.private = files, with_results, private
         self.parent: str | None = None  # the commit that was read first, the only one that ours may follow
         self.created = False
+        self.keeps_card = False  # whether a warning has named the card that stays
         self.sent = False  # whether a commit was sent that may have arrived
 
     def message(self, error: Exception) -> str:
@@ -182,12 +187,22 @@ class _Pusher:
         return tuple(entry for entry in entries if isinstance(entry, RepoFile))
 
     def _changes(self, remote: tuple[RepoFile, ...], commit: str | None) -> list[Change]:
-        """What is to be changed at a commit. An image processor that readers would prefer to the pushed one is too."""
-        outdated = set()
-        if PROCESSOR in self.files and NESTED_PROCESSOR in {file.path for file in remote}:
+        """What is to be changed at a commit. An image processor that readers would prefer to the pushed one is too.
+
+        A card that somebody wrote or edited in the repository is replaced only by a card of the user.
+        """
+        names, outdated, keep_card = {file.path for file in remote}, set(), False
+        if CARD in self.files and CARD in names and is_generated(self.files[CARD]):
+            file = self.api.hf_hub_download(self.repo_id, CARD, revision=commit)
+            keep_card = not is_our_card(Path(file))
+        if keep_card and not self.keeps_card:
+            rule = "was written or edited there and is kept, with its pictures and .eval_results: to replace it, save"
+            _log.warning("%s: its %s %s it into the folder with your changes, and push again", self.repo_id, CARD, rule)
+        self.keeps_card = keep_card
+        if PROCESSOR in self.files and NESTED_PROCESSOR in names:
             file = self.api.hf_hub_download(self.repo_id, NESTED_PROCESSOR, revision=commit)
             outdated = {NESTED_PROCESSOR} if hides_processor(Path(file)) else set()
-        return compare(self.files, remote, self.with_results, outdated)
+        return compare(self.files, remote, self.with_results, outdated, keep_card)
 
     def _compared(self, remote: _Remote) -> Push:
         if self.private and remote.private is False:
@@ -212,7 +227,7 @@ class _Pusher:
         for change in push.changes:
             if change.action == "delete":
                 operations.append(CommitOperationDelete(change.path))
-            elif change.action != "unchanged":
+            elif change.is_needed:
                 content = self.files[change.path]
                 operations.append(
                     CommitOperationAdd(change.path, content if isinstance(content, bytes) else str(content))
@@ -230,7 +245,7 @@ class _Pusher:
             raise
         self.sent = True
         changes = self._changes(self._tree(answer.oid), answer.oid)
-        names = [change.path for change in changes if change.action != "unchanged"]
+        names = [change.path for change in changes if change.is_needed]
         if names:
             problem = f"the Hub did not accept {', '.join(names)} as pushed; check the repository's .gitignore"
             raise CheckpointError(f"{self.repo_id}: {problem}")
