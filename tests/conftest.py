@@ -97,6 +97,12 @@ def pixels(batch: int = 2, size: tuple[int, int] = (8, 8), channels: int = 3) ->
     return np.random.default_rng(1).normal(size=(batch, channels, *size)).astype(np.float32)
 
 
+def read_npz(file) -> dict[str, np.ndarray]:
+    """All arrays of an npz file by name; the file is closed."""
+    with np.load(file) as arrays:
+        return dict(arrays)
+
+
 def assert_same(first, second) -> None:
     assert jax.tree.structure(first) == jax.tree.structure(second)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)):

@@ -16,6 +16,7 @@ import timm
 import torch
 import torchvision
 import transformers
+from conftest import read_npz
 from PIL import Image
 from test_export import REFUSED
 from test_families import FOLDERS, differences, load
@@ -334,7 +335,7 @@ def test_pathologys_models_load_with_the_number_of_heads_alone(kind, tmp_path):
     del fields["model_args"]  # as on the Hub: the arguments stand in the text of the card
     (tmp_path / "config.json").write_text(json.dumps(fields))
     model = FlaxViTClsModel.from_pretrained(tmp_path, num_attention_heads=3, **keywords)
-    expected = np.load(tmp_path / "expected.npz")
+    expected = read_npz(tmp_path / "expected.npz")
     resized = {"interpolate_pos_encoding": True}  # of Prost40M, whose positions are those of a larger image
     outputs = model(expected["native.pixels"], output_hidden_states=True, **resized)
     for result, want in (
@@ -368,7 +369,7 @@ def test_timm_inside_transformers_gives_the_same_numbers(head, tmp_path):
     shutil.copy(folder / "model.safetensors", tmp_path)
     theirs = kind.from_pretrained(tmp_path)
     theirs.save_pretrained(tmp_path)
-    pixels = np.load(folder / "expected.npz")["native.pixels"]
+    pixels = read_npz(folder / "expected.npz")["native.pixels"]
     with torch.no_grad():
         want = theirs.eval()(torch.from_numpy(pixels))
     if head:
@@ -488,7 +489,7 @@ def test_an_adapter_of_peft_gives_the_numbers_of_peft(case, tmp_path):
         for parameter in theirs.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
-        pixels = np.load(folder / "expected.npz")["native.pixels"]
+        pixels = read_npz(folder / "expected.npz")["native.pixels"]
         expected = theirs(torch.from_numpy(pixels)).logits
     theirs.save_pretrained(tmp_path)
     compare(expected, FlaxViTClsForImageClassification.from_pretrained(tmp_path)(pixels).logits, case)

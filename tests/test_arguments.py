@@ -291,7 +291,7 @@ def test_help_is_the_recipes(tmp_path, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert text.startswith(f"usage: vit-cls train {tmp_path / 'mine.yaml'} [--FIELD VALUE ...]")
     text = " ".join(text.split())
-    lines = {entry.split()[0]: entry for entry in re.split(r"(?<!,|s) (?=--)", text)}
+    lines = {entry.split()[0].rstrip(","): entry for entry in re.split(r"(?<!,|s) (?=--)", text)}
     assert "default: photos" in lines["--dataset_name"]
     assert "default: 0.25" in lines["--learning_rate"]
     assert "default: True" in lines["--bf16"]

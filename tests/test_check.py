@@ -11,7 +11,7 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import read_npz, tiny_config
 from flax.serialization import msgpack_serialize
 from flax.traverse_util import unflatten_dict
 from local_hub import Repository
@@ -212,7 +212,7 @@ def test_a_check_transfers_the_headers_alone(hub, large):
 
 
 def test_of_an_npz_file_the_directory_and_the_beginnings_of_arrays_are_read(hub, tmp_path):
-    arrays = dict(np.load(golden("npz_augreg") / "checkpoint.npz"))
+    arrays = read_npz(golden("npz_augreg") / "checkpoint.npz")
     np.savez(tmp_path / "S_16.npz", **arrays, **{"pre_logits/kernel": np.zeros((4000, 3000), np.float32)})  # pyright: ignore
     repo_id = push(hub, {"S_16.npz": (tmp_path / "S_16.npz").read_bytes()})
     problem = check_pretrained(tmp_path / "S_16.npz").problem

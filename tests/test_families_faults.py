@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from conftest import read_npz
 from flax.serialization import msgpack_restore, msgpack_serialize
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
@@ -23,7 +24,7 @@ from modeling_vit_cls.families.open import checked_tensors, open_checkpoint
 def read(folder: Path) -> dict[str, np.ndarray]:
     """All arrays of a golden folder's weight file, by their own names."""
     if (folder / "checkpoint.npz").exists():
-        return dict(np.load(folder / "checkpoint.npz"))
+        return read_npz(folder / "checkpoint.npz")
     if (folder / "flax_model.msgpack").exists():
         tree = msgpack_restore((folder / "flax_model.msgpack").read_bytes())
         return {str(name): array for name, array in flatten_dict(tree, sep="/").items()}

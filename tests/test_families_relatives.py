@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import read_npz
 from safetensors.numpy import load_file, save_file
 from test_families import compare, golden, load
 
@@ -30,7 +31,7 @@ def changed(name: str, folder: Path, rename: tuple[tuple[str, str], ...] = (), *
 
 
 def assert_same_numbers(folder: Path, name: str) -> None:
-    model, expected = FlaxViTClsModel.from_pretrained(folder), np.load(golden(name) / "expected.npz")
+    model, expected = FlaxViTClsModel.from_pretrained(folder), read_npz(golden(name) / "expected.npz")
     outputs = model(expected["native.pixels"], output_hidden_states=True)
     compare(outputs.hidden_states[1], expected["native.block"], 1e-5, "block")
 

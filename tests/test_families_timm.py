@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import read_npz
 from safetensors.numpy import load_file, save_file
 from test_families import compare, golden
 
@@ -173,7 +174,7 @@ def test_each_name_means_one_row_of_the_table_and_each_argument_is_one_of_timms(
 
 @pytest.mark.parametrize("side", [2, 6, 8])
 def test_flexivit_takes_patches_of_any_size(side):
-    golden_sizes = np.load(golden("timm_flexivit") / "patch_sizes.npz")
+    golden_sizes = read_npz(golden("timm_flexivit") / "patch_sizes.npz")
     keywords = {"patch_size": side, "image_size": (24, 48)}
     model = FlaxViTClsForImageClassification.from_pretrained(golden("timm_flexivit"), **keywords)
     outputs = model(golden_sizes["pixels"], output_hidden_states=True)
@@ -193,7 +194,7 @@ def named_only(name: str, folder: Path, architecture: str | None = None) -> Path
 
 @pytest.mark.parametrize("architecture", ["vit_huge_patch14_224", "vit_base_patch14_reg4_dinov2"])
 def test_keywords_describe_a_checkpoint_where_its_name_does_not(architecture, tmp_path, caplog):
-    folder, expected = named_only("timm_virchow", tmp_path, architecture), np.load(golden("timm_virchow/expected.npz"))
+    folder, expected = named_only("timm_virchow", tmp_path, architecture), read_npz(golden("timm_virchow/expected.npz"))
     model, report = FlaxViTClsModel.from_pretrained(folder, num_attention_heads=3, output_loading_info=True)
     outputs = model(expected["native.pixels"])
     compare(outputs.last_hidden_state, expected["native.last_hidden_state"], 1e-5, "last_hidden_state")
@@ -279,8 +280,8 @@ def test_positions_belong_to_the_image_size_that_a_user_gives_where_they_fit_no_
     told["pretrained_cfg"]["input_size"] = [3, 224, 224]
     (folder / "config.json").write_text(json.dumps(told))
     model = FlaxViTClsModel.from_pretrained(folder, num_attention_heads=3, image_size=16)
-    pixels = np.load(golden("timm_virchow") / "expected.npz")["native.pixels"]
-    want = np.load(golden("timm_virchow") / "expected.npz")["native.last_hidden_state"]
+    pixels = read_npz(golden("timm_virchow") / "expected.npz")["native.pixels"]
+    want = read_npz(golden("timm_virchow") / "expected.npz")["native.last_hidden_state"]
     compare(model(pixels).last_hidden_state, want, 1e-5, "last_hidden_state")
     with pytest.raises(CheckpointError, match="'pos_embed' has shape"):
         FlaxViTClsModel.from_pretrained(folder, num_attention_heads=3, image_size=24)
@@ -312,7 +313,7 @@ def wrapped(name: str, folder: Path, kind: str, **fields: Any) -> Path:
 @pytest.mark.world
 @pytest.mark.parametrize("name", ["timm_vit", "timm_dinov3", "timm_deit3"])
 def test_timm_inside_transformers_loads(name, tmp_path):
-    expected, labels = np.load(golden(name) / "expected.npz"), ["ant", "bee", "cat", "dog", "eel"]
+    expected, labels = read_npz(golden(name) / "expected.npz"), ["ant", "bee", "cat", "dog", "eel"]
     told = {"label_names": labels, "problem_type": "multi_label_classification"}
     folder = wrapped(name, tmp_path, "TimmWrapperForImageClassification", **told)
     model = FlaxAutoModelForImageClassification.from_pretrained(folder)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import arrays, assert_same
+from conftest import arrays, assert_same, read_npz
 from safetensors.numpy import load_file, save_file
 from test_families import golden
 
@@ -44,7 +44,7 @@ def test_a_pooler_is_the_backbones_and_no_classifiers(tmp_path):
     assert backbone.config.representation_size is not None
     assert model.config.representation_size is None
     assert sorted(report.dropped_keys) == ["representation.bias", "representation.kernel"]
-    pixels = np.load(golden("vit_pooler") / "expected.npz")["native.pixels"]
+    pixels = read_npz(golden("vit_pooler") / "expected.npz")["native.pixels"]
     head, token = arrays(model.params["classifier"]), np.asarray(backbone(pixels).last_hidden_state[:, 0])
     np.testing.assert_allclose(model(pixels).logits, token @ head["kernel"] + head["bias"], atol=1e-5)
     for kind in (FlaxAutoModelForImageClassification, FlaxViTClsForImageClassification):
@@ -62,7 +62,7 @@ def test_a_pooler_that_lies_beside_a_classifier_is_not_computed(tmp_path):
     folder = changed("vit", tmp_path, pooler)
     model, report = FlaxViTClsForImageClassification.from_pretrained(folder, output_loading_info=True)
     plain = FlaxViTClsForImageClassification.from_pretrained(golden("vit"))
-    pixels = np.load(golden("vit") / "expected.npz")["native.pixels"]
+    pixels = read_npz(golden("vit") / "expected.npz")["native.pixels"]
     np.testing.assert_array_equal(model(pixels).logits, plain(pixels).logits)
     assert sorted(report.dropped_keys) == ["representation.bias", "representation.kernel"]
 
@@ -83,7 +83,7 @@ def test_a_pooler_can_be_left_out_of_a_backbone_that_was_saved_here(tmp_path):
     saved = FlaxViTClsModel.from_pretrained(tmp_path, add_pooling_layer=False)
     without = FlaxViTClsModel.from_pretrained(golden("vit_pooler"), add_pooling_layer=False)
     assert saved.config.representation_size is None
-    pixels = np.load(golden("vit") / "expected.npz")["native.pixels"]
+    pixels = read_npz(golden("vit") / "expected.npz")["native.pixels"]
     np.testing.assert_array_equal(saved(pixels).last_hidden_state, without(pixels).last_hidden_state)
     np.testing.assert_array_equal(saved(pixels).pooler_output, without(pixels).pooler_output)
 
@@ -104,7 +104,7 @@ SPARE = {
 def test_spare_tensors_and_other_class_names_change_nothing_and_are_said(name, architecture, tmp_path, caplog):
     fields = {} if architecture is None else {"architectures": [architecture]}
     folder = changed(name, tmp_path, SPARE, **fields)
-    expected = np.load(golden(name) / "expected.npz")
+    expected = read_npz(golden(name) / "expected.npz")
     kind = FlaxViTClsForImageClassification if "native.logits" in expected else FlaxViTClsModel
     model, report = kind.from_pretrained(folder, output_loading_info=True)
     assert sorted(report.unexpected_keys) == sorted(SPARE)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from conftest import read_npz
 from flax.serialization import msgpack_serialize
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import save_file
@@ -189,7 +190,7 @@ def test_a_load_takes_little_more_memory_than_the_weights(kind, tmp_path):
 
 
 def test_bfloat16_of_big_vision_is_read_by_its_two_bytes(tmp_path):
-    arrays = dict(np.load(GOLDEN / "npz_map" / "checkpoint.npz"))
+    arrays = read_npz(GOLDEN / "npz_map" / "checkpoint.npz")
     half = {name: array.astype(ml_dtypes.bfloat16) for name, array in arrays.items()}
     np.savez(tmp_path / "half.npz", **half)  # pyright: ignore
     model = FlaxViTClsForImageClassification.from_pretrained(tmp_path / "half.npz")

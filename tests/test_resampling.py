@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import pixels
+from conftest import pixels, read_npz
 from safetensors.numpy import load_file, save_file
 
 from modeling_vit_cls import CheckpointError, ConfigError, FlaxViTClsForImageClassification
@@ -76,13 +76,13 @@ def test_half_precision_stays_half():
 
 @pytest.mark.parametrize(("old", "new"), [(16, 8), (8, 16), (16, 14), (14, 16), (7, 4), (4, 7), (5, 1), (1, 3)])
 def test_numbers_are_those_of_timm(old, new):
-    arrays = np.load(GOLDEN / "resample_patch_embed.npz")
+    arrays = read_npz(GOLDEN / "resample_patch_embed.npz")
     kernel, expected = (arrays[f"{old}_to_{new}.{name}"].transpose(2, 3, 1, 0) for name in ("old", "new"))
     np.testing.assert_allclose(resample_patch_kernel(kernel, new), expected, atol=1e-5 * abs(expected).max())
 
 
 def test_a_whole_model_at_another_patch_size_gives_the_logits_of_timm():
-    arrays = np.load(GOLDEN / "resample_patch_embed.npz")
+    arrays = read_npz(GOLDEN / "resample_patch_embed.npz")
     model, report = load(GOLDEN / "timm_vit", patch_size=6, image_size=(12, 24))
     assert report.interpolated_keys == [KERNEL, POSITIONS]
     expected = arrays["model.logits"]

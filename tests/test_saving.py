@@ -148,10 +148,10 @@ from modeling_vit_cls.training.run_folder import RunFolder
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 
 open_anything = os.open
-def open_no_folder(path, *arguments):
+def open_no_folder(path, *arguments, dir_fd=None):  # with dir_fd it is shutil, which has no such calls on Windows
     if os.path.isdir(path):
         raise PermissionError(13, "Permission denied", str(path))
-    return open_anything(path, *arguments)
+    return open_anything(path, *arguments, dir_fd=dir_fd)
 if system == "win32":
     os.open, sys.platform = open_no_folder, system
 
