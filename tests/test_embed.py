@@ -294,6 +294,24 @@ def test_folders_of_classes_become_labels(tmp_path):
         load_with_columns(str(tmp_path), "validation")
 
 
+@pytest.mark.parametrize(("classes", "columns"), [("", ["image"]), ("cat/", ["image", "label"])])
+def test_columns_of_a_metadata_file_are_columns(tmp_path, classes, columns):
+    for row, name in enumerate(["a.png", "b.png"]):
+        file = tmp_path / "train" / classes / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(row))
+    rows = f"file_name,text,place\n{classes}b.png,a lake,Bern\n"
+    (tmp_path / "train" / "metadata.csv").write_text(rows)
+    dataset = load_with_columns(str(tmp_path), "train")
+    assert dataset.column_names == [*columns, "text", "place"]
+    assert (dataset["text"][:], dataset["place"][:]) == ([None, "a lake"], [None, "Bern"])
+    (tmp_path / "train" / "metadata.csv").unlink()
+    rows = [{"file_name": f"{classes}{name}.png", "text": text} for name, text in (("a", 1), ("b", ["x"]))]
+    (tmp_path / "train" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ConfigError, match=r"metadata.jsonl: column text"):
+        load_with_columns(str(tmp_path), "train")
+
+
 def test_batches_end_at_the_ends_of_parts(model):
     images = list(np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8))
     rows = [rows.tolist() for _, rows in predict(model, images, batch_size=3, parts=[range(5, 9), range(4)])]

@@ -8,6 +8,7 @@ from photos import names_of, write_images
 from PIL import Image
 
 from modeling_vit_cls import BadImageError, ConfigError
+from modeling_vit_cls.images.classes import match_classes, named_after
 from modeling_vit_cls.images.rgb import FORMATS
 from modeling_vit_cls.images.sources import class_names, load_images, open_image, splits_of
 
@@ -155,6 +156,31 @@ def test_metadata_of_the_whole_folder_and_without_labels(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("metadata.csv", "file_name,label\n0.png,0.0\n1.png,10.0\n2.png,1.\n"),  # as pandas writes a column with a gap
+        ("metadata.csv", "file_name,label\n0.png,0\n1.png,10.0\n2.png,1\n"),
+        (
+            "metadata.jsonl",
+            "\n".join(f'{{"file_name": "{row}.png", "label": {label}}}' for row, label in enumerate((0.0, 10, 1.0))),
+        ),
+    ],
+)
+def test_whole_numbers_are_the_same_classes_however_they_are_written(tmp_path, name, table):
+    root = write_images(tmp_path, *(f"{split}/{number}.png" for split in ("train", "test") for number in range(3)))
+    (root / "train" / "metadata.csv").write_text("file_name,label\n0.png,0\n1.png,10\n2.png,1\n")
+    (root / "test" / name).write_text(table)
+    test = load_images(str(root), "test")
+    assert (class_names(test), labels_of(test)) == (["0", "1", "10"], ["0", "10", "1"])
+
+
+def test_a_class_may_be_called_by_a_version(tmp_path):
+    root = write_images(tmp_path, "train/0.png", "train/1.png")
+    (root / "train" / "metadata.csv").write_text("file_name,label\n0.png,1.0\n1.png,v1.0\n")
+    assert labels_of(load_images(str(root), "train")) == ["1.0", "v1.0"]
+
+
+@pytest.mark.parametrize(
     ("table", "message"),
     [
         ("file_name,label\n0.png,\n1.png,cat\n", "1 of its 2 images are in no folder of a class"),
@@ -162,7 +188,9 @@ def test_metadata_of_the_whole_folder_and_without_labels(tmp_path, caplog):
         ("file_name,label\n../0.png,cat\n", r"metadata.csv.*row 1: \.\./0\.png is not in this folder"),
         ("file_name,label\n", "metadata.csv.*has no rows"),
         ("file_name,label\n0.png,a\n1.png,b\na/../0.png,b\n", r"row 3: a/\.\./0\.png has the label 'b', .*row 'a'"),
-        ('file_name,label\n"0.png,cat\n', "row 1 has no text|are in no folder"),
+        ('file_name,label\n"0.png,cat\n', r"metadata.csv.*cannot be read as CSV .*: is a quote not closed"),
+        ("file_name,label\n0.png,a\n1.png,b,c\n", "row 2 has more fields than the first line: quote a field"),
+        ("file_name,label\n0.png,-1\n1.png,1\n", "1 of its 2 images are in no folder of a class"),
     ],
 )
 def test_metadata_that_cannot_be_used_is_named_by_its_row(tmp_path, table, message):
@@ -189,3 +217,23 @@ def test_files_of_every_format_that_is_read_are_images_and_so_are_those_of_other
         if os.path.splitext(row["image"]["path"])[1] in others:
             with pytest.raises(BadImageError, match=re.escape(row["image"]["path"])):
                 open_image(row["image"])
+
+
+def test_folders_that_are_called_by_numbers_are_classes_of_these_numbers(tmp_path):
+    """Sorted by letters, as folders are, 10 comes before 2."""
+    by_letters = sorted(str(number) for number in range(11))
+    root = write_images(tmp_path, *(f"{number}/{number}.png" for number in range(11)))
+    dataset, right = load_images(str(root), "train"), [int(name) for name in by_letters]
+    assert class_names(dataset) == by_letters
+    unnamed, named = ({number: f"{name}_{number}" for number in range(11)} for name in ("LABEL", "bird"))
+    assert match_classes(by_letters, unnamed).tolist() == right
+    assert named_after(unnamed, by_letters) == {number: str(number) for number in range(11)}
+    for id2label in (unnamed, named):
+        loaded = load_images(str(root), "train", id2label=id2label)
+        assert (class_names(loaded), loaded["label"][:]) == (list(id2label.values()), right)
+    few = write_images(tmp_path / "few", "2/a.png", "10/b.png")
+    assert load_images(str(few), "train", id2label=named)["label"][:] == [10, 2]
+    beyond = write_images(tmp_path / "beyond", "2/a.png", "11/b.png")
+    assert class_names(load_images(str(beyond), "train", id2label=named)) == ["11", "2"]
+    (few / "metadata.csv").write_text("file_name,label\n2/a.png,5\n10/b.png,7\n")
+    assert load_images(str(few), "train", id2label=named)["label"][:] == [5, 7]

@@ -53,6 +53,16 @@ def test_a_folder_of_parquet_has_the_splits_of_its_files(tmp_path, files, splits
     assert {split: len(load_images(str(root), split)) for split in splits_of(str(root))} == splits
 
 
+def test_a_table_without_rows_hides_no_other(tmp_path, caplog):
+    rows([0, 1]).to_parquet(str(tmp_path / "train.parquet"))
+    rows([]).to_parquet(str(tmp_path / "test.parquet"))
+    assert len(load_images(str(tmp_path), "train")) == 2
+    assert "test.parquet: ignored, because it has no rows" in caplog.text
+    (tmp_path / "train.parquet").unlink()
+    with pytest.raises(ConfigError, match="its tables have no rows"):
+        load_images(str(tmp_path), "train")
+
+
 def test_one_of_several_configurations_is_chosen(tmp_path):
     for config, labels in (("coarse", [0]), ("fine", [0, 1, 1])):
         (tmp_path / config).mkdir()

@@ -40,19 +40,21 @@ def model_names(id2label: Mapping[int, str]) -> list[str]:
 def named_after(id2label: Mapping[int, str], names: Sequence[str]) -> Mapping[int, str]:
     """A model's `id2label` after it was given the class names of its first dataset.
 
-    A model with default names ("LABEL_0") takes the dataset's names; any other model keeps its own.
+    A model with default names ("LABEL_0") takes the dataset's names, in the order of the dataset, or by value where
+    they are the numbers from 0 on; any other model keeps its own.
     """
     own_names = model_names(id2label)
     if own_names != _default_names(len(own_names)) or len(names) != len(own_names):
         return id2label
-    return dict(enumerate(names))
+    return dict(enumerate(_number_names(len(names)) if _are_numbers_from_0(names) else names))
 
 
 def match_classes(names: Sequence[str], id2label: Mapping[int, str]) -> np.ndarray:
     """The model's number of each class of a dataset, (K,), matched by name.
 
     Both must have the same names, in any order. Classes are matched by number instead where the model has default
-    names ("LABEL_0"), and where its names repeat and the dataset's are numbers. Raises ConfigError, with the names of
+    names ("LABEL_0"), and where its names repeat and the dataset's are numbers. The number of a class that is called by
+    a number from 0 on is its name: folders are sorted by letters, 10 before 2. Raises ConfigError, with the names of
     both, where they do not match.
     """
     own_names = model_names(id2label)
@@ -61,7 +63,12 @@ def match_classes(names: Sequence[str], id2label: Mapping[int, str]) -> np.ndarr
         raise ConfigError("classes", list(names), rule)
     ours, theirs = [class_name(name) for name in own_names], [class_name(name) for name in names]
     repeated = _repeated(ours)
-    if theirs == ours or ours == _default_names(len(ours)) or (repeated and theirs == _number_names(len(ours))):
+    if theirs == ours:
+        return np.arange(len(ours))
+    unnamed = ours == _default_names(len(ours))
+    if _are_numbers_from_0(theirs) and (unnamed or repeated):
+        return np.asarray(theirs, int)
+    if unnamed:
         return np.arange(len(ours))
     if repeated:
         rule = f"the model has several classes called {shorten(repeated, 200)}, so names cannot be matched"
@@ -104,6 +111,19 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (int(name), name)) if are_numbers else sorted(names)
 
 
+def label_text(value: Any) -> str | None:
+    """A label as a class name; None for a missing one (None, -1, NaN or ""). Raises ConfigError for a fraction."""
+    if isinstance(value, float):
+        if value != value:
+            return None
+        if not value.is_integer():
+            raise ConfigError("label", value, "must be a whole number or a text: is this a column of classes?")
+        value = int(value)
+    if value is None or value == "" or (value == -1 and not isinstance(value, bool)):
+        return None
+    return class_name(str(value))
+
+
 def is_label_column(feature: Any) -> bool:
     """Whether a column of this type can hold labels: classes, texts or whole numbers."""
     if isinstance(feature, datasets.ClassLabel):
@@ -118,7 +138,7 @@ def names_in(columns: Iterable["datasets.Dataset"], label: str) -> list[str] | N
         if isinstance(dataset.features.get(label), datasets.ClassLabel):
             return None
         if label in dataset.features:
-            names |= {name for name in map(_text, set(label_values(dataset, label))) if name is not None}
+            names |= {name for name in map(label_text, set(label_values(dataset, label))) if name is not None}
     return in_order(names)
 
 
@@ -130,7 +150,7 @@ def as_classes(dataset: "datasets.Dataset", label: str, names: Sequence[str] | N
     """
     if isinstance(dataset.features[label], datasets.ClassLabel):
         return dataset
-    texts = [_text(value) for value in label_values(dataset, label)]
+    texts = [label_text(value) for value in label_values(dataset, label)]
     names = in_order({text for text in texts if text is not None}) if names is None else list(names)
     numbers = {name: number for number, name in enumerate(names)}
     for row, text in enumerate(texts):
@@ -151,17 +171,29 @@ def by_number(dataset: "datasets.Dataset", label: str, id2label: Mapping[int, st
         return dataset
     values = label_values(dataset, label)
     if feature.dtype in ("string", "large_string"):
-        texts = {name for name in map(_text, values) if name is not None}
+        texts = {name for name in map(label_text, values) if name is not None}
         if repeated := sorted(texts & set(_repeated(names))):
             raise ConfigError("label", repeated[0], f"is the name of several classes of the model: {_GIVE_NUMBERS}")
         return as_classes(dataset, label, names if texts <= set(names) else None)
     if feature.dtype != "bool" and all(map(_is_number, names)):
         return as_classes(dataset, label, names)
-    numbers = [-1 if _text(value) is None else int(value) for value in values]
+    numbers = [-1 if label_text(value) is None else int(value) for value in values]
     for row, number in enumerate(numbers):
         if number >= len(names):
             raise ConfigError("label", number, f"row {row}: out of range, the model has {len(names)} classes from 0 on")
     return _with_labels(dataset, label, numbers, names)
+
+
+def by_number_in_name(dataset: "datasets.Dataset", id2label: Mapping[int, str]) -> "datasets.Dataset":
+    """A dataset whose classes are called by class numbers of a model -> the same dataset with the model's classes.
+
+    It is returned unchanged where the model's class names are numbers themselves, and where not every name of a class
+    is a class number of the model.
+    """
+    texts, names = class_names(dataset), model_names(id2label)
+    if all(map(_is_number, names)) or not all(_is_number(text) and int(text) < len(names) for text in texts):
+        return dataset
+    return _with_labels(dataset, "label", [int(texts[number]) for number in label_values(dataset)], names)
 
 
 def check_labels(dataset: "datasets.Dataset", label: str) -> None:
@@ -175,19 +207,6 @@ def check_labels(dataset: "datasets.Dataset", label: str) -> None:
     if beyond:
         rule = f"{len(beyond)} labels are out of range, the first is {numbers[beyond[0]]} in row {beyond[0]}"
         raise ConfigError("label_column_name", label, f"{rule}: there are {classes} classes, from 0 on")
-
-
-def _text(value: Any) -> str | None:
-    """A label as a class name; None for a missing one (None, -1, NaN or ""). Raises ConfigError for a fraction."""
-    if isinstance(value, float):
-        if value != value:
-            return None
-        if not value.is_integer():
-            raise ConfigError("label", value, "must be a whole number or a text: is this a column of classes?")
-        value = int(value)
-    if value is None or value == "" or (value == -1 and not isinstance(value, bool)):
-        return None
-    return class_name(str(value))
 
 
 def _with_labels(
@@ -214,6 +233,10 @@ def _default_names(classes: int) -> list[str]:
 
 def _number_names(classes: int) -> list[str]:
     return [str(number) for number in range(classes)]
+
+
+def _are_numbers_from_0(names: Sequence[str]) -> bool:
+    return set(names) == set(_number_names(len(names)))
 
 
 def _is_number(name: str) -> bool:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from ..errors import ConfigError, shorten
 from .classes import class_name, in_order
 from .image_files import images_below, is_image_name, visible_entries
-from .metadata import LABEL_COLUMNS, metadata_file, read_metadata
+from .metadata import LABEL_COLUMNS, metadata_file, read_metadata, read_rows
 from .splits import find_split, split_name
 
 _log = logging.getLogger(__name__)
@@ -69,14 +69,50 @@ class NoClassesError(ConfigError):
 def load_photos(folder: Path, split: str) -> "datasets.Dataset":
     """One split of a folder as `load_image_folder` returns it, or without labels where not every image has a class.
 
-    Then it has the images of the split's folder and of all folders below it.
+    Then it has the images of the split's folder and of all folders below it. The other columns of its metadata file are
+    columns of the dataset, with None for an image that has no row.
     """
+    splits, chosen = _splits(folder, split)
     try:
-        return load_image_folder(folder, split)
+        dataset = _load(folder, splits, chosen)
     except NoClassesError:
+        images = list(images_below(splits[chosen]))
+        dataset = _dataset(Listing(images, [None] * len(images)), []).remove_columns("label")
+    file = _metadata_file(splits[chosen], folder)
+    if file is None:
+        return dataset
+    rows = {os.path.abspath(image): row for image, row in read_rows(file)}
+    paths = [image["path"] for image in dataset["image"]]
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    for name in [name for name in names if name not in ("file_name", *dataset.column_names)]:
+        values = [rows.get(path, {}).get(name) for path in paths]
+        try:
+            dataset = dataset.add_column(name, values)  # pyright: ignore[reportCallIssue]
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise ConfigError("dataset_name", str(folder), f"{file}: column {name}: {error}") from error
+    return dataset
+
+
+def _splits(folder: Path, split: str) -> tuple[dict[str, Path], str]:
+    """The folder of each split, and the name of the one that is asked for."""
+    try:
         splits = folder_splits(folder)
-        images = list(images_below(splits[str(find_split(split, list(splits)))]))
-        return _dataset(Listing(images, [None] * len(images)), []).remove_columns("label")
+    except OSError as error:
+        raise _not_listed(folder, error) from error
+    chosen = find_split(split, list(splits))
+    if chosen is None:
+        raise ConfigError("split", split, f"must be one of {folder}: {', '.join(splits)}")
+    return splits, chosen
+
+
+def _not_listed(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError("dataset_name", str(folder), f"cannot be listed ({error})")
+
+
+def _metadata_file(*folders: Path) -> Path | None:
+    """The metadata file in the first of these folders that has one."""
+    files = (metadata_file(visible_entries(folder)[1]) for folder in folders)
+    return next((file for file in files if file is not None), None)
 
 
 def load_image_folder(folder: Path, split: str, label_column_name: str | None = None) -> "datasets.Dataset":
@@ -85,11 +121,13 @@ def load_image_folder(folder: Path, split: str, label_column_name: str | None = 
     The classes are those of all splits together, sorted by name. Raises ConfigError, naming the file or folder, for a
     missing split, images without a class, images below a class's folder, and names that are not UTF-8.
     """
+    return _load(folder, *_splits(folder, split), label_column_name)
+
+
+def _load(
+    folder: Path, splits: dict[str, Path], chosen: str, label_column_name: str | None = None
+) -> "datasets.Dataset":
     try:
-        splits = folder_splits(folder)
-        chosen = find_split(split, list(splits))
-        if chosen is None:
-            raise ConfigError("split", split, f"must be one of {folder}: {', '.join(splits)}")
         tables = {name: _metadata(inner, folder, label_column_name) for name, inner in splits.items()}
         listing = _list(splits[chosen], tables[chosen], report=True)
         if not listing.images:
@@ -99,13 +137,13 @@ def load_image_folder(folder: Path, split: str, label_column_name: str | None = 
             rule = f"{len(unlabelled)} of its {len(listing.images)} images are in no folder of a class and have no "
             rule += f"label, the first is {unlabelled[0]}: sort them into folders of classes for training and "
             rule += "evaluation; `vit-cls predict` takes images without labels"
-            raise NoClassesError("split", split, rule)
+            raise NoClassesError("split", chosen, rule)
         names = {label for label in listing.labels if label is not None}
         for name, other in splits.items():
             if name != chosen:
                 names |= _class_names(other, tables[name])
     except OSError as error:
-        raise ConfigError("dataset_name", str(folder), f"cannot be listed ({error})") from error
+        raise _not_listed(folder, error) from error
     if label_column_name not in (None, "label") and not tables[chosen]:
         rule = "must be a column of a metadata file in the folder; leave it out where the folders are the classes"
         raise ConfigError("label_column_name", label_column_name, rule)
@@ -129,17 +167,16 @@ def _dataset(listing: Listing, names: list[str]) -> "datasets.Dataset":
 
 def _metadata(folder: Path, root: Path, label_column_name: str | None) -> dict[Path, str | None]:
     """{path: label} of a split, from the metadata file in its folder or in the root; empty if there are no labels."""
-    for place in dict.fromkeys((folder, root)):
-        file = metadata_file(visible_entries(place)[1])
-        if file is not None:
-            rows = read_metadata(file, label_column_name).items()
-            labels = {path: label and class_name(label) for path, label in rows if path.is_relative_to(folder)}
-            if any(labels.values()):
-                return labels
-            columns = label_column_name or ", ".join(LABEL_COLUMNS)
-            rule = "so folders are the classes; label_column_name names another column"
-            _log.warning("%s: has no labels in a column %s, %s", file, columns, rule)
-            return {}
+    file = _metadata_file(folder, root)
+    if file is None:
+        return {}
+    rows = read_metadata(file, label_column_name).items()
+    labels = {path: label for path, label in rows if path.is_relative_to(folder)}
+    if any(labels.values()):
+        return labels
+    columns = label_column_name or ", ".join(LABEL_COLUMNS)
+    rule = "so folders are the classes; label_column_name names another column"
+    _log.warning("%s: has no labels in a column %s, %s", file, columns, rule)
     return {}
 
 

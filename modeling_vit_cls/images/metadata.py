@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .classes import label_text
 
 _NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 LABEL_COLUMNS = ("label", "labels", "class")
@@ -21,44 +23,57 @@ def metadata_file(files: Sequence[Path]) -> Path | None:
 def read_metadata(file: Path, label_column_name: str | None = None) -> dict[Path, str | None]:
     """{path of an image: its label as text}, in the file's order; None for an image without a label.
 
-    The labels are in the column `label_column_name`, by default in one called label, labels or class. Raises
+    The labels are in the column `label_column_name`, by default in one called label, labels or class. -1 is a missing
+    label. In a CSV file in which all labels are whole numbers, 1.0 is 1, as pandas writes where one is missing. Raises
     ConfigError, naming the file and the row, for a table that cannot be read, for a path outside the folder, and for an
     image with two labels.
     """
     labels: dict[Path, str | None] = {}
+    for number, (image, row) in enumerate(read_rows(file), 1):
+        label = _label(file, number, row, label_column_name)
+        if labels.get(image, label) != label:
+            name, earlier = row["file_name"], labels[image]
+            raise _problem(file, f"row {number}: {name} has the label {label!r}, in an earlier row {earlier!r}")
+        labels[image] = label
+    if not labels:
+        raise _problem(file, "has no rows")
+    texts = set(labels.values()) - {None}
+    if file.suffix.lower() == ".csv" and all(re.fullmatch(r"-?[0-9]+(\.0*)?", str(text)) for text in texts):
+        whole = {text: str(text).partition(".")[0] for text in texts}
+        return {image: None if whole.get(text) == "-1" else whole.get(text) for image, text in labels.items()}
+    return labels
+
+
+def read_rows(file: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The path of an image and its row, {column: value}, for each row of a metadata file. Errors as `read_metadata`."""
     for number, row in enumerate(_rows(file), 1):
+        if None in row:
+            raise _problem(file, f"row {number} has more fields than the first line: quote a field with a comma")
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
             raise _problem(file, f"row {number} has no text in a column file_name")
         path = os.path.normpath(name)
         if os.path.isabs(path) or path.split(os.sep)[0] == "..":
             raise _problem(file, f"row {number}: {name} is not in this folder")
-        image, label = file.parent / path, _label(file, number, row, label_column_name)
-        if labels.get(image, label) != label:
-            raise _problem(file, f"row {number}: {name} has the label {label!r}, in an earlier row {labels[image]!r}")
-        labels[image] = label
-    if not labels:
-        raise _problem(file, "has no rows")
-    return labels
+        yield file.parent / path, row
 
 
 def _label(file: Path, number: int, row: Mapping[str, Any], column: str | None) -> str | None:
     columns = (column,) if column else LABEL_COLUMNS
     value = next((row[name] for name in columns if name in row), None)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str | int):
-        raise _problem(file, f"row {number}: a label must be a text or a whole number, got {type(value).__name__}")
-    return str(value)
+    try:
+        if value is None or isinstance(value, str | int | float):
+            return label_text(value)
+    except ConfigError:  # a fraction
+        pass
+    raise _problem(file, f"row {number}: a label must be a text or a whole number, got {type(value).__name__}")
 
 
 def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
     try:
         if file.suffix.lower() == ".csv":
             with file.open(newline="", encoding="utf-8-sig") as opened:
-                yield from csv.DictReader(opened, skipinitialspace=True)
+                yield from csv.DictReader(opened, skipinitialspace=True, strict=True)
         elif file.suffix.lower() == ".jsonl":
             with file.open(encoding="utf-8-sig") as opened:
                 for row in (json.loads(line) for line in opened if line.strip()):
@@ -71,7 +86,9 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
             yield from pyarrow.parquet.read_table(file).to_pylist()
     except ConfigError:
         raise
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
+    except csv.Error as error:
+        raise _problem(file, f"cannot be read as CSV ({error}): is a quote not closed?") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise _problem(file, f"cannot be read ({error})") from error
 
 

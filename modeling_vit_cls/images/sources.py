@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from ..errors import ConfigError
 from ..install import needs
-from .classes import as_classes, by_number, check_labels, class_names, is_label_column, names_in
+from .classes import (
+    as_classes,
+    by_number,
+    by_number_in_name,
+    check_labels,
+    class_names,
+    is_label_column,
+    names_in,
+)
 from .digits import load_digits
 from .hub_dataset import load_hub_dataset
 from .idx import FASHION_MNIST, FASHION_MNIST_ON_THE_HUB, fashion_mnist_folder, idx_splits, is_idx_folder, load_idx
@@ -52,7 +60,8 @@ def load_images(
         label_column_name: By default the only column of classes, or else a column of texts or whole numbers that is
             called label, labels or class. Its values in all splits become the classes.
         data_dir: A folder with the four IDX files of "fashion_mnist".
-        id2label: Of a model. Whole numbers in the column are then class numbers of the model, and texts class names.
+        id2label: Of a model. Whole numbers in the column, or as names of folders, are then class numbers of the model,
+            and texts class names.
 
     Raises ConfigError for a dataset, split or column that does not exist, and for examples without a class.
     """
@@ -67,7 +76,8 @@ def load_images(
     if isinstance(source, Path):
         if image_column_name not in (None, "image"):
             raise ConfigError("image_column_name", image_column_name, "must be left out for a folder of images")
-        return load_image_folder(source, split, label_column_name)
+        dataset = load_image_folder(source, split, label_column_name)
+        return dataset if id2label is None else by_number_in_name(dataset, id2label)
     dataset = _split_of(source, split, dataset_name)
     label = _label_column(dataset, label_column_name)
     if id2label is None:

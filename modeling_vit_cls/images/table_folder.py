@@ -1,6 +1,7 @@
 """Folders of parquet or arrow files as datasets, such as `snapshot_download` and `save_to_disk` write."""
 
 import glob
+import logging
 import os
 import re
 from pathlib import Path
@@ -13,9 +14,11 @@ from .splits import split_name
 
 try:
     import datasets
+    import pyarrow.parquet
 except ImportError as error:
     raise needs("datasets", "to load images", "train") from error
 
+_log = logging.getLogger(__name__)
 _KINDS = {".parquet": "parquet", ".arrow": "arrow"}
 _SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}(-\w+)?")  # the names that the Hub's conversion to parquet gives
 _FIRST_WORD = re.compile(r"[A-Za-z]+")
@@ -51,8 +54,10 @@ def load_tables(folder: Path, files: list[Path], config_name: str | None) -> dic
     Raises ConfigError where it holds several configurations and `config_name` names none of them.
     """
     configs: dict[str, list[Path]] = {}
-    for file in files:
+    for file in filter(_has_rows, files):
         configs.setdefault(_config_of(file.relative_to(folder)), []).append(file)
+    if not configs:
+        raise ConfigError("dataset_name", str(folder), "its tables have no rows")
     config = config_name or ("default" if "default" in configs else next(iter(configs)))
     if config not in configs or (config_name is None and len(configs) > 1):
         rule = f"must be one of {folder}: {', '.join(sorted(configs))}"
@@ -77,6 +82,17 @@ def _files(folder: Path, depth: int) -> list[Path]:
     for inner in folders if depth else ():
         tables += _files(inner, depth - 1)
     return tables
+
+
+def _has_rows(file: Path) -> bool:
+    """Whether a file has rows, or may have; a parquet file without, which would hide all other splits, is logged."""
+    try:
+        has_rows = file.suffix != ".parquet" or pyarrow.parquet.read_metadata(file).num_rows > 0
+    except (OSError, ValueError):  # reading its rows will tell what is wrong
+        return True
+    if not has_rows:
+        _log.warning("%s: ignored, because it has no rows", file)
+    return has_rows
 
 
 def _config_of(file: Path) -> str:
