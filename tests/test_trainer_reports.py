@@ -10,6 +10,7 @@ import pytest
 import transformers
 from conftest import tiny_config
 from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel
 from modeling_vit_cls.images.sources import load_images
@@ -102,6 +103,82 @@ def test_numbers_of_numpy_and_jax_are_metrics_and_what_is_no_number_is_refused(t
         run.compute_metrics = lambda _, wrong=wrong: wrong
         with pytest.raises(ConfigError, match=rule):
             run.evaluate()
+
+
+def test_names_with_the_prefix_of_the_evaluation_keep_it(tmp_path):
+    often = {"eval_strategy": "epoch", "metric_for_best_model": "eval_f1"}
+    run = trainer(tmp_path, compute_metrics=lambda _: {"eval_f1": 0.5, "recall": 0.25}, **often)
+    run.train()
+    assert run.state.best_metric == 0.5
+    assert {"eval_f1": 0.5, "eval_recall": 0.25}.items() <= run.evaluate().items()
+    assert {"test_eval_f1": 0.5, "test_recall": 0.25}.items() <= run.evaluate(metric_key_prefix="test").items()
+
+
+def test_an_evaluation_after_the_training_is_logged_as_those_within(tmp_path, capsys):
+    class Events(TrainerCallback):
+        def __init__(self):
+            self.names = []
+
+        def on_log(self, args, state, control, logs, **kwargs):
+            self.names.append(("log", *sorted(logs)))
+
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            self.names.append(("evaluate", *sorted(metrics)))
+
+    events = Events()
+    run = trainer(tmp_path, callbacks=[events], eval_strategy="epoch", logging_strategy="no")
+    run.train()
+    within = events.names[:2]
+    assert [event for event, *_ in within] == ["log", "evaluate"]
+    events.names.clear()
+    metrics = run.evaluate()
+    assert events.names == within
+    *_, first, _, again = run.state.log_history  # the training's end is between them
+    assert again == first == {**first, "eval_loss": metrics["eval_loss"], "epoch": 1.0, "step": 3}
+    capsys.readouterr()
+    run.evaluate(ROWS.select(range(4)), metric_key_prefix="test")
+    assert set(run.state.log_history[-1]) == {"test_loss", "test_accuracy", "epoch", "step"}
+    assert capsys.readouterr().err.startswith("step 3/3, epoch 1: evaluation: test_loss ")
+    run.save_model()
+    run.create_model_card()
+    assert (tmp_path / "README.md").is_file()
+
+
+class Counted(TrainerCallback, ExportableState):
+    """Counts the steps, each as `by`."""
+
+    def __init__(self, by: int, count: int = 0):
+        self.by, self.count = by, count
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.count += self.by
+
+    def state(self):
+        return {"args": {"by": self.by}, "attributes": {"count": self.count}}
+
+
+def test_callbacks_of_one_class_go_on_each_with_its_own_state(tmp_path):
+    often = {"save_strategy": "steps", "save_steps": 1}
+    trainer(tmp_path, callbacks=[Counted(1), Counted(10)], **often).train()
+    stored = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())["stateful_callbacks"]
+    assert [state["attributes"]["count"] for state in stored["Counted"]] == [2, 20]
+    for given, counts in (([1, 10], [3, 30]), ([1], [3]), ([1, 10, 100], [3, 30, 100])):
+        again = trainer(tmp_path, callbacks=[Counted(by) for by in given], **often)
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+        kept = [callback for callback in again.callback_handler.callbacks if isinstance(callback, Counted)]
+        assert [callback.count for callback in kept] == counts
+
+
+@pytest.mark.parametrize("event", ["on_epoch_begin", "on_step_end", "on_evaluate"])
+def test_an_epoch_that_a_callback_would_end_early_is_refused(event, tmp_path):
+    callback = TrainerCallback()
+    setattr(callback, event, lambda args, state, control, **kwargs: setattr(control, "should_epoch_stop", True))
+    run = trainer(tmp_path, callbacks=[callback], eval_strategy="steps", eval_steps=1)
+    with pytest.raises(ConfigError, match=r"should_epoch_stop=True: .*set should_training_stop"):
+        run.train()
+    assert run.state.global_step == 1
+    run.remove_callback(callback)
+    assert run.train().global_step == 3
 
 
 def test_nan_is_never_the_best(tmp_path, caplog):

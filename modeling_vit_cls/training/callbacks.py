@@ -61,10 +61,10 @@ def tell_devices(args: TrainingArguments) -> None:
 def log_line(state: TrainerState, logs: dict[str, Any]) -> str:
     """ "step 50/200, epoch 0.5: training: loss 1.2, learning_rate 0.0005"."""
     phase = "training"
-    if any(name.startswith("eval_") for name in logs):
-        phase = "evaluation"
-    elif "train_runtime" in logs:
+    if "train_runtime" in logs:
         phase = "training ended"
+    elif any(name.startswith("eval_") or name.endswith("_loss") for name in logs):  # of any prefix
+        phase = "evaluation"
     values = {name.removeprefix("eval_").removeprefix("train_"): value for name, value in logs.items()}
     epoch = values.pop("epoch", 0)
     texts = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
@@ -98,9 +98,12 @@ def check_callbacks(handler: CallbackHandler, arguments: TrainingArguments) -> N
 
 
 def export_callbacks(handler: CallbackHandler, state: TrainerState) -> None:
-    """Store the state of the callbacks in a trainer's state, so that a resumed run finds it."""
-    kept = [callback for callback in handler.callbacks if isinstance(callback, ExportableState)]
-    state.stateful_callbacks = {type(callback).__name__: callback.state() for callback in kept}  # pyright: ignore
+    """Store the state of the callbacks in a trainer's state, so that a resumed run finds it.
+
+    As in transformers it is stored by the name of the class, as a list if there are several callbacks of one class.
+    """
+    kept: Any = [callback for callback in handler.callbacks if isinstance(callback, ExportableState)]
+    state.stateful_callbacks = TrainerState(stateful_callbacks=kept).stateful_callbacks
 
 
 def has_stopped_early(handler: CallbackHandler) -> bool:
@@ -110,8 +113,10 @@ def has_stopped_early(handler: CallbackHandler) -> bool:
 
 
 def restore_callbacks(handler: CallbackHandler, state: TrainerState) -> None:
-    """Give the callbacks the state that they had when the trainer's state was written."""
-    saved: Any = state.stateful_callbacks
+    """Give the callbacks the state that they had when the trainer's state was written; of one class in their order."""
+    stored: Any = state.stateful_callbacks
+    remaining = {name: list(states) if isinstance(states, list) else [states] for name, states in stored.items()}
     for i, callback in enumerate(handler.callbacks):
-        if isinstance(callback, ExportableState) and type(callback).__name__ in saved:
-            handler.callbacks[i] = type(callback).from_state(saved[type(callback).__name__])
+        states = remaining.get(type(callback).__name__)
+        if isinstance(callback, ExportableState) and states:
+            handler.callbacks[i] = type(callback).from_state(states.pop(0))

@@ -201,13 +201,11 @@ class FlaxTrainer(TrainerReports):
         return TrainOutput(self.state.global_step, metrics["train_loss"], metrics)
 
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Loss, accuracy and the metrics of `compute_metrics` on a dataset; default: `eval_dataset`."""
+        """Measure and log loss, accuracy and what `compute_metrics` returns on a dataset; default: `eval_dataset`."""
         dataset = self.eval_dataset if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
         if dataset is None:
             raise ConfigError("eval_dataset", None, "is needed to evaluate")
-        metrics = self._evaluate(dataset, self.model.params, metric_key_prefix).metrics or {}
-        self._call("on_evaluate", metrics=metrics)
-        return metrics
+        return self._evaluate_and_log(dataset, self.model.params, metric_key_prefix)
 
     def predict(self, test_dataset: Any, metric_key_prefix: str = "test") -> PredictionOutput:
         """Logits (N, K), labels (N,) and metrics for a dataset of N images."""
@@ -280,10 +278,7 @@ class FlaxTrainer(TrainerReports):
             control.should_evaluate = False
             if self.eval_dataset is None:
                 raise ConfigError("eval_dataset", None, f"is needed for eval_strategy={self.args.eval_strategy!r}")
-            metrics = self._evaluate(self.eval_dataset, state.eval_params, "eval").metrics or {}
-            self.log({name: value for name, value in metrics.items() if not name.endswith(("_runtime", "_per_second"))})
-            self._call("on_evaluate", metrics=metrics)
-            self._note_best(metrics)
+            self._note_best(self._evaluate_and_log(self.eval_dataset, state.eval_params, "eval"))
         if control.should_save:
             control.should_save = False
             self._save_checkpoint(state)
@@ -314,6 +309,13 @@ class FlaxTrainer(TrainerReports):
             self.state.best_model_checkpoint = str(folder)
             self.control.should_save = True  # at any step: the best checkpoint is loaded at the end
 
+    def _evaluate_and_log(self, dataset: Any, params: Any, prefix: str) -> dict[str, float]:
+        """The metrics of an evaluation, which are logged without their times."""
+        metrics = self._evaluate(dataset, params, prefix).metrics or {}
+        self.log({name: value for name, value in metrics.items() if not name.endswith(("_runtime", "_per_second"))})
+        self._call("on_evaluate", metrics=metrics)
+        return metrics
+
     def _evaluate(self, dataset: Any, params: Any, prefix: str) -> PredictionOutput:
         args, started = self.args, time.perf_counter()
         size = args.eval_batch_size
@@ -341,7 +343,10 @@ class FlaxTrainer(TrainerReports):
         metrics["runtime"] = time.perf_counter() - started
         metrics["samples_per_second"] = len(label_ids) / metrics["runtime"]
         metrics["steps_per_second"] = len(steps) / metrics["runtime"]
-        metrics = {f"{prefix}_{name}": value for name, value in shared_metrics(metrics).items()}
+        metrics = {
+            name if name.startswith(f"{prefix}_") else f"{prefix}_{name}": value
+            for name, value in shared_metrics(metrics).items()
+        }
         return PredictionOutput(predictions, label_ids, metrics)
 
     def _training_batches(self) -> Iterator[Batch]:
@@ -404,13 +409,18 @@ class FlaxTrainer(TrainerReports):
         """Call the callbacks of process 0 for an event, and keep the control that they return, in all processes."""
         control = self.control
         if event == "on_train_begin":
-            control.should_training_stop = False
+            control.should_training_stop = control.should_epoch_stop = False
         if event == "on_step_begin":
             control.should_log = control.should_evaluate = control.should_save = False
         if processes.is_first():
             self.control = self.callback_handler.call_event(event, self.args, self.state, control, **kwargs)
-        if processes.count() > 1 and event in _DECIDING:
+        if event not in _DECIDING:
+            return
+        if processes.count() > 1:
             vars(self.control).update(self._stop.share(vars(self.control)))
+        if self.control.should_epoch_stop:
+            rule = "an epoch cannot end early, because order and randomness are functions of the step: set"
+            raise ConfigError("should_epoch_stop", True, f"{rule} should_training_stop, which ends the training")
 
 
 def _new_state() -> TrainerState:
