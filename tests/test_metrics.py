@@ -18,6 +18,7 @@ from modeling_vit_cls.evaluation.metrics import (
     TopKAccuracy,
     compute_metrics,
     load_metric,
+    load_metrics,
 )
 
 PEERS = {
@@ -38,7 +39,8 @@ class Share(evaluate.Metric):
     def _compute(self, predictions, references):
         return RESULT
 """
-SHARE = SCRIPT.replace("RESULT", "{'share': sum(p == r for p, r in zip(predictions, references)) / len(references)}")
+SHARE_OF_ALL = "{'share': sum(p == r for p, r in zip(predictions, references)) / len(references)}"
+SHARE = SCRIPT.replace("RESULT", SHARE_OF_ALL)
 
 
 def examples(seed: int, number: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -205,3 +207,43 @@ def test_metrics_that_fail_are_named(tmp_path, monkeypatch, result, message):
     metrics = {name: load_metric(name) for name in ("accuracy", "share.py")}
     with pytest.raises(ConfigError, match=rf"share.py': .*{message}"):
         compute_metrics(metrics, *examples(0, 4, 3))
+
+
+BINARY = "{'precision': __import__('sklearn.metrics').metrics.precision_score(references, predictions)}"
+
+OF_ERRORS = "{'mean': sum(abs(p - r) for p, r in zip(predictions, references)) / sum(p != r for p, r in"
+OF_ERRORS += " zip(predictions, references))}"
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (BINARY, "ValueError: .*Target is multiclass"),
+        ("{'accuracy': 0.5}", "gives accuracy=0.5, expected one"),
+        ("{'each': [0.5, 0.5]}", "TypeError"),
+    ],
+)
+def test_a_metric_that_cannot_be_computed_of_the_classes_is_refused_once_it_is_loaded(
+    tmp_path, monkeypatch, result, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "share.py").write_text(SCRIPT.replace("RESULT", result))
+    with pytest.raises(ConfigError, match=rf"share.py': .*{message}"):
+        load_metrics(["accuracy", "share.py"], 3)
+
+
+@pytest.mark.parametrize(
+    ("result", "classes"),
+    [
+        (SHARE_OF_ALL, 2),
+        (SHARE_OF_ALL, 40),
+        (BINARY, 2),
+        (OF_ERRORS, 3),
+        ("{'of_none': float('nan')}", 3),
+        ("{'of_none': 0 / sum(p > 99 for p in predictions)}", 3),
+    ],
+)
+def test_a_metric_that_other_examples_may_give_is_loaded(tmp_path, monkeypatch, result, classes):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "share.py").write_text(SCRIPT.replace("RESULT", result))
+    assert list(load_metrics(["accuracy", "nll", "share.py"], classes)) == ["accuracy", "nll", "share.py"]

@@ -80,6 +80,17 @@ def test_a_wrong_metric_is_an_error_before_the_training(tmp_path):
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_classes_without_a_training_image_are_named_and_the_share_is_exact(tmp_path, caplog):
+    options = ["--output_dir", str(tmp_path / "run"), "--max_steps", "1"]
+    options += ["--config_overrides", TINY[:-1] + ", num_channels: 1}", "--train_val_split", "0.125"]
+    options += ["--max_train_samples", "8", "--max_eval_samples", "16"]
+    results = run_recipe(read_recipe("vit_cls_digits_cls", [*options, "--test_split", "null"]))
+    assert re.search(
+        r"without an image in the training data, which .*cannot learn \(2 of 10\): \['\d', '\d'\]", caplog.text
+    )
+    assert results.dataset.split == "12.5% of train"
+
+
 def test_accuracies_are_those_of_the_model_cards():
     """The head of a recipe that was measured has the accuracy of its card, which is rendered from its results."""
     recipes = [*(CONFIGURATION.parent / "model_cards").glob("*/recipe.yaml")]

@@ -18,6 +18,7 @@ except ImportError as error:
 
 DEFAULT_METRICS = ("accuracy", "top_5_accuracy", "macro_f1", "nll", "ece")
 _BINS = 15  # of the expected calibration error, as in Guo et al. 2017
+_MOST_TRIED = 1000  # classes: the examples that a metric is tried on need memory of their square
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -173,9 +174,16 @@ def load_metric(metric: str | EvaluationModule) -> EvaluationModule:
 
 
 def load_metrics(metrics: Sequence[str | EvaluationModule] | None, classes: int) -> dict[Any, EvaluationModule]:
-    """Metrics by name, loaded by `load_metric`. The default has no top-5 accuracy for 5 classes or fewer."""
+    """Metrics by name, loaded by `load_metric`. The default has no top-5 accuracy for 5 classes or fewer.
+
+    Raises ConfigError, naming the metric, for one that cannot be computed of so many classes: it is tried on made-up
+    examples, because the real ones come after hours.
+    """
     names = DEFAULT_METRICS if metrics is None else tuple(metrics)
-    return {name: load_metric(name) for name in (default_metrics(classes) if names == DEFAULT_METRICS else names)}
+    loaded = {name: load_metric(name) for name in (default_metrics(classes) if names == DEFAULT_METRICS else names)}
+    if not loaded.keys() <= METRICS.keys() and classes <= _MOST_TRIED:
+        _check_computable(loaded, classes)
+    return loaded
 
 
 def default_metrics(classes: int) -> tuple[str, ...]:
@@ -193,17 +201,49 @@ def compute_metrics(
     """
     results: dict[str, float] = {}
     for name, metric in metrics.items():
-        inputs = probabilities if _takes_rows(metric) else probabilities.argmax(axis=1)
-        try:
-            numbers: Any = metric.compute(predictions=inputs, references=references)
-            numbers = {key: float(value) for key, value in numbers.items()}
-        except Exception as error:  # other people's code may raise anything
-            raise ConfigError("metrics", name, f"cannot be computed here ({_reason(error)})") from error
-        for key, number in numbers.items():
+        for key, number in _numbers(name, metric, probabilities, references).items():
             if key in results or not np.isfinite(number):
-                raise ConfigError("metrics", name, f"gives {key}={number}, expected one finite number of that name")
-        results.update(numbers)
+                raise _unexpected(name, key, number)
+            results[key] = number
     return results
+
+
+def _check_computable(metrics: Mapping[Any, EvaluationModule], classes: int) -> None:
+    """Compute metrics of two made-up examples of each class, of which one is classified right and one wrong.
+
+    Raises the ConfigError of `compute_metrics`; not for a number that is not finite or a division by zero, which other
+    examples may not give.
+    """
+    labels = np.tile(np.arange(classes), 2)
+    predictions = np.concatenate([np.arange(classes), np.roll(np.arange(classes), 1)])
+    probabilities = 0.75 * np.eye(classes, dtype=np.float32)[predictions] + np.float32(0.25 / classes)
+    taken: set[str] = set()
+    for name, metric in metrics.items():
+        try:
+            numbers = _numbers(name, metric, probabilities, labels)
+        except ConfigError as error:
+            if isinstance(error.__cause__, ArithmeticError):
+                continue
+            raise
+        for key in taken & numbers.keys():
+            raise _unexpected(name, key, numbers[key])
+        taken |= numbers.keys()
+
+
+def _numbers(
+    name: Any, metric: EvaluationModule, probabilities: np.ndarray, references: np.ndarray
+) -> dict[str, float]:
+    """The numbers of one metric by name. Raises ConfigError, naming the metric, if it fails."""
+    inputs = probabilities if _takes_rows(metric) else probabilities.argmax(axis=1)
+    try:
+        numbers: Any = metric.compute(predictions=inputs, references=references)
+        return {key: float(value) for key, value in numbers.items()}
+    except Exception as error:  # other people's code may raise anything
+        raise ConfigError("metrics", name, f"cannot be computed here ({_reason(error)})") from error
+
+
+def _unexpected(name: Any, key: str, number: float) -> ConfigError:
+    return ConfigError("metrics", name, f"gives {key}={number}, expected one finite number of that name")
 
 
 def _takes_rows(metric: EvaluationModule) -> bool:

@@ -4,13 +4,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from jax.sharding import Mesh
 
 from .. import processes
 from ..cards import MAX_IMAGES, write_card
 from ..configuration_vit_cls import ViTClsConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, shorten
 from ..evaluation.benchmark import benchmark
 from ..evaluation.metrics import default_metrics, load_metrics
 from ..evaluation.results import results
@@ -56,7 +57,11 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     if len(class_names(train)) < 2:
         rule = f"has only one class, {class_names(train)[0]!r}: a classifier needs at least two"
         raise ConfigError("dataset_name", data.dataset_name, rule)
-    test, test_split, used = evaluation, data.eval_split or f"{data.train_val_split:.0%} of {data.train_split}", [train]
+    test, test_split, used = (
+        evaluation,
+        data.eval_split or f"{data.train_val_split * 100:g}% of {data.train_split}",
+        [train],
+    )
     if benchmarked.test_split is not None:
         test, test_split = load(data, benchmarked.test_split), benchmarked.test_split
         test, used = _first(test, data.max_eval_samples, arguments.seed), [train, evaluation]
@@ -72,6 +77,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     match_classes(class_names(test), id2label)
     metrics = [*default_metrics(len(id2label)), *benchmarked.metrics]
     load_metrics(metrics, len(id2label))
+    _note_untrained_classes(train)
     duplicates = count_duplicates(test, used)
     if duplicates:
         _log.warning(
@@ -213,6 +219,16 @@ def _note_unused_splits(recipe: Recipe) -> None:
         if name in fields and name not in named:
             field, use = fields[name]
             _log.warning("the split %s of %s is not used: --%s %s %s", split, data.dataset_name, field, split, use)
+
+
+def _note_untrained_classes(train: Any) -> None:
+    """Log the classes that have no image in the training data."""
+    names = class_names(train)
+    counts = np.bincount(train["label"], minlength=len(names))
+    untrained = [name for name, count in zip(names, counts, strict=True) if not count]
+    if untrained:
+        rule = "classes without an image in the training data, which the model cannot learn"
+        _log.warning("%s (%d of %d): %s", rule, len(untrained), len(names), shorten(untrained, 200))
 
 
 def _check_splits(recipe: Recipe) -> None:
