@@ -234,11 +234,63 @@ def test_each_name_of_an_optimiser_is_that_optimiser():
         ("learning_rate: .nan", "learning_rate=nan: must be a number"),
         ("max_train_samples: 0", "max_train_samples=0: must be positive"),
         ("2: 3", "2=3: .*is not an argument"),
+        (
+            "seed: 1\nbf16: true\nseed: 2",
+            r"recipe\.yaml': cannot be read as YAML \(line 5: the key 'seed' is given twice",
+        ),
+        ("config_overrides: {num_labels: 3, num_labels: 4}", "line 3: the key 'num_labels' is given twice, first in"),
+        ("config_overrides: {a: 2026-01-01}", "config_overrides={'a': .*must have only texts, finite numbers"),
+        ("config_overrides: {2026-01-01: a}", "config_overrides={.*must have only texts"),
+        ("config_overrides: {a: !!binary aGVsbG8=}", "config_overrides={'a': .*must have only texts"),
+        ("config_overrides: {a: !!set {b, c}}", "config_overrides={'a': .*must have only texts"),
+        ("config_overrides: {a: .nan}", "config_overrides={'a': nan}: .*must have only texts"),
+        ("config_overrides: &a {a: *a}", "config_overrides={'a': {...}}: .*must have only texts"),
     ],
 )
 def test_what_yaml_makes_of_a_value_is_not_taken_for_another(text, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         recipe_of(tmp_path, f"output_dir: out\ndataset_name: digits\n{text}")
+
+
+def test_what_yaml_merges_is_no_key_given_twice(tmp_path):
+    text = (
+        "about: &defaults {seed: 3, learning_rate: 1e-3}\n<<: *defaults\noutput_dir: out\ndataset_name: digits\nseed: 4"
+    )
+    training = recipe_of(tmp_path, text).training
+    assert (training.seed, training.learning_rate) == (4, 1e-3)
+
+
+@pytest.mark.parametrize("number", ["1e-6", "1.0e-6", "0.000001", "1E-6", ".1e-5"])
+def test_numbers_of_config_overrides_are_numbers_in_any_form_and_texts_stay_texts(number, tmp_path):
+    overrides = f"{{layer_norm_eps: {number}, id2label: {{0: '1e-6', 1: b}}}}"
+    text = "output_dir: 1e-3\ndataset_name: digits\ndataset_revision: 123e4567\nrun_name: 1e-6\n"
+    recipe = recipe_of(tmp_path, f"{text}config_overrides: {overrides}")
+    assert (recipe.training.output_dir, recipe.training.run_name) == ("1e-3", "1e-6")
+    assert recipe.data.dataset_revision == "123e4567"
+    again = recipe_of(tmp_path, yaml.safe_dump(recipe.to_dict()))
+    given = recipe_of(tmp_path, text, "--config_overrides", overrides)
+    for one in (recipe, again, given):
+        assert one.model.overrides["layer_norm_eps"] == 1e-6
+        assert list(one.model.overrides["id2label"].values()) == ["1e-6", "b"]
+    assert again == recipe
+
+
+@pytest.mark.parametrize("folder", ["", " "])
+def test_an_empty_folder_name_is_refused(folder, tmp_path):
+    rule = "output_dir=.*must not be empty"
+    with pytest.raises(ConfigError, match=rule):
+        TrainingArguments(folder)
+    with pytest.raises(ConfigError, match=rule):
+        recipe_of(tmp_path, "{output_dir: out, dataset_name: digits}", "--output_dir", folder)
+
+
+def test_a_negative_number_on_the_command_line_is_a_value(tmp_path):
+    text = "{output_dir: out, dataset_name: digits}"
+    with pytest.raises(ConfigError, match=r"learning_rate=-0\.0001: must be positive"):
+        recipe_of(tmp_path, text, "--learning_rate", "-1e-4")
+    assert recipe_of(tmp_path, text, "--max_steps", "-1", "--seed", "3").training.max_steps == -1
+    with pytest.raises(ConfigError, match="learning_rat.*did you mean --learning_rate"):
+        recipe_of(tmp_path, text, "--learning_rat", "-1e-4")
 
 
 def test_words_that_yaml_reads_as_false_and_empty_lists_are_taken(tmp_path):

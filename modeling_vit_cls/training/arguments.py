@@ -175,6 +175,7 @@ class TrainingArguments:
         if isinstance(resume, bool):
             self.resume_from_checkpoint = str(resume)
         check_fields(self)
+        _check(self, "output_dir", self.output_dir.strip() != "", "must not be empty: give a folder")
         self.output_dir = os.path.expanduser(self.output_dir)
         truth: Any = {"true": True, "false": False}
         resume = self.resume_from_checkpoint or "false"

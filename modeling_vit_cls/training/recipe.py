@@ -39,9 +39,9 @@ class ModelArguments:
     def overrides(self) -> dict[str, Any]:
         """Fields of the config that replace those of the architecture or the checkpoint."""
         try:
-            fields = parse_yaml(self.config_overrides)
+            fields = parse_yaml(self.config_overrides, numbers_of_json=True)
         except ValueError as error:
-            raise ConfigError("config_overrides", self.config_overrides, "must be a YAML mapping") from error
+            raise ConfigError("config_overrides", self.config_overrides, f"must be a YAML mapping ({error})") from error
         if not isinstance(fields, dict):
             raise ConfigError("config_overrides", self.config_overrides, "must be a YAML mapping")
         return fields | ({} if self.readout is None else {"readout": self.readout})
@@ -130,7 +130,7 @@ def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     unset |= {other for name in options.keys() - unset for other in _UNSETS.get(name, ())}
     fields = {name: value for name, value in _read_fields(path).items() if name not in unset}
     parser = _Parser(str(file), fields, [name for name in _NEEDED if name not in fields])
-    words = [word for option in options.values() if option[1:] != ["null"] for word in option]
+    words = [word for option in options.values() if option[1:] != ["null"] for word in _joined(option)]
     values, unknown = parser.parse_known_args(words)
     if unknown:
         raise _unknown(unknown, parser.names)
@@ -145,12 +145,15 @@ def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def _read_fields(path: Path) -> dict[str, Any]:
     """The fields of a recipe that have a value, in the types of the dataclasses."""
     try:
-        fields = parse_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        fields, with_numbers = parse_yaml(text), parse_yaml(text, numbers_of_json=True)
     except (OSError, ValueError) as error:
         raise ConfigError("recipe", str(path), f"cannot be read as YAML ({error})") from error
     if not isinstance(fields, dict):
         raise ConfigError("recipe", str(path), "must be a YAML mapping of fields")
     fields.pop(HEAD, None)
+    if isinstance(fields.get("config_overrides"), dict):  # its numbers are not read by the type of a field, as others
+        fields["config_overrides"] = with_numbers["config_overrides"]
     parser = _Parser(str(path), {}, ())
     try:
         fields = own_names({str(name): value for name, value in fields.items()}, parser.names)
@@ -171,6 +174,11 @@ def _options(overrides: Sequence[str]) -> dict[str, list[str]]:
         else:
             options.setdefault(name, []).append(word)
     return options
+
+
+def _joined(option: list[str]) -> list[str]:
+    """The words of an option, its value joined to it if that begins with a dash: argparse takes -1e-4 for an option."""
+    return ["=".join(option)] if len(option) == 2 and option[1].startswith("-") else option
 
 
 def _unknown(words: Sequence[str], known: set[str]) -> ConfigError:
@@ -209,7 +217,11 @@ class _Parser(HfArgumentParser):
         if isinstance(value, int | float) and action.type is str and name != "resume_from_checkpoint":
             read = "yes, no, on and off as true and false" if isinstance(value, bool) else "digits as a number"
             raise ConfigError(name, value, f"must be a text; YAML reads {read}: quote it")
-        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        try:
+            text = json.dumps(value, allow_nan=False) if isinstance(value, dict) else str(value)
+        except (TypeError, ValueError) as error:  # a date, bytes, a set, NaN, a mapping that contains itself
+            rule = "must have only texts, finite numbers, true, false, null, lists and mappings"
+            raise ConfigError(name, value, f"{rule} ({error})") from error
         return getattr(self.parse_known_args([f"--{name}={text}"])[0], name)
 
     def error(self, message: str) -> Any:
