@@ -110,6 +110,32 @@ def test_each_spelling_of_a_class_and_each_form_of_a_size(name, folder):
         assert_same_pixels(folder, {**other, key: name.replace("ImageProcessor", spelling)}, images=IMAGES[:2])
 
 
+@pytest.mark.filterwarnings("ignore:The following named arguments are not valid for `Beit:UserWarning")  # by 4.57
+@pytest.mark.parametrize("name", COMPARED)
+def test_a_size_of_one_number_is_what_default_to_square_says(name, folder):
+    crop = {"do_center_crop": True, "crop_size": 24} if CLASSES[name].defaults.get("do_center_crop") else {}
+    if IS_4 and name == "SiglipImageProcessor":
+        pytest.skip("4.57's class takes no size of one number")
+    for square in (True, False, None):
+        fields = {"image_processor_type": name, "size": 40, "default_to_square": square, **crop}
+        if name == "ConvNextImageProcessor" and square and not IS_4:
+            with pytest.raises(ConfigError, match="size"):  # a square is no shortest edge, which transformers needs
+                ViTClsImageProcessor.from_fields(fields)
+            continue
+        assert_same_pixels(folder, fields, images=IMAGES[:2])
+        del fields["image_processor_type"]
+        fields["feature_extractor_type"] = name.replace("ImageProcessor", "FeatureExtractor")
+        assert_same_pixels(folder, fields, images=IMAGES[:2])
+        assert_same_pixels(folder, {key: fields[key] for key in ("size", "default_to_square")}, images=IMAGES[:2])
+
+
+@pytest.mark.parametrize(("square", "size"), [(True, {"height": 40, "width": 40}), (False, {"shortest_edge": 40})])
+def test_a_class_whose_name_ends_in_fast_follows_default_to_square_in_each_version(square, size):
+    for name in ("ViTImageProcessorFast", "CLIPImageProcessorFast", "SiglipImageProcessorFast"):
+        fields = {"image_processor_type": name, "size": 40, "default_to_square": square}
+        assert ViTClsImageProcessor.from_fields(fields).size == size
+
+
 @pytest.mark.parametrize(
     ("name", "fields"),
     [

@@ -46,14 +46,14 @@ class ProcessorClass(NamedTuple):
 
     Attributes:
         defaults: of our fields.
-        one_number: the meaning of a `size` of one number: "square" or "shortest_edge".
+        default_to_square: whether a `size` of one number is a square, not the shortest edge, unless the file has it.
         translate: rewrites the fields that have another meaning in this class, (our fields, the file) -> our fields.
         extra_fields: those of `_CLASS_SPECIFIC` that this class reads.
         crops: False where the class has no central crop in transformers 4.57, even if the file sets one.
     """
 
     defaults: Fields
-    one_number: str = "square"
+    default_to_square: bool = True
     translate: Callable[[Fields, Mapping[str, Any]], Fields] = lambda fields, _: fields
     extra_fields: tuple[str, ...] = ()
     crops: bool = True
@@ -127,8 +127,10 @@ def _or(value: Any, default: Any) -> Any:
 
 
 _CROPPED = {"do_center_crop": True, "crop_size": _square(224)}
-_CLIP = ProcessorClass({"size": {"shortest_edge": 224}, **_CROPPED, **CLIP}, "shortest_edge")
-_MOBILENET = ProcessorClass({"size": {"shortest_edge": 256}, **_CROPPED, "resample": 2, **HALF}, "shortest_edge")
+_CLIP = ProcessorClass({"size": {"shortest_edge": 224}, **_CROPPED, **CLIP}, default_to_square=False)
+_MOBILENET = ProcessorClass(
+    {"size": {"shortest_edge": 256}, **_CROPPED, "resample": 2, **HALF}, default_to_square=False
+)
 CLASSES = {
     "ViTImageProcessor": ProcessorClass({"size": _square(224), "resample": 2, **HALF}, crops=False),
     "DeiTImageProcessor": ProcessorClass({"size": _square(256), **_CROPPED, **HALF}),
@@ -136,7 +138,7 @@ CLASSES = {
     "ChineseCLIPImageProcessor": _CLIP,
     "BitImageProcessor": _CLIP,
     "ViTHybridImageProcessor": _CLIP,
-    "SiglipImageProcessor": ProcessorClass({"size": _square(224), **HALF}, "shortest_edge", crops=False),
+    "SiglipImageProcessor": ProcessorClass({"size": _square(224), **HALF}, default_to_square=False, crops=False),
     "Siglip2ImageProcessor": ProcessorClass(
         {"size": _square(256), "resample": 2, **HALF}, translate=_naflex, crops=False
     ),
@@ -148,17 +150,26 @@ CLASSES = {
     "MobileNetV1ImageProcessor": _MOBILENET,
     "MobileNetV2ImageProcessor": _MOBILENET,
     "LevitImageProcessor": ProcessorClass(
-        {"size": {"shortest_edge": 224}, **_CROPPED, **IMAGENET}, "shortest_edge", translate=_levit
+        {"size": {"shortest_edge": 224}, **_CROPPED, **IMAGENET}, default_to_square=False, translate=_levit
     ),
     "PoolFormerImageProcessor": ProcessorClass(
-        {"size": {"shortest_edge": 224}, **_CROPPED, **IMAGENET}, "shortest_edge", _poolformer, ("crop_pct",)
+        {"size": {"shortest_edge": 224}, **_CROPPED, **IMAGENET},
+        default_to_square=False,
+        translate=_poolformer,
+        extra_fields=("crop_pct",),
     ),
     "ConvNextImageProcessor": ProcessorClass(
-        {"size": {"shortest_edge": 384}, **HALF}, "shortest_edge", _convnext, ("crop_pct",), crops=False
+        {"size": {"shortest_edge": 384}, **HALF},
+        default_to_square=False,
+        translate=_convnext,
+        extra_fields=("crop_pct",),
+        crops=False,
     ),
     "PvtImageProcessor": ProcessorClass({"size": _square(224), **IMAGENET}, crops=False),
     "EfficientNetImageProcessor": ProcessorClass(
-        {"size": _square(346), "crop_size": _square(289), **HALF}, "square", _efficientnet, ("rescale_offset",)
+        {"size": _square(346), "crop_size": _square(289), **HALF},
+        translate=_efficientnet,
+        extra_fields=("rescale_offset",),
     ),
 }
 # Defaults of transformers 4.57 that differ from those of 5. A missing field has the default of the installed version.
@@ -202,8 +213,11 @@ def our_fields(given: Mapping[str, Any], unnamed: str = OURS) -> Fields:
         raise ConfigError("crop_size", None, f"is needed for do_center_crop=true, and {name} has no default")
     for field in ("image_mean", "image_std"):  # one number holds for each channel
         fields[field] = [fields[field]] * 3 if isinstance(fields[field], int | float) else fields[field]
-    fields["size"] = _size(fields["size"], kind.one_number)
-    fields["crop_size"] = _size(fields["crop_size"], "square")
+    square = kind.default_to_square  # the classes of 4.57 that are not "Fast" do not read it in the file
+    if "default_to_square" in given and (not is_4 or str(given.get("image_processor_type")).endswith("Fast")):
+        square = bool(given["default_to_square"])
+    fields["size"] = _size(fields["size"], square)
+    fields["crop_size"] = _size(fields["crop_size"], square=True)
     return {field: value for field, value in kind.translate(fields, given).items() if value is not None}
 
 
@@ -227,10 +241,10 @@ def _refuse_unknown(given: Mapping[str, Any], extra_fields: tuple[str, ...]) -> 
             raise ConfigError(field, given[field], f"{rule}: prepare such pixel_values yourself")
 
 
-def _size(size: Any, one_number: str) -> Any:
+def _size(size: Any, square: bool) -> Any:
     """A size as a dict: one number means a square or the shortest edge, a pair is (height, width)."""
     if isinstance(size, int) and not isinstance(size, bool):
-        return _square(size) if one_number == "square" else {"shortest_edge": size}
+        return _square(size) if square else {"shortest_edge": size}
     if isinstance(size, list | tuple) and len(size) == 2:
         return {"height": size[0], "width": size[1]}
     return size
