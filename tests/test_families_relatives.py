@@ -10,6 +10,7 @@ import pytest
 from conftest import read_npz
 from safetensors.numpy import load_file, save_file
 from test_families import compare, golden, load
+from transformers import AutoConfig
 
 from modeling_vit_cls import CheckpointError, FlaxViTClsForImageClassification, FlaxViTClsModel, export_pretrained
 from modeling_vit_cls.families.open import open_checkpoint
@@ -100,6 +101,42 @@ def test_the_position_of_vitposes_cls_is_in_that_of_each_patch():
     table = load_file(golden("vitpose") / "model.safetensors")["embeddings.position_embeddings"]
     ours = load(golden("vitpose"))[0].params["embeddings"]["position_embedding"]["embedding"]
     np.testing.assert_array_equal(ours, table[0, 1:] + table[0, :1])
+
+
+OTHERS = {"hidden_act": "gelu", "layer_norm_eps": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("whole", "read"),
+    [
+        (lambda tower: {"vision_config": tower | OTHERS, "vision_config_dict": tower}, {}),
+        (lambda tower: {"vision_config": tower, "vision_config_dict": tower | OTHERS}, OTHERS),
+        (lambda tower: {"vision_config": None, "vision_config_dict": tower | OTHERS}, OTHERS),
+        (lambda tower: {"vision_config_dict": tower | OTHERS}, OTHERS),
+        (lambda tower: {"vision_config": tower | OTHERS, "vision_config_dict": None}, OTHERS),
+    ],
+)
+@pytest.mark.parametrize(("name", "kind"), [("clip", "clip"), ("metaclip2", "metaclip_2")])
+def test_the_vision_config_dict_of_old_clips_counts_as_in_transformers(whole, read, name, kind, tmp_path):
+    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+    tower = json.loads((golden(name) / "config.json").read_text())
+    fields = {"model_type": kind, **whole({size: tower[size] for size in sizes})}
+    shutil.copy(golden(name) / "model.safetensors", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    config, theirs = open_checkpoint(tmp_path).config, AutoConfig.from_pretrained(tmp_path).vision_config
+    assert (config.hidden_act, config.layer_norm_eps) == (theirs.hidden_act, theirs.layer_norm_eps)
+    assert {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5} | read == {
+        "hidden_act": config.hidden_act,
+        "layer_norm_eps": config.layer_norm_eps,
+    }
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "tipsv2"])
+@pytest.mark.parametrize("absent", [{}, {"vision_config": None}, {"vision_config": {}}])
+def test_a_whole_model_without_a_vision_config_has_the_defaults_of_its_tower(name, absent, tmp_path):
+    shutil.copy(golden(name) / "model.safetensors", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": name, "hidden_size": 24, **absent}))
+    assert open_checkpoint(tmp_path).config.hidden_size == 768
 
 
 def test_tipsv2_scales_pixels_and_does_not_normalise_them(tmp_path):

@@ -10,7 +10,7 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import ConfigError
 from ..files.tensor import Tensor
 from ..images.processor_classes import CLIP
-from .family import BICUBIC, Export, Family, common_fields, cropped, has, has_classifier, labels, square
+from .family import BICUBIC, Export, Family, common_fields, cropped, has, has_classifier, labels, square, vision_fields
 from .layouts import linear, norm, tokens
 from .siglip import TABLE as _SIGLIP
 
@@ -36,7 +36,9 @@ TABLE = {
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     classifies = has_classifier(fields, tensors)  # the mean of the patches, without the norm and the projection
-    vision = fields.get("vision_config") or fields
+    vision = vision_fields(fields)
+    if fields.get("vision_config_dict") is not None:  # in old files; CLIPConfig takes it and its defaults instead
+        vision = fields["vision_config_dict"]
     size = fields.get("projection_dim", vision.get("projection_dim", 512))
     classes = fields.get("architectures") or ()
     projected = not classifies and (has(tensors, "projection") or not _WITH_PROJECTION.isdisjoint(classes))

@@ -244,6 +244,11 @@ def side_of(patch_size: Any) -> Any:
     return patch_size[0]
 
 
+def vision_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the image tower: those of a tower's own config.json, or `vision_config` of a whole model's."""
+    return fields if fields["model_type"].endswith("_vision_model") else fields.get("vision_config") or {}
+
+
 def labels(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields about labels in a transformers config that are set: label maps, count, and problem type."""
     return {name: fields[name] for name in ("id2label", "label2id", "num_labels", "problem_type") if fields.get(name)}

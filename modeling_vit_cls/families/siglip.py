@@ -8,7 +8,18 @@ import numpy as np
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..files.tensor import Tensor
-from .family import BICUBIC, Export, Family, always, common_fields, has_classifier, labels, side_of, square
+from .family import (
+    BICUBIC,
+    Export,
+    Family,
+    always,
+    common_fields,
+    has_classifier,
+    labels,
+    side_of,
+    square,
+    vision_fields,
+)
 from .layouts import Layout, conv, linear, norm, qkv, tokens
 
 _COPIED = [
@@ -46,7 +57,7 @@ TABLE = {
 
 
 def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    vision, classifies = fields.get("vision_config") or fields, has_classifier(fields, tensors)
+    vision, classifies = vision_fields(fields), has_classifier(fields, tensors)
     pooled = vision.get("vision_use_head", True) and not classifies  # its classifier uses the mean of the patches
     return {
         **{name: vision[name] for name in _COPIED if name in vision},
@@ -77,9 +88,9 @@ def _export(config: ViTClsConfig, has_head: bool) -> Export:
 
 def _flexible_fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """SigLIP 2 NaFlex: images of any size; one square table of positions is resampled to the grid of the image."""
-    vision = fields.get("vision_config") or fields
+    vision = vision_fields(fields)
     size = math.isqrt(vision.get("num_patches", 256)) * side_of(vision.get("patch_size", 16))
-    ours = _fields({**fields, "vision_config": {**vision, "image_size": size}}, tensors)
+    ours = _fields(fields, tensors) | {"image_size": size}
     return ours | {"position_interpolation": "bilinear_antialias", "dynamic_image_size": True}
 
 

@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from ..files.tensor import Tensor
 from .dinov2 import COPIED, mlp_ratio, mlp_width
 from .dinov2 import TABLE as _DINOV2
-from .family import ANY_SIZE, Export, Family, always, common_fields, square
+from .family import ANY_SIZE, Export, Family, always, common_fields, square, vision_fields
 from .layouts import conv, linear, norm, qkv, stacked, tokens, vector
 
 # On disk the names of TIPS' own code; those of DINOv2 in transformers are what transformers has in memory.
@@ -36,7 +36,7 @@ TABLE = {
 
 
 def _fields(fields: dict[str, Any], _: Mapping[str, Tensor]) -> dict[str, Any]:
-    vision = fields.get("vision_config") or fields
+    vision = vision_fields(fields)
     ours = {name: vision[name] for name in COPIED if name in vision}
     swiglu = bool(vision.get("use_swiglu_ffn", False))
     if swiglu:  # transformers ignores hidden_act here and always uses SiLU
