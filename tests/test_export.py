@@ -11,6 +11,8 @@ from conftest import TINY, tiny_model
 from safetensors.numpy import load_file
 from test_families import FOLDERS, load
 from test_families_faults import no_part_of_the_model
+from test_processor_classes import LAYOUT, ON_PILLOW
+from transformers import AutoImageProcessor
 
 from hub_scripts.__main__ import main
 from modeling_vit_cls import (
@@ -124,6 +126,11 @@ OTHERWISE = {  # what the target may have otherwise -> the model's config, its p
     "dynamic_image_size": ({"dynamic_image_size": True}, {}, "same at 8 x 8 pixels; .* has interpolate_pos_encoding"),
     "position_interpolation": ({"position_interpolation": "bilinear"}, {}, "same at 8 x 8 pixels; at other image"),
     "crop_rounding": ({}, {"do_center_crop": True, "crop_size": 8, "crop_rounding": "torchvision"}, "one pixel"),
+    "image_mean": (
+        {"num_channels": 1},
+        {"size": 8, "image_mean": 0.4, "image_std": 0.3},
+        "grey images alone, as arrays",
+    ),
     "size": ({}, {"size": {"max_num_patches": 4, "patch_size": 4}}, "resized to 8 x 8 pixels there, .* scores differ"),
 }
 
@@ -138,6 +145,23 @@ def test_what_follows_from_each_difference_is_said_as_it_is(field, tmp_path, cap
     (said,) = [record.getMessage() for record in caplog.records if f": {field}=" in record.getMessage()]
     assert re.search(f"is not the same there: .*{follows}", said)
     assert ("changes no prediction" in said) == ("training" in follows)
+
+
+CROP = {"do_center_crop": True, "crop_size": 8}
+
+
+@pytest.mark.parametrize("size", [{"size": 8}, {"size": {"height": 8, "width": 9}, **CROP}, {"size": 8, **CROP}])
+def test_a_grey_image_has_the_same_pixels_in_transformers(size, tmp_path):
+    model = tiny_model(num_channels=1)
+    model.image_processor = ViTClsImageProcessor(**size, image_mean=0.4, image_std=0.3, resample=3)
+    export_pretrained(model, tmp_path / "out", "transformers")
+    grey = np.random.default_rng(0).integers(0, 256, (20, 30, 1), dtype=np.uint8)
+    theirs = AutoImageProcessor.from_pretrained(tmp_path / "out", **ON_PILLOW)
+    expected = model.image_processor(grey)["pixel_values"]
+    again = FlaxViTClsForImageClassification.from_pretrained(tmp_path / "out").image_processor
+    np.testing.assert_array_equal(again(grey)["pixel_values"], expected)
+    found = theirs(grey, return_tensors="np", **LAYOUT)["pixel_values"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_every_field_that_acts_in_training_has_its_consequence(tmp_path, caplog):

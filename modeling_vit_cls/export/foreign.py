@@ -34,6 +34,8 @@ _CONSEQUENCES = {
     "initializer_range": "it acts when new parameters are drawn, and changes no prediction",
     "dynamic_image_size": "scores are the same at {size}; images of another size are refused there, unless each call "
     "has interpolate_pos_encoding=True",
+    "image_mean": "its image processor takes grey images alone, as arrays (H, W, 1), and none in colour; their scores "
+    "are the same",
     "size": "images are resized to {size} there, without keeping the aspect ratio; scores differ",
 }
 # The config field behind a parameter, by the parameter's name or its beginning.
@@ -67,9 +69,9 @@ def write_foreign(
     """Write a checkpoint for "transformers" or "timm" into an empty folder; names in `tensors` are canonical.
 
     Returns the permitted differences as "field=value" (`consequence` explains them): config fields that matter only in
-    training or at another image size, the rounding of a central crop, and an image size that keeps the aspect ratio.
-    The checkpoint is read back and compared with the model. Raises ConfigError, naming the field, for any other
-    difference, and for an image processor of a size that the exported model refuses.
+    training or at another image size, the rounding of a central crop, an image size that keeps the aspect ratio, and
+    the conversion to grey. The checkpoint is read back and compared with the model. Raises ConfigError, naming the
+    field, for any other difference, and for an image processor of a size that the exported model refuses.
     """
     family = family_for(target, config)
     has_head = "classifier.kernel" in tensors
@@ -90,6 +92,8 @@ def write_foreign(
             export.fields["pretrained_cfg"] |= timm_export.transform(image_processor, config)
         else:
             files[PROCESSOR] = _transformers_processor(image_processor)
+            if len(image_processor.image_mean) == 1:  # timm converts to grey
+                differences.append(f"image_mean={image_processor.image_mean!r}")
         rounding = "torchvision" if target == "timm" else "transformers"
         if image_processor.do_center_crop and image_processor.crop_rounding != rounding:
             differences.append(f"crop_rounding={image_processor.crop_rounding!r}")
@@ -202,4 +206,6 @@ def _transformers_processor(processor: ViTClsImageProcessor) -> dict[str, Any]:
     fields = {name: value for name, value in processor.to_dict().items() if not name.startswith(("_", "crop_rounding"))}
     has_exact_size = "shortest_edge" not in processor.size
     name = "ViTImageProcessor" if has_exact_size and not processor.do_center_crop else "DeiTImageProcessor"
+    if len(processor.image_mean) == 1:
+        fields["do_convert_rgb"] = False  # else Bit's class makes three channels of a grey image
     return {**fields, "image_processor_type": name if has_exact_size else "BitImageProcessor"}
