@@ -46,6 +46,7 @@ def read_labels(fields: Mapping[str, Any], classes: int | None = None) -> tuple[
         notes.append(f"label2id={shorten(inverse)} {problem}")
     if names and classes is not None and len(names) != classes:
         if set(names) <= set(range(classes)):
+            notes.append(f"id2label has {len(names)} names, the classifier {classes} outputs: the others are LABEL_i")
             names = {index: names.get(index, f"LABEL_{index}") for index in range(classes)}
         elif count == classes:
             notes.append(f"id2label has {len(names)} names, the classifier {classes} outputs: names are LABEL_0, ...")

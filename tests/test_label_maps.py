@@ -79,9 +79,13 @@ def test_names_that_are_numbers_or_nothing_are_words(tmp_path):
 
 
 def test_the_classifier_says_how_many_there_are(tmp_path, caplog):
-    two = {"id2label": {"0": "a", "3": "d"}}
-    config = FlaxViTClsForImageClassification.from_pretrained(folder_of(two, tmp_path)).config
-    assert config.id2label == {0: "a", 1: "LABEL_1", 2: "LABEL_2", 3: "d", 4: "LABEL_4"}
+    for count in ({}, {"num_labels": 5}):
+        folder = folder_of({"id2label": {"0": "a", "3": "d"}, **count}, tmp_path)
+        model, report = FlaxViTClsForImageClassification.from_pretrained(folder, output_loading_info=True)
+        assert model.config.id2label == {0: "a", 1: "LABEL_1", 2: "LABEL_2", 3: "d", 4: "LABEL_4"}
+        (note,) = report.config_notes
+        assert note == "id2label has 2 names, the classifier 5 outputs: the others are LABEL_i"
+        assert note in caplog.text
     other = {"id2label": {str(i): f"k{i}" for i in range(7)}, "num_labels": 5}
     config = FlaxViTClsForImageClassification.from_pretrained(folder_of(other, tmp_path)).config
     assert config.id2label[4] == "LABEL_4"
