@@ -54,7 +54,7 @@ def load_trained(model_class: Any, name_or_path: str | os.PathLike[str], **optio
 def _as_sequence(images: Any) -> Sequence[Any]:
     """One image or several, as a sequence of images."""
     is_array = hasattr(images, "ndim") and 1 < images.ndim < 4
-    if is_array or isinstance(images, str | bytes | os.PathLike | Image.Image | Mapping):
+    if is_array or isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image | Mapping):
         return [images]
     return images if isinstance(images, Sequence) else list(images)
 

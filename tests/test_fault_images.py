@@ -1,5 +1,6 @@
 """Damaged image files: pixels or a BadImageError that names the file, at once and in little memory."""
 
+import base64
 import io
 import os
 import random
@@ -100,6 +101,53 @@ def test_no_program_is_started_for_an_image(tmp_path, tally, monkeypatch):
     with pytest.raises(BadImageError, match="formats are JPEG"):
         load_image(text)
     assert not mark.exists()
+
+
+def test_what_is_no_image_is_told_what_is(tmp_path):
+    file = tmp_path / "a.png"
+    Image.fromarray(PIXELS).save(file)
+    with Image.open(file) as closed:
+        pass
+    with pytest.raises(BadImageError, match=r"PngImageFile: was closed before .* use it inside `with`"):
+        load_image(closed)
+    with open(file, "rb") as opened:
+        for wrong in (opened, io.BytesIO(file.read_bytes()), None, {"path": str(file)}):
+            with pytest.raises(BadImageError, match=f"{type(wrong).__name__}: expected a path, the bytes of a file"):
+                load_image(wrong)
+    with pytest.raises(
+        BadImageError, match="holds the image itself, expected a path: give the bytes, base64.b64decode"
+    ):
+        load_image("data:image/png;base64," + base64.b64encode(file.read_bytes()).decode())
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_each_kind_of_bytes_is_a_file(kind):
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, "PNG")
+    np.testing.assert_array_equal(np.asarray(load_image(kind(file.getvalue()))), PIXELS)
+    np.testing.assert_array_equal(np.asarray(load_image(memoryview(PIXELS))), PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["LA", "La", "RGBA", "RGBa", "PA"])
+def test_a_transparent_image_is_on_white_in_each_mode(mode):
+    image = Image.new("RGBA", (3, 2), (0, 0, 0, 255))
+    image.putpixel((1, 0), (0, 0, 0, 0))
+    for step in {"La": ("LA", "La"), "PA": ("PA",)}.get(mode, (mode,)):
+        image = image.convert(step)
+    found = np.asarray(load_image(image))
+    assert found[0, 1].tolist() == [255, 255, 255]
+    assert (np.delete(found.reshape(6, 3), 1, axis=0) == 0).all()
+
+
+def test_whatever_has_no_words_is_named_by_its_kind(monkeypatch, tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+
+    def fail(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(PngImageFile, "load_read", fail)
+    with pytest.raises(BadImageError, match=r"cannot be read as an image \(AssertionError\)"):
+        load_image(tmp_path / "a.png")
 
 
 def test_only_regular_files_are_opened(tmp_path, tally):

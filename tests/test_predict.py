@@ -89,7 +89,15 @@ def test_a_pipeline_takes_one_image_or_several_of_every_kind(model, tmp_path):
     Image.fromarray(images(1)[0]).save(file)
     content, classify = file.read_bytes(), ImageClassificationPipeline(model)
     expected = classify(str(file))
-    for one in (file, content, {"bytes": content, "path": None}, images(1)[0], np.array([str(file)])):
+    for one in (
+        file,
+        content,
+        bytearray(content),
+        memoryview(content),
+        {"bytes": content, "path": None},
+        images(1)[0],
+        np.array([str(file)]),
+    ):
         assert classify(one) == expected
     assert [found for _, found in classify.iterate(iter([file, file]), top_k=np.int64(1))] == [expected[0][:1]] * 2
     with pytest.raises(BadImageError, match="has image, label, expected an image as bytes and path"):

@@ -53,7 +53,7 @@ def load_image(image: Any, name: str | None = None) -> Image.Image:
         if is_path:
             with _open_file(os.fspath(image)) as file:
                 return _decoded(file)
-        if isinstance(image, bytes):
+        if isinstance(image, bytes | bytearray) or (isinstance(image, memoryview) and image.ndim == 1):
             return _decoded(io.BytesIO(image))
         if isinstance(image, Image.Image):
             return _upright_rgb(image, is_ours=False)
@@ -65,7 +65,8 @@ def load_image(image: Any, name: str | None = None) -> Image.Image:
     except UnidentifiedImageError as error:
         raise BadImageError(f"{name}: cannot be read as an image; formats are {', '.join(_formats())}") from error
     except Exception as error:  # for damaged files Pillow raises nearly everything, also what it does not document
-        raise BadImageError(f"{name}: cannot be read as an image ({shorten(str(error), 300)[1:-1]})") from error
+        reason = str(error) or type(error).__name__
+        raise BadImageError(f"{name}: cannot be read as an image ({shorten(reason, 300)[1:-1]})") from error
 
 
 @cache
@@ -79,6 +80,9 @@ def _open_file(path: str | bytes) -> BinaryIO:
     """A regular file, opened for reading. A pipe would wait for its writer, and a device may never end."""
     if str(path).startswith(("http://", "https://")):
         raise BadImageError("is a URL, expected a file: download it first")
+    if str(path).startswith("data:image/"):
+        remedy = "give the bytes, base64.b64decode of what follows the comma"
+        raise BadImageError(f"holds the image itself, expected a path: {remedy}")
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     _refuse_special(os.stat(path))
     descriptor = os.open(path, flags)
@@ -103,6 +107,8 @@ def _decoded(file: BinaryIO) -> Image.Image:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype == object:  # None, an open file
+        raise BadImageError("expected a path, the bytes of a file (`file.read()`), a PIL image or an array")
     if array.dtype not in (np.uint8, np.uint16):
         remedy = "scale it to 0..255 and cast it to uint8, so that its range is known"
         raise BadImageError(f"expected an array of uint8 or uint16, got {array.dtype} {array.shape}: {remedy}")
@@ -154,6 +160,8 @@ def _check_size(image: Image.Image) -> None:
         raise BadImageError(f"has {image.width} x {image.height} pixels, over the limit of {MAX_SIDE:,} a side")
     if not isinstance(image, ImageFile.ImageFile) or (not image.tile and getattr(image, "_im", None) is not None):
         return  # it is decoded already
+    if image.tile and image.fp is None:
+        raise BadImageError("was closed before its pixels were read: use it inside `with`, or call its load() there")
     if image.format not in FORMATS:
         remedy = "if you trust it, call its load() before"
         raise BadImageError(f"is of the format {image.format}, which is not supported: {remedy}")
@@ -180,6 +188,6 @@ def _on_white(image: Image.Image) -> Image.Image:
         block = image.crop(box)
         if isinstance(transparent, tuple) and max(transparent) > 255:  # of a PNG of 16 bits; Pillow keeps the upper 8
             block.info["transparency"] = tuple(value >> 8 for value in transparent)
-        block = block.convert("RGBA")
+        block = (block.convert("LA") if block.mode == "La" else block).convert("RGBA")  # Pillow has no way from La
         rgb.paste(Image.alpha_composite(Image.new("RGBA", block.size, "white"), block).convert("RGB"), box)
     return rgb
