@@ -116,6 +116,9 @@ def check_programs(folder: Path, model, params, names: set[str]) -> None:
         assert difference(three[name], expected[name]) < 1e-5
         np.testing.assert_array_equal(by_stablehlo[name], expected[name])
     onnx.checker.check_model(folder / "model.onnx", full_check=True)
+    graph = onnx.load(folder / "model.onnx").graph
+    free = {value.name: value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.input, *graph.output)}
+    assert free == dict.fromkeys(["pixel_values", *names], "batch")
     assert len(list(folder.iterdir())) == 2
 
 

@@ -202,7 +202,7 @@ def _simplify(model: Any) -> None:
     """Remove jax2onnx's computation of shapes from an onnx_ir model, over half of its nodes; outputs are unchanged.
 
     Only the batch size is variable, so each new shape is a constant with one -1. Expansions to the same shape are
-    removed.
+    removed. The first axis of each output has the name of the input's, where jax2onnx names some of them anew.
     """
     import onnx_ir
     from onnx_ir.passes import common
@@ -220,5 +220,7 @@ def _simplify(model: Any) -> None:
                 node.replace_input_with(1, shape)
                 if source.producer() is not None and source.producer().op_type == "Reshape":
                     node.replace_input_with(0, source.producer().inputs[0])
+    for output in model.graph.outputs:
+        output.shape = onnx_ir.Shape([model.graph.inputs[0].shape[0], *output.shape.dims[1:]])
     common.RemoveUnusedNodesPass()(model)
     common.DeduplicateInitializersPass()(model)
