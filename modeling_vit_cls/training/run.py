@@ -57,11 +57,8 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     if len(class_names(train)) < 2:
         rule = f"has only one class, {class_names(train)[0]!r}: a classifier needs at least two"
         raise ConfigError("dataset_name", data.dataset_name, rule)
-    test, test_split, used = (
-        evaluation,
-        data.eval_split or f"{data.train_val_split * 100:g}% of {data.train_split}",
-        [train],
-    )
+    held_out = f"{data.train_val_split * 100:g}% of {data.train_split}"
+    test, test_split, used = evaluation, data.eval_split or held_out, [train]
     if benchmarked.test_split is not None:
         test, test_split = load(data, benchmarked.test_split), benchmarked.test_split
         test, used = _first(test, data.max_eval_samples, arguments.seed), [train, evaluation]
