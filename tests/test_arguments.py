@@ -236,7 +236,7 @@ def test_each_name_of_an_optimiser_is_that_optimiser():
         ("2: 3", "2=3: .*is not an argument"),
         (
             "seed: 1\nbf16: true\nseed: 2",
-            r"recipe\.yaml': cannot be read as YAML \(line 5: the key 'seed' is given twice",
+            r"cannot be read as YAML \(line 5: the key 'seed' is given twice, first in line 3: keep one\)",
         ),
         ("config_overrides: {num_labels: 3, num_labels: 4}", "line 3: the key 'num_labels' is given twice, first in"),
         ("config_overrides: {a: 2026-01-01}", "config_overrides={'a': .*must have only texts, finite numbers"),
