@@ -24,6 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     # Imported here because datasets and evaluate take a second, which other verbs do not need.
     from modeling_vit_cls.evaluation.benchmark import DEFAULT_METRICS, benchmark
     from modeling_vit_cls.evaluation.results import known_of_training, results
+    from modeling_vit_cls.images.fingerprint import images_digest
 
     no_bars_in_files()
     model = load_trained(FlaxViTClsForImageClassification, arguments.model, dtype=arguments.dtype)
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
         disable_tqdm=None,
     )
     record = results(
-        measurements,
+        {**measurements, "images": images_digest(dataset, "image")},
         model,
         model_name=arguments.model,
         dataset_name=arguments.dataset_name,

@@ -1,5 +1,6 @@
 """The verbs that concern checkpoints: what there is, from one library to another, whether it loads, to the Hub."""
 
+import os
 from typing import Any
 
 from .parser import add_verb
@@ -46,8 +47,14 @@ def _import(verbs: Any) -> None:
         "package.",
         example="import google/vit-base-patch16-224 my-vit",
     )
-    parser.add_argument("source", help="a folder, a weight file (.safetensors, .npz, .msgpack) or a Hub id")
-    parser.add_argument("folder", help="where to write config.json, model.safetensors and preprocessor_config.json")
+    parser.add_argument(
+        "source", type=os.path.expanduser, help="a folder, a weight file (.safetensors, .npz, .msgpack) or a Hub id"
+    )
+    parser.add_argument(
+        "folder",
+        type=os.path.expanduser,
+        help="where to write config.json, model.safetensors and preprocessor_config.json",
+    )
 
 
 def _export(verbs: Any) -> None:
@@ -59,8 +66,10 @@ def _export(verbs: Any) -> None:
         description="Export a model for transformers (PyTorch), timm, ONNX Runtime, or as StableHLO.",
         example="export my-vit my-vit-timm --to timm",
     )
-    parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("folder", help="where to write: a folder without a checkpoint or program")
+    parser.add_argument("model", type=os.path.expanduser, help="a folder or a Hub id")
+    parser.add_argument(
+        "folder", type=os.path.expanduser, help="where to write: a folder without a checkpoint or program"
+    )
     parser.add_argument("--to", required=True, choices=["transformers", "timm", "onnx", "stablehlo"])
 
 
@@ -76,7 +85,7 @@ def _check(verbs: Any) -> None:
         example="check google/vit-base-patch16-224",
     )
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("checkpoint", nargs="?", help="a folder, a weight file or a Hub id")
+    which.add_argument("checkpoint", type=os.path.expanduser, nargs="?", help="a folder, a weight file or a Hub id")
     which.add_argument(
         "--catalogue", action="store_true", help="check all of `vit-cls models`, and print a table in Markdown"
     )
@@ -94,7 +103,7 @@ def _verify(verbs: Any) -> None:
         "differs.",
         example="verify my-vit",
     )
-    parser.add_argument("checkpoint", help="a folder or a Hub id")
+    parser.add_argument("checkpoint", type=os.path.expanduser, help="a folder or a Hub id")
 
 
 def _push(verbs: Any) -> None:
@@ -107,7 +116,9 @@ def _push(verbs: Any) -> None:
         "them already.",
         example="push my-vit user/my-vit --dry_run",
     )
-    parser.add_argument("folder", help="a folder that was trained into, or saved with save_pretrained")
+    parser.add_argument(
+        "folder", type=os.path.expanduser, help="a folder that was trained into, or saved with save_pretrained"
+    )
     parser.add_argument("repo_id", help="user/name on the Hub; created if necessary")
     parser.add_argument("--private", action="store_true", help="create a private repository; refuse a public one")
     parser.add_argument("--revision", help="branch to push to (default: main); created if necessary")

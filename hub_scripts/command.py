@@ -6,6 +6,7 @@ import os
 import select
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 import jax
 from huggingface_hub import cached_assets_path
@@ -25,12 +26,15 @@ def run_command(arguments: argparse.Namespace) -> int:
     It is 0; 1 after an error, with the message in one line on stderr; or 141, without a message, if the reader of the
     output has closed it, as `head` does.
     """
-    _keep_compiled_programs()
+    if isinstance(sys.stdout, TextIOWrapper):  # None where it is closed
+        sys.stdout.reconfigure(errors="backslashreplace")  # results are not lost for a name that cannot be encoded
     try:
         module, function = arguments.runs.split(":")
         with messages():
+            _keep_compiled_programs()
             getattr(import_module(f".{module}", __package__), function)(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _output_is_closed():
             return 141
@@ -66,7 +70,7 @@ def _keep_compiled_programs() -> None:
     try:
         folder = cached_assets_path("vit-cls", "compiled")
     except (OSError, ValueError) as error:
-        logging.getLogger(__name__).warning("compiled programs are not kept: %s", error)
+        logging.getLogger("modeling_vit_cls").warning("compiled programs are not kept: %s", error)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", 2**30)  # bytes; the least recently used are deleted first

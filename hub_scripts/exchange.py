@@ -14,8 +14,9 @@ from modeling_vit_cls.hub.download import checkpoint_path
 
 def run_import(arguments: argparse.Namespace) -> None:
     """Load another library's checkpoint and save it as one of this package, with its head."""
-    if Path(arguments.source).exists() and Path(arguments.source).resolve() == Path(arguments.folder).resolve():
-        raise ValueError(f"{arguments.folder}: is the source itself; give another folder")
+    source, folder = Path(arguments.source), Path(arguments.folder).resolve()
+    if source.exists() and folder in (source.resolve(), source.resolve().parent if source.is_file() else None):
+        raise ValueError(f"{arguments.folder}: holds the source itself; give another folder")
     model, family = _load(arguments.source)
     model.save_pretrained(arguments.folder)
     _report(arguments, {"family": family, **_facts(model)})

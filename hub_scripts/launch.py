@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from modeling_vit_cls.errors import ConfigError
@@ -40,8 +41,9 @@ class _Processes:
         command = [sys.executable, "-m", "hub_scripts", *words]
         self._all: list[subprocess.Popen[bytes]] = []
         self._readers: list[threading.Thread] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._pass_on)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, which comes when a terminal is closed
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), self._pass_on)
         for index, environment in enumerate(environments):
             # A group of its own: the terminal sends Ctrl-C to a whole group, and each would get it twice.
             process = subprocess.Popen(
@@ -98,6 +100,7 @@ class _Processes:
 
     def _pass_on(self, number: int, _: Any) -> None:
         self._signal = number
+        number = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
         for process in self._all:
             if process.poll() is None:
                 process.send_signal(number)
@@ -130,8 +133,9 @@ def environments_of(count: int, own: Mapping[str, str]) -> list[dict[str, str]]:
 def _copy_output(stream: IO[bytes], _: bytes) -> None:
     for line in stream:
         if not line.startswith(_NOISE):
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
+            with suppress(BrokenPipeError):  # the reader of the output has closed it; the processes go on
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
 
 
 def _copy_errors(stream: IO[bytes], prefix: bytes) -> None:

@@ -4,6 +4,7 @@ The functions are named, not imported, so that `--help` imports neither JAX nor 
 """
 
 import argparse
+import os
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -48,7 +49,7 @@ def _benchmark(verbs: Any) -> None:
         example="benchmark my-vit --dataset_name digits --output my-vit/results.json; benchmark my-vit --method probe "
         "--dataset_name digits --output_dir my-probe",
     )
-    parser.add_argument("model", help="a folder or a Hub id")
+    parser.add_argument("model", type=os.path.expanduser, help="a folder or a Hub id")
     parser.add_argument("--dataset_name", required=True, help=KINDS)
     add_dataset_options(parser, split="test")
     parser.add_argument(
@@ -79,7 +80,7 @@ def _benchmark(verbs: Any) -> None:
         default="raise",
         help="for a broken image: stop, or leave it out and count it (default: %(default)s)",
     )
-    parser.add_argument("--output", metavar="FILE", help="file for the results, as JSON")
+    parser.add_argument("--output", type=os.path.expanduser, metavar="FILE", help="file for the results, as JSON")
     parser.add_argument(
         "--output_dir", metavar="FOLDER", help="for probe: save the model with the probe as its classifier, and a card"
     )
@@ -95,8 +96,14 @@ def _predict(verbs: Any) -> None:
         "status is 1 if a path does not exist or no image can be read.",
         example="predict my-vit cat.jpg photos/ --top_k 3",
     )
-    parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder with its subfolders")
+    parser.add_argument("model", type=os.path.expanduser, help="a folder or a Hub id")
+    parser.add_argument(
+        "images",
+        type=os.path.expanduser,
+        nargs="+",
+        metavar="IMAGE",
+        help="an image file, or a folder with its subfolders",
+    )
     parser.add_argument("--top_k", type=int, default=5, help="number of classes per image (default: %(default)s)")
     parser.add_argument(
         "--on_bad_image",
@@ -117,9 +124,17 @@ def _embed(verbs: Any) -> None:
         "continues a run that was killed.",
         example="embed facebook/dinov2-small photos --output photos-embedded --normalize",
     )
-    parser.add_argument("model", help="a folder or a Hub id; of a classifier the backbone is used")
-    parser.add_argument("dataset", help=KINDS)
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="a new folder, or that of an earlier run")
+    parser.add_argument(
+        "model", type=os.path.expanduser, help="a folder or a Hub id; of a classifier the backbone is used"
+    )
+    parser.add_argument("dataset", type=os.path.expanduser, help=KINDS)
+    parser.add_argument(
+        "--output",
+        type=os.path.expanduser,
+        required=True,
+        metavar="FOLDER",
+        help="a new folder, or that of an earlier run",
+    )
     add_dataset_options(parser, split="train")
     parser.add_argument("--readout", choices=_READOUTS, help="default: the model's own")
     parser.add_argument("--normalize", action="store_true", help="give each vector length 1")
@@ -151,9 +166,17 @@ def _explain(verbs: Any) -> None:
         "path does not exist or no image can be read.",
         example="explain my-vit cat.jpg photos/ --output pictures",
     )
-    parser.add_argument("model", help="a folder or a Hub id")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file, or a folder with its subfolders")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the pictures")
+    parser.add_argument("model", type=os.path.expanduser, help="a folder or a Hub id")
+    parser.add_argument(
+        "images",
+        type=os.path.expanduser,
+        nargs="+",
+        metavar="IMAGE",
+        help="an image file, or a folder with its subfolders",
+    )
+    parser.add_argument(
+        "--output", type=os.path.expanduser, required=True, metavar="FOLDER", help="folder for the pictures"
+    )
     parser.add_argument(
         "--patch",
         nargs=2,
@@ -174,7 +197,7 @@ def _demo(verbs: Any) -> None:
         "and deletes images after some minutes. Ctrl-C ends it.",
         example="demo my-vit facebook/dinov2-small --neighbours photos-embedded",
     )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="folders or Hub ids")
+    parser.add_argument("models", type=os.path.expanduser, nargs="+", metavar="MODEL", help="folders or Hub ids")
     parser.add_argument(
         "--neighbours",
         nargs="+",

@@ -19,6 +19,9 @@ _WRITTEN_BY_TRANSFORMERS = set(
     output_attentions problem_type pruned_heads quantization_config tf_legacy_loss torch_dtype torchscript
     transformers_version use_bfloat16 _attn_implementation _attn_implementation_autoset
     _attn_implementation_internal _commit_hash _experts_implementation _from_auto _from_pipeline _name_or_path
+    add_cross_attention bos_token_id cross_attention_hidden_size decoder_start_token_id eos_token_id finetuning_task
+    is_decoder is_encoder_decoder pad_token_id prefix sep_token_id task_specific_params tie_encoder_decoder
+    tie_word_embeddings tokenizer_class
     """.split()  # noqa: SIM905 (a list with one name per line would fill a screen)
 )
 

@@ -145,11 +145,13 @@ class ViTClsConfig(PretrainedConfig):
         if not isinstance(config_dict, dict):
             raise ConfigError("config.json", config_dict, "must hold one JSON object of fields")
         return_unused = kwargs.pop("return_unused_kwargs", False)
-        labels: dict[str, Any] = {}
-        if not any(
-            kwargs.get(name) is not None for name in LABEL_FIELDS
-        ):  # else the head is new, without the old labels
-            labels, _ = read_labels(config_dict)
+        kwargs.pop("use_auth_token", None)  # the old name of `token`, which transformers 5 passes on
+        labels, _ = read_labels(config_dict)
+        given = {name: kwargs[name] for name in LABEL_FIELDS if kwargs.get(name) is not None}
+        if given == {"num_labels": len(labels.get("id2label") or ())}:  # the number that it has: its labels stay
+            del kwargs["num_labels"]
+        elif given:  # the head is new, without the old labels
+            labels = {}
         config_dict = {name: value for name, value in config_dict.items() if name not in LABEL_FIELDS}
         config_dict |= {name: value for name, value in labels.items() if name == "num_labels"}
         overrides = {name: kwargs.pop(name) for name in [*kwargs] if name in (*cls.field_names(), *_BASE_FIELDS)}

@@ -22,6 +22,7 @@ from .pretrained.processor_fit import fitting_processor
 
 _COMPILING_MINUTES = 60
 _UNREAD = BadImageError("another process cannot read it")
+_PIL_LOCK = Lock()  # PIL decodes an image on first access, which is not safe in two threads, of two calls neither
 OnBadImage = Callable[[int, BadImageError], None]
 
 
@@ -110,7 +111,6 @@ def _batches(
     images: Sequence[Any], processor: ViTClsImageProcessor, batch_size: int, parts: Sequence[range], mesh: Mesh | None
 ) -> Iterator[_Batch]:
     """Read and preprocess the images of this process, batch by batch."""
-    pil_lock = Lock()
     places = own_places(mesh, batch_size)
     is_whole, is_shared = len(places) == batch_size, mesh is not None and mesh.is_multi_process
 
@@ -118,8 +118,8 @@ def _batches(
         try:
             if image is None or isinstance(image, Mapping):
                 return processor([open_image(image)])["pixel_values"][0]
-            if isinstance(image, Image.Image):  # PIL decodes on first access, which is not safe in two threads
-                with pil_lock:
+            if isinstance(image, Image.Image):
+                with _PIL_LOCK:
                     image = load_image(image)
             return processor([image])["pixel_values"][0]
         except BadImageError as error:

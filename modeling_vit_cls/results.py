@@ -40,13 +40,15 @@ class Origin:
 class MeasuredData(Origin):
     """A split of a dataset, with numbers of images: `examples` used, `skipped` because they could not be read.
 
-    `duplicates` is the number of examples that are in the training data too.
+    `duplicates` is the number of examples that are in the training data too; beside it, `images` is a digest of the
+    images of a folder, as another folder may have its name.
     """
 
     split: str | None = None
     examples: int | None = _number()
     skipped: int | None = _number()
     duplicates: int | None = _number()
+    images: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

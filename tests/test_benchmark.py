@@ -21,8 +21,9 @@ from hub_scripts.__main__ import main
 from modeling_vit_cls import BadImageError, ConfigError, ImageClassificationPipeline, ViTClsImageProcessor
 from modeling_vit_cls.evaluation.benchmark import benchmark
 from modeling_vit_cls.evaluation.evaluator import ViTClsEvaluator
-from modeling_vit_cls.evaluation.metrics import Accuracy
+from modeling_vit_cls.evaluation.metrics import Accuracy, load_metric
 from modeling_vit_cls.evaluation.results import results
+from modeling_vit_cls.images.fingerprint import images_digest
 from modeling_vit_cls.images.sources import load_images, open_image
 from modeling_vit_cls.results import Results
 
@@ -311,3 +312,28 @@ def test_a_missing_extra_is_one_line(saved, name):
     assert done.stderr.splitlines()[-1].startswith(f"vit-cls: {name} is needed to ")
     assert "[train]'" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_duplicates_of_a_folder_are_not_those_of_another_of_its_name(folder, tmp_path):
+    model = classifier(["dog", "cat"])
+    model.save_pretrained(tmp_path / "model")
+    same, other = (tmp_path / name / "photos" for name in "ab")
+    for place in (same, other):
+        shutil.copytree(folder, place)
+    digest = images_digest(load_images(str(same), "test"), "image")
+    Image.new("RGB", (9, 9)).save(other / "test" / "cat" / "photo.jpg")
+    measured = benchmark(model, load_images(str(same), "test"), **QUIET)
+    names = {"model_name": "m", "dataset_name": str(same), "split": "test"}
+    counted = results({**measured, "duplicates": 3, "images": digest}, model, **names)
+    counted.write(tmp_path / "model" / "results.json")
+    for place, expected in ((same, 3), (other, None)):
+        out = tmp_path / "out.json"
+        words = ["benchmark", str(tmp_path / "model"), "--dataset_name", str(place), "--output", str(out)]
+        assert main(words) == 0
+        assert Results.read(out).dataset.duplicates == expected
+
+
+def test_metrics_make_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "cache")
+    assert load_metric("accuracy").compute(predictions=[0, 1], references=[0, 0]) == {"accuracy": 0.5}
+    assert not (tmp_path / "cache").exists()

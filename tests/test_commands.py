@@ -3,12 +3,16 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import suppress
 
 import pytest
+from conftest import tiny_model
+from PIL import Image
 
 import hub_scripts.command
 from hub_scripts import (
@@ -27,8 +31,9 @@ from hub_scripts import (
     verify,
 )
 from hub_scripts.__main__ import _interruptible, main
-from modeling_vit_cls import __version__, list_pretrained, list_variants
+from modeling_vit_cls import FlaxViTClsForImageClassification, __version__, list_pretrained, list_variants
 from modeling_vit_cls.results import Results
+from modeling_vit_cls.training import TrainingArguments
 
 pytestmark = pytest.mark.world
 
@@ -276,3 +281,37 @@ def test_json_and_debug_are_taken_wherever_they_stand(place, tmp_path, monkeypat
             assert main(["train", *given]) == 0
             assert json.loads(capsys.readouterr().out)["metrics"] == {"accuracy": 0.5}
     assert seen == [(3, f"vit-cls train {words[0]} --max_steps 3 --resume_from_checkpoint true")]
+
+
+def test_a_home_is_found_wherever_a_folder_is_given(tmp_path, monkeypatch, model_folder):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model_folder, tmp_path / "vit")
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    assert main(["predict", "~/vit", "~/a.png"]) == 0
+    assert main(["import", "~/vit", "~/again"]) == 0
+    assert main(["explain", "~/vit", "~/a.png", "--output=~/pictures"]) == 0
+    FlaxViTClsForImageClassification.from_pretrained("~/vit").save_pretrained("~/saved")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"vit", "a.png", "again", "pictures", "saved"}
+    arguments = TrainingArguments("~/run", resume_from_checkpoint="~/run/checkpoint-1")
+    assert arguments.resume_from_checkpoint == str(tmp_path / "run" / "checkpoint-1")
+
+
+RECODED = """
+import sys
+from hub_scripts.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("closed", "out"), [(False, b"\\u732b"), (True, b"")])
+def test_results_are_not_lost_for_an_output_that_cannot_take_them(tmp_path, closed, out):
+    model = tiny_model(id2label=dict(enumerate(["猫", "b", "c", "d", "e"])))
+    model.save_pretrained(tmp_path / "vit")
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    words = [sys.executable, "-c", RECODED, "predict", str(tmp_path / "vit"), str(tmp_path / "a.png")]
+    shell = shlex.join(words) + (" >&-" if closed else "")
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(shell, shell=True, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert out in done.stdout

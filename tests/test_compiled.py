@@ -8,9 +8,10 @@ import weakref
 import jax
 import numpy as np
 import pytest
-from conftest import pixels, tiny_config, tiny_model
+from conftest import TINY, pixels, tiny_config, tiny_model
 
-from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel
+from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, ViTClsConfig
+from modeling_vit_cls.nn.vit import FlaxViTClsForImageClassificationModule
 
 LOWERED = []  # an event for each function that was compiled, or taken from a cache on disk
 jax.monitoring.register_event_duration_secs_listener(
@@ -58,3 +59,25 @@ def test_a_compiled_function_keeps_no_model():
     model = weakref.ref(model)
     gc.collect()
     assert model() is kernel() is None
+
+
+def test_a_subclass_of_the_config_has_programs_for_each_value_of_its_fields():
+    class Divided(ViTClsConfig):
+        model_type = "vit_divided"
+
+        def __init__(self, chunk_size_feed_forward: int = 1, **kwargs):
+            super().__init__(**kwargs)
+            self.chunk_size_feed_forward = chunk_size_feed_forward
+
+    class DividedModule(FlaxViTClsForImageClassificationModule):
+        def __call__(self, *args, **kwargs):
+            outputs = super().__call__(*args, **kwargs)
+            return outputs.replace(logits=outputs.logits / self.config.chunk_size_feed_forward)
+
+    class DividedModel(FlaxViTClsForImageClassification):
+        config_class = Divided
+        module_class = DividedModule
+
+    whole, tenth = (DividedModel(Divided(number, **TINY)) for number in (1, 10))
+    expected = whole(pixels()).logits
+    np.testing.assert_allclose(tenth(pixels(), params=whole.params).logits * 10, expected, rtol=1e-6)

@@ -53,6 +53,14 @@ def test_datasets_reads_the_folder_with_all_columns(backbone, shards, tmp_path):
     np.testing.assert_allclose(vectors(tmp_path / "out"), backbone.get_image_features(pixels), atol=1e-5)
 
 
+def test_a_home_in_the_name_of_the_folder_is_found(backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for written in (1, 0):
+        embedded = embed(backbone, pictures(3), "~/out", shards=1, disable_tqdm=True)
+        assert (embedded.written, embedded.whole) == (written, 1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
 def test_what_is_embedded_can_be_embedded_again_and_loaded_by_name(backbone, tmp_path):
     embed(backbone, pictures(5), tmp_path / "out", shards=2, disable_tqdm=True)
     again = load_with_columns(str(tmp_path / "out"), "train")

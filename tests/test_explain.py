@@ -110,6 +110,8 @@ def test_similarity_is_the_cosine_to_a_patch():
     assert similarity[1, 0] == pytest.approx(1)
     a, b = features[0, 2], features[1, 0]
     assert similarity[0, 2] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    half = p.patch_similarity((features * 100).astype(np.float16), (1, 0))  # squares beyond float16
+    np.testing.assert_allclose(half, similarity, atol=1e-3)
     for patch in ((2, 0), (0, 3), (-1, 0)):
         with pytest.raises(ConfigError, match="must be a row from 0 to 1 and a column to 2"):
             p.patch_similarity(features, patch)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -331,3 +332,14 @@ def test_pixels_that_are_not_normalised_go_to_timm_with_mean_0_and_deviation_1(t
     back = FlaxViTClsForImageClassification.from_pretrained(tmp_path / "out").image_processor
     image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
     np.testing.assert_allclose(back(image)["pixel_values"], model.image_processor(image)["pixel_values"], atol=1e-7)
+
+
+def test_an_import_does_not_replace_its_source(tmp_path, capsys):
+    golden = next(folder for folder in FOLDERS if folder.name == "torchvision")
+    source = Path(shutil.copy(golden / "model.safetensors", tmp_path))
+    before = source.read_bytes()
+    for words in ([str(source), str(tmp_path)], [str(source), f"{tmp_path}/."]):
+        assert main(["import", *words]) == 1
+        assert "holds the source itself" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == [source.name]
+    assert source.read_bytes() == before

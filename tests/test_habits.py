@@ -255,3 +255,13 @@ def test_what_transformers_serves_is_given_every_keyword(tmp_path, monkeypatch):
     asked = {"from_pt": True, "use_safetensors": False, "adapter_kwargs": {}, "proxies": {"https": "x"}, "seed": 3}
     FlaxAutoModel.from_pretrained(tmp_path, **asked, trust_remote_code=True)
     assert given == {**asked, "trust_remote_code": False}
+
+
+def test_the_auto_class_takes_the_keywords_of_a_config_and_tells_what_to_do_with_another_s(tmp_path):
+    model = FlaxAutoModelForImageClassification.from_config(tiny_config(), seed=1, trust_remote_code=False)
+    model.save_pretrained(tmp_path)
+    config = transformers.AutoConfig.from_pretrained(tmp_path, num_labels=5, use_auth_token=None)
+    assert_same(FlaxAutoModelForImageClassification.from_pretrained(tmp_path, config=config).params, model.params)
+    if not hasattr(transformers, "FlaxAutoModel"):  # 4.57 has a model for it
+        with pytest.raises(ValueError, match="no Flax model for a ViTConfig.*give what you changed in it as keywords"):
+            FlaxAutoModelForImageClassification.from_pretrained(tmp_path, config=transformers.ViTConfig())

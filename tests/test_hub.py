@@ -84,6 +84,8 @@ def test_subfolder_of_a_repository(hub, model, repo_id, tmp_path):
     api.upload_folder(repo_id=repo_id, folder_path=tmp_path, path_in_repo="models/small")
     loaded = FlaxAutoModelForImageClassification.from_pretrained(repo_id, subfolder="models/small")
     np.testing.assert_array_equal(loaded(pixels()).logits, model(pixels()).logits)
+    for number, spelt in enumerate(("./models/small", "models/small/.", "models//small/")):
+        FlaxViTClsModel.from_pretrained(repo_id, subfolder=spelt, cache_dir=tmp_path / f"cache-{number}")
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         FlaxViTClsModel.from_pretrained(repo_id)
 

@@ -106,3 +106,16 @@ def test_a_new_head_has_new_names_and_no_old_remark(tmp_path):
     assert model.config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
     assert report.config_notes == []
     assert ViTClsConfig(num_labels=3).id2label == model.config.id2label
+
+
+@pytest.mark.parametrize("saved_by", ["ours", "transformers"])
+def test_the_number_of_classes_that_it_has_keeps_their_names(saved_by, tmp_path):
+    folder = folder_of({"id2label": NAMES}, tmp_path)
+    if saved_by == "ours":
+        FlaxViTClsForImageClassification.from_pretrained(folder).save_pretrained(tmp_path / "ours")
+        folder = tmp_path / "ours"
+        assert list(AutoConfig.from_pretrained(folder, num_labels=5).id2label.values()) == list(INVERSE)
+    model, report = FlaxViTClsForImageClassification.from_pretrained(folder, num_labels=5, output_loading_info=True)
+    assert (list(model.config.id2label.values()), model.config.label2id, report.new_keys) == ([*INVERSE], INVERSE, [])
+    other = FlaxViTClsForImageClassification.from_pretrained(folder, num_labels=4, ignore_mismatched_sizes=True)
+    assert list(other.config.id2label.values()) == ["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"]

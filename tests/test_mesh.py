@@ -5,9 +5,11 @@ import math
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from children import on_devices
-from conftest import tiny_config
+from conftest import pixels, tiny_config, tiny_model
 from flax.traverse_util import flatten_dict
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
@@ -119,3 +121,12 @@ def test_training_on_a_mesh_is_training_on_one_device(tmp_path):
 def test_a_model_runs_on_the_mesh_of_its_parameters():
     ((_, differences),) = on_devices(8, CALLS, "data=2,fsdp=2,tensor=2").items()
     assert max(differences.values()) < 2e-6, differences
+
+
+def test_a_model_runs_inside_shard_map_over_a_mesh_of_this_package():
+    mesh, model = make_mesh("data=-1"), tiny_model()
+    images = jnp.asarray(pixels(batch=2 * mesh.size))
+    logits = jax.shard_map(
+        lambda params, part: model(part, params=params).logits, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=P(AXES)
+    )
+    np.testing.assert_allclose(jax.jit(logits)(model.params, images), model(images).logits, atol=1e-6)

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import assert_same, tiny_model
@@ -14,6 +15,7 @@ from modeling_vit_cls import (
     CheckpointError,
     ConfigError,
     FlaxViTClsForImageClassification,
+    ViTClsConfig,
     ViTClsImageProcessor,
     export_pretrained,
 )
@@ -175,3 +177,24 @@ def test_without_file_locks_all_works_and_the_log_warns_once(folder, system):
     warning = "this system has no file locks: let no two processes save or train into one folder at the same time"
     assert done.stdout.splitlines() == [warning]
     assert sorted(entry.name for entry in folder.iterdir()) == before
+
+
+def test_what_no_load_would_accept_is_refused_before_the_checkpoint_is_replaced(model, folder):
+    before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+    other = FlaxViTClsForImageClassification.from_pretrained(folder)
+    whole = jax.tree.map(lambda leaf: (leaf * 100).astype("int8"), other.params)
+    with pytest.raises(ValueError, match=r"params: '.*' is int8, expected floating-point numbers"):
+        other.save_pretrained(folder, params=whole)
+    other.config.training_note = "x"
+    with pytest.raises(ConfigError, match=r"training_note='x': is not a field of ViTClsConfig: `del model.config.tr"):
+        other.save_pretrained(folder)
+    assert {entry.name: entry.read_bytes() for entry in folder.iterdir()} == before
+
+
+def test_fields_that_another_version_of_transformers_has_are_saved_and_loaded(folder):
+    config = FlaxViTClsForImageClassification.from_pretrained(folder).config
+    fields = {"finetuning_task": "beans", "tie_word_embeddings": False, "bos_token_id": 1}
+    again = ViTClsConfig.from_dict({**config.to_dict(), **fields})
+    assert again.finetuning_task == "beans"
+    FlaxViTClsForImageClassification(again).save_pretrained(folder)
+    assert FlaxViTClsForImageClassification.from_pretrained(folder).config.finetuning_task == "beans"

@@ -31,6 +31,9 @@ class _Metric(evaluate.Metric):
     def __init__(self, keep_in_memory: bool = True, **kwargs: Any):
         super().__init__(keep_in_memory=keep_in_memory, **kwargs)
 
+    def _build_data_dir(self) -> str:  # evaluate makes this folder in Hugging Face's cache, which may be read-only
+        return super()._build_data_dir() if not self.keep_in_memory else ""
+
     def _info(self) -> evaluate.MetricInfo:
         # Class numbers are declared as floats: as an integer, evaluate would round 0.7 down to 0 without an error.
         features = datasets.Features({"predictions": self.predictions, "references": datasets.Value("float64")})

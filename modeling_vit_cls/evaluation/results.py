@@ -35,7 +35,7 @@ def results(
 
     Args:
         found: the output of `benchmark`, and optionally "duplicates", the number of images that are also in the
-            training data.
+            training data, and "images", the digest of the images.
         model: the model that was measured.
         model_name, dataset_name: folders or ids on the Hub; the record tells which.
         split: split of the dataset.
@@ -45,8 +45,12 @@ def results(
         features: how features were evaluated; `found` may then have the "readout" that the metrics are of.
     """
     counts: Any = {name: found.get(name) for name in ("examples", "skipped", "duplicates")}
-    dataset = MeasuredData(**dataset_record(dataset_name, revision), split=split, **counts)
-    if tested is not None and replace(tested, duplicates=None) == dataset:
+    origin: Any = dataset_record(dataset_name, revision)
+    images = found.get("images") if origin["source"] == "folder" else None
+    dataset = MeasuredData(**origin, split=split, **counts)
+    if dataset.duplicates is not None:
+        dataset = replace(dataset, images=images)
+    elif tested is not None and replace(tested, duplicates=None) == replace(dataset, images=images):
         dataset = tested
     return Results(
         model=MeasuredModel(

@@ -19,7 +19,11 @@ _MARGIN = 1.02  # the space needed for a checkpoint, as a multiple of the size o
 
 
 def to_path(path: str | os.PathLike[str]) -> Path:
-    """The Path of a file or folder, which need not exist. Raises CheckpointError for an impossible path."""
+    """The Path of a file or folder, which need not exist, with ~ expanded.
+
+    Raises CheckpointError for an impossible path.
+    """
+    path = os.path.expanduser(path)
     try:
         os.stat(path)
     except ValueError as error:  # usually a NUL character

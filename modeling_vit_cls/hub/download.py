@@ -2,6 +2,7 @@
 
 import logging
 import os
+import posixpath
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -153,7 +154,8 @@ def conversion_note(converted: str) -> str:
 
 def _prefix(subfolder: str) -> str:
     """The start of the names of the files in a subfolder."""
-    return f"{subfolder.strip('/')}/" if subfolder else ""
+    path = posixpath.normpath(subfolder.strip("/"))
+    return "" if path == "." else f"{path}/"
 
 
 def _weight_patterns(variant: str | None) -> tuple[str, ...]:

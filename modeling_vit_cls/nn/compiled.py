@@ -19,6 +19,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 
 from ..config_rules import FIELD_NAMES
+from ..configuration_vit_cls import ViTClsConfig
 from .gpu import compiler_options
 from .layers import layer_norm
 from .mesh import across, batch_sharding, by_batch, mesh_of
@@ -43,7 +44,8 @@ def _by_config(compile_function: Callable[[Any], Callable]) -> Callable[[Any], C
     def lookup(module: Any) -> Callable:
         fields = vars(module.config)  # ten times faster than getattr on a config of transformers
         options = tuple(getattr(module, name) for name in _option_names(type(module)))
-        architecture = repr([fields[name] for name in FIELD_NAMES])
+        is_ours = type(module.config) is ViTClsConfig  # a subclass may have more fields
+        architecture = repr([fields[name] for name in FIELD_NAMES] if is_ours else fields)
         return cached(_Key(module, (type(module), len(fields["id2label"]), options, architecture)))
 
     return lookup

@@ -198,28 +198,35 @@ def across(mesh: Mesh | None) -> AbstractContextManager[Any]:
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
+def _mesh_of_context() -> Any:
+    """The mesh of the context in which a function is traced; None without one, and inside `jax.shard_map`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.axis_names != AXES or AxisType.Manual in mesh.axis_types:
+        return None
+    return mesh
+
+
 def by_batch(x: jax.Array) -> jax.Array:
     """The same array (B, ...), with its examples divided over the mesh of the context, if there is one.
 
     Without it XLA may divide features instead: with "fsdp", each device would then hold all images of the batch.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.axis_names != AXES or x.shape[0] % ways(mesh):
+    mesh = _mesh_of_context()
+    if mesh is None or x.shape[0] % ways(mesh):
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)
 
 
 def everywhere(x: jax.Array) -> jax.Array:
     """The same array, whole on each device of the mesh of the context, if there is one."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.axis_names != AXES:
+    if _mesh_of_context() is None:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec())
 
 
 def by_name(tree: Any) -> Any:
     """The same tree of arrays, divided by the table over the mesh of the context, if there is one."""
-    mesh: Any = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.axis_names != AXES:
+    mesh: Any = _mesh_of_context()
+    if mesh is None:
         return tree
     return jax.lax.with_sharding_constraint(tree, tree_shardings(tree, mesh))

@@ -117,6 +117,7 @@ def patch_similarity(features: np.ndarray, patch: tuple[int, int]) -> np.ndarray
     rows, columns = features.shape[:2]
     if not (0 <= patch[0] < rows and 0 <= patch[1] < columns):
         raise ConfigError("patch", tuple(patch), f"must be a row from 0 to {rows - 1} and a column to {columns - 1}")
+    features = np.asarray(features, np.float32)  # squares are beyond the range of float16
     norms = np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), np.finfo(np.float32).tiny)
     unit = features / norms
     return unit @ unit[tuple(patch)]

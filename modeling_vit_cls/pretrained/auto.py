@@ -41,7 +41,7 @@ class _FlaxAuto:
     def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Any:
         """A new model for a config, with random parameters."""
         if type(config) in cls._models or not _has_upstream(cls):
-            return cls._class_for(config)._from_config(config, **kwargs)
+            return cls._class_for(config)._from_config(config, **without_habits(kwargs))
         return super().from_config(config, **{**kwargs, "trust_remote_code": False})  # pyright: ignore
 
     @classmethod
@@ -72,7 +72,9 @@ class _FlaxAuto:
     def _class_for(cls, config: PretrainedConfig) -> Any:
         if type(config) not in cls._models:
             known = ", ".join(sorted(item.__name__ for item in cls._models))
-            raise ValueError(f"{cls.__name__} has no Flax model for {type(config).__name__}; it has one for {known}")
+            rule = "give what you changed in it as keywords, `from_pretrained(name_or_path, num_labels=...)`"
+            name = type(config).__name__
+            raise ValueError(f"{cls.__name__} has no Flax model for a {name}; it has one for {known}: {rule}")
         return cls._models[type(config)]
 
 

@@ -307,15 +307,15 @@ class FlaxPreTrainedModel(_Upstream):
         self._module = self.module.clone(gradient_checkpointing=True)
 
     def to_bf16(self, params: Params, mask: Any = None) -> Params:
-        """A copy of `params` in bfloat16. `mask` is a tree of the same structure, False for leaves to leave as is."""
+        """`params` in bfloat16. `mask` is a tree of the same structure, False for leaves to leave as is."""
         return cast_floating(params, jnp.bfloat16, mask)
 
     def to_fp16(self, params: Params, mask: Any = None) -> Params:
-        """A copy of `params` in float16. `mask` is a tree of the same structure, False for leaves to leave as is."""
+        """`params` in float16. `mask` is a tree of the same structure, False for leaves to leave as is."""
         return cast_floating(params, jnp.float16, mask)
 
     def to_fp32(self, params: Params, mask: Any = None) -> Params:
-        """A copy of `params` in float32. `mask` is a tree of the same structure, False for leaves to leave as is."""
+        """`params` in float32. `mask` is a tree of the same structure, False for leaves to leave as is."""
         return cast_floating(params, jnp.float32, mask)
 
     @classmethod
@@ -448,7 +448,7 @@ class FlaxPreTrainedModel(_Upstream):
         if not safe_serialization:
             raise ValueError("safe_serialization=False: only safetensors are written")
         if kwargs and not push_to_hub:
-            raise TypeError(f"unknown keywords {sorted(kwargs)}")
+            raise TypeError(f"unknown keywords without push_to_hub=True: {sorted(kwargs)}")
         folder = to_path(save_directory)
         self.write_checkpoint(folder, params, max_shard_size, allow_nonfinite)
         if push_to_hub:

@@ -44,7 +44,10 @@ def dtype_of_file(tensors: Iterable[Tensor]) -> jnp.dtype:
 
 
 def cast_floating(params: Any, dtype: Any, mask: Any) -> Any:
-    """A copy of a tree with its floating-point leaves in `dtype`, except those for which `mask` is False."""
+    """A tree with its floating-point leaves in `dtype`, except those for which `mask` is False.
+
+    Leaves that have this type already are shared with `params`, not copied.
+    """
 
     def cast(leaf: Any, chosen: bool = True) -> Any:
         return leaf.astype(dtype) if chosen and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
 from .. import processes
+from ..config_call import inherited_names
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
@@ -83,6 +86,8 @@ def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> No
             raise ValueError(f"params: {name!r} is not a parameter of this model")
         if tensor.shape != shapes[name].shape:
             raise ValueError(f"params: {name!r} has shape {tensor.shape}, expected {shapes[name].shape}")
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            raise ValueError(f"params: {name!r} is {tensor.dtype}, expected floating-point numbers")
     missing = sorted(set(shapes) - set(tensors))
     if missing and whole:  # a model made with _do_init=False may save a part of them, as in transformers
         raise ValueError(f"params: {missing[0]!r} is missing, {len(missing)} in all")
@@ -91,9 +96,13 @@ def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> No
 def config_to_save(config: ViTClsConfig, built: ViTClsConfig, class_name: str) -> ViTClsConfig:
     """The config to save with a model's weights. `built` is the config of its modules.
 
-    Raises ConfigError if the architectures of the two differ: the file would not describe the weights.
+    Raises ConfigError if the architectures of the two differ, as the file would not describe the weights, and for an
+    attribute that is no field, as no load would accept the file.
     """
     check_same_architecture(config, built)
+    for name, value in config.to_dict().items() if type(config) is ViTClsConfig else ():  # a subclass has its own
+        if name not in (*FIELD_NAMES, *inherited_names()):
+            raise ConfigError(name, value, f"is not a field of ViTClsConfig: `del model.config.{name}` before saving")
     config = copy.deepcopy(config)
     config.architectures = [class_name.removeprefix("Flax")]
     config.dtype = None  # a field for PyTorch; the types of the parameters are in the weight file

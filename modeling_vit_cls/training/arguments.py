@@ -179,7 +179,7 @@ class TrainingArguments:
         self.output_dir = os.path.expanduser(self.output_dir)
         truth: Any = {"true": True, "false": False}
         resume = self.resume_from_checkpoint or "false"
-        self.resume_from_checkpoint = truth.get(resume.lower(), resume)
+        self.resume_from_checkpoint = truth.get(resume.lower(), os.path.expanduser(resume))
         self.optim = _SAME.get(self.optim, self.optim)  # pyright: ignore[reportAttributeAccessIssue]
         self.lr_scheduler_type = _SAME.get(self.lr_scheduler_type, self.lr_scheduler_type)  # pyright: ignore
         self.eval_steps = self.eval_steps or self.derived["eval_steps"]

@@ -21,6 +21,7 @@ from ..hub.adapted import open_with_base
 from ..hub.download import checkpoint_path
 from ..images.classes import class_name, match_classes, model_names
 from ..images.duplicates import count_duplicates
+from ..images.fingerprint import images_digest
 from ..images.sampling import hold_out, sample_rows
 from ..images.shown import readable_images
 from ..images.sources import class_names, load_images, splits_of
@@ -104,7 +105,7 @@ def _run_in(run_folder: RunFolder, recipe: Recipe, go_on: str | None) -> Results
     )
     name, revision = data.dataset_name, data.dataset_revision
     record_of_run = results(
-        {**measurements, "duplicates": duplicates},
+        {**measurements, "duplicates": duplicates, "images": images_digest(test, "image")},
         model,
         model_name=str(folder),
         dataset_name=name,
