@@ -20,7 +20,7 @@ from .config_rules import (
     readout_size,
 )
 from .errors import ConfigError
-from .label_maps import LABEL_FIELDS, read_labels
+from .label_maps import LABEL_FIELDS, labels_that_stay
 from .variants import variant_fields
 
 _BASE_FIELDS = (*LABEL_FIELDS, "problem_type")  # fields of transformers' base class that are checked here
@@ -146,12 +146,10 @@ class ViTClsConfig(PretrainedConfig):
             raise ConfigError("config.json", config_dict, "must hold one JSON object of fields")
         return_unused = kwargs.pop("return_unused_kwargs", False)
         kwargs.pop("use_auth_token", None)  # the old name of `token`, which transformers 5 passes on
-        labels, _ = read_labels(config_dict)
         given = {name: kwargs[name] for name in LABEL_FIELDS if kwargs.get(name) is not None}
-        if given == {"num_labels": len(labels.get("id2label") or ())}:  # the number that it has: its labels stay
+        labels = labels_that_stay(config_dict, given)
+        if given and labels:
             del kwargs["num_labels"]
-        elif given:  # the head is new, without the old labels
-            labels = {}
         config_dict = {name: value for name, value in config_dict.items() if name not in LABEL_FIELDS}
         config_dict |= {name: value for name, value in labels.items() if name == "num_labels"}
         overrides = {name: kwargs.pop(name) for name in [*kwargs] if name in (*cls.field_names(), *_BASE_FIELDS)}

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from .config_rules import MAX_LABELS, RULES
@@ -69,6 +70,21 @@ def read_labels(fields: Mapping[str, Any], classes: int | None = None) -> tuple[
     elif inverse:
         notes.append(f"label2id={shorten(inverse)} is not the inverse of id2label: id2label is used")
     return {"id2label": LabelMap(names), "label2id": label2id, "num_labels": len(names)}, notes
+
+
+def labels_that_stay(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields about labels of a config.json that stay where the fields in `given` replace them.
+
+    All stay if none is given, or only the number of classes that there are. Else the head is new, and none stays.
+    """
+    if not given:
+        return read_labels(fields)[0]
+    if set(given) == {"num_labels"}:
+        with suppress(ConfigError):  # of label maps that are replaced
+            labels, _ = read_labels(fields)
+            if len(labels.get("id2label", ())) == given["num_labels"]:
+                return labels
+    return {}
 
 
 def _names(value: Any) -> dict[int, str]:
