@@ -47,13 +47,17 @@ class FlaxViTClsModel(FlaxPreTrainedModel):
         head = {"classifier.kernel": jnp.asarray(kernel), "classifier.bias": jnp.asarray(bias)}
         body = {f"vit_cls.{name}": leaf for name, leaf in flatten_dict(unfreeze(self.params), sep=".").items()}
         shapes = parameter_shapes(FlaxViTClsForImageClassificationModule, config)
-        return FlaxViTClsForImageClassification(
+        module: Any = self.module
+        model = FlaxViTClsForImageClassification(
             config,
             dtype=self.dtype,
-            attn_implementation=self.module.attn_implementation,  # pyright: ignore[reportAttributeAccessIssue]
+            attn_implementation=module.attn_implementation,
             params=unflatten_dict({name: (head | body)[name] for name in shapes}, sep="."),
             image_processor=self._image_processor,
         )
+        if module.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        return model
 
 
 def embedding_of(outputs: FlaxBaseModelOutputWithPooling) -> Any:

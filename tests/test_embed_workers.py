@@ -4,6 +4,7 @@ import json
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import tiny_model
@@ -12,6 +13,7 @@ from matrix import SOAK
 
 from hub_scripts.__main__ import main
 from modeling_vit_cls.embed import embed
+from modeling_vit_cls.files.folder import replace_file
 
 pytestmark = pytest.mark.world
 
@@ -93,3 +95,13 @@ def test_variables_of_slurm_that_make_no_sense_are_named(process, tasks, monkeyp
     monkeypatch.setenv("SLURM_NTASKS", tasks)
     assert main(["embed", "m", "digits", "--output", "f"]) == 1
     assert "is given by Slurm's variables" in capsys.readouterr().err
+
+
+def test_writers_with_one_process_number_do_not_take_each_others_files(tmp_path):
+    """As in containers, where each worker is process 1; here they are threads."""
+    file, contents = tmp_path / "a", [bytes([number]) * 1000 for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(25):
+            list(threads.map(lambda content: replace_file(file, content), contents))
+            assert file.read_bytes() in contents
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]

@@ -75,6 +75,14 @@ def test_logits_are_scaled_cosines(overrides):
     np.testing.assert_allclose(with_maps, model(pixels()).logits, atol=1e-5)
 
 
+def test_the_backbone_s_recomputation_is_kept():
+    backbone = tiny_model(FlaxViTClsModel)
+    backbone.enable_gradient_checkpointing()
+    texts = np.eye(2, backbone.config.embedding_size)
+    classifier = FlaxViTClsForImageClassification.from_text_embeddings(backbone, texts, ["a", "b"], scale=1)
+    assert classifier.module.gradient_checkpointing
+
+
 def test_an_image_that_is_its_text_has_the_logit_of_the_scale():
     backbone = tiny_model(FlaxViTClsModel, projection_size=7)
     texts = backbone.get_image_features(pixels(3))

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -84,7 +85,7 @@ def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _create(file: Path, content: bytes) -> None:
     """Create a file in one step, unless it exists: then another worker was first, and its file stays."""
-    new = file.with_name(f"{file.name}.tmp-{os.getpid()}")
+    new = file.with_name(f"{file.name}.tmp-{secrets.token_hex(4)}")  # containers can have the same process numbers
     try:
         new.write_bytes(content)
         try:

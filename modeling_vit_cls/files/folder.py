@@ -3,6 +3,7 @@
 import errno
 import glob
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -110,7 +111,7 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
     Raises OSError if it cannot be written; the old file is then unchanged.
     """
     file = Path(os.path.realpath(file))  # replace the target of a symbolic link, not the link
-    new = file.with_name(f".{file.name}.tmp-{os.getpid()}")
+    new = file.with_name(f".{file.name}.tmp-{secrets.token_hex(4)}")  # containers can have the same process numbers
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(new, "wb") as opened:
