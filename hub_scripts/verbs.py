@@ -86,6 +86,11 @@ def _benchmark(verbs: Any) -> None:
     )
 
 
+def _add_images(parser: Any) -> None:
+    help_text = "an image file, or a folder with its subfolders"
+    parser.add_argument("images", type=os.path.expanduser, nargs="+", metavar="IMAGE", help=help_text)
+
+
 def _predict(verbs: Any) -> None:
     parser = add_verb(
         verbs,
@@ -97,13 +102,7 @@ def _predict(verbs: Any) -> None:
         example="predict my-vit cat.jpg photos/ --top_k 3",
     )
     parser.add_argument("model", type=os.path.expanduser, help="a folder or a Hub id")
-    parser.add_argument(
-        "images",
-        type=os.path.expanduser,
-        nargs="+",
-        metavar="IMAGE",
-        help="an image file, or a folder with its subfolders",
-    )
+    _add_images(parser)
     parser.add_argument("--top_k", type=int, default=5, help="number of classes per image (default: %(default)s)")
     parser.add_argument(
         "--on_bad_image",
@@ -167,13 +166,7 @@ def _explain(verbs: Any) -> None:
         example="explain my-vit cat.jpg photos/ --output pictures",
     )
     parser.add_argument("model", type=os.path.expanduser, help="a folder or a Hub id")
-    parser.add_argument(
-        "images",
-        type=os.path.expanduser,
-        nargs="+",
-        metavar="IMAGE",
-        help="an image file, or a folder with its subfolders",
-    )
+    _add_images(parser)
     parser.add_argument(
         "--output", type=os.path.expanduser, required=True, metavar="FOLDER", help="folder for the pictures"
     )
