@@ -292,7 +292,7 @@ def test_a_home_is_found_wherever_a_folder_is_given(tmp_path, monkeypatch, model
     assert main(["import", "~/vit", "~/again"]) == 0
     assert main(["explain", "~/vit", "~/a.png", "--output=~/pictures"]) == 0
     FlaxViTClsForImageClassification.from_pretrained("~/vit").save_pretrained("~/saved")
-    assert {entry.name for entry in tmp_path.iterdir()} == {"vit", "a.png", "again", "pictures", "saved"}
+    assert {entry.name for entry in tmp_path.glob("[!.]*")} == {"vit", "a.png", "again", "pictures", "saved"}
     arguments = TrainingArguments("~/run", resume_from_checkpoint="~/run/checkpoint-1")
     assert arguments.resume_from_checkpoint == str(tmp_path / "run" / "checkpoint-1")
 
