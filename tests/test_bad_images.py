@@ -11,6 +11,7 @@ from hub_scripts.__main__ import main
 from modeling_vit_cls import BadImageError, FlaxViTClsForImageClassification, ImageClassificationPipeline
 from modeling_vit_cls.evaluation.benchmark import benchmark
 from modeling_vit_cls.images.batches import training_batches
+from modeling_vit_cls.images.fingerprint import images_digest
 from modeling_vit_cls.images.sources import load_images, open_image
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 
@@ -148,6 +149,7 @@ def test_a_broken_test_image_is_left_out_of_results_and_card(folder, saved, tmp_
     assert main(["train", "--json", "configuration/fine_tune.yaml", *given]) == 0
     results = json.loads(capsys.readouterr().out)
     counts = {"examples": 14, "skipped": 2, "duplicates": 1}
+    counts["images"] = images_digest(load_images(str(folder), "test"), "image")
     assert results["dataset"] == {"name": folder.name, "source": "folder", "split": "test", **counts}
     assert {"README.md", "attention.png"} <= {entry.name for entry in (tmp_path / "out").iterdir()}
     assert main(["benchmark", str(saved), "--dataset_name", str(folder), "--on_bad_image", "skip"]) == 0
