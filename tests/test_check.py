@@ -292,6 +292,11 @@ def test_a_wrong_answer_is_a_problem_in_one_line_without_a_token(hub, known, ans
     assert "hf_x" not in report.problem
 
 
+def test_the_rest_of_an_answer_that_breaks_off_is_asked_for(hub, known):
+    hub.faults = iter(["", "cut"])
+    assert check_pretrained(known).loads
+
+
 def test_without_a_network_the_cache_is_checked(hub, model):
     repo_id = push(hub, {})
     model.push_to_hub(repo_id)

@@ -3,10 +3,11 @@
 import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from huggingface_hub import constants, utils
+from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]  # requests' in 0.36, then httpx's
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from ..errors import CheckpointError
@@ -25,13 +26,20 @@ class RemoteFile:
     def read(self, start: int, stop: int) -> bytes:
         """The bytes from `start` to `stop`.
 
-        A server that ignores ranges sends the file from its beginning; what is left after `stop` is not received.
-        Raises CheckpointError if the server gives other bytes than these, or too many would be read; errors of
-        huggingface_hub and of the connection go through.
+        A server that ignores ranges sends the file from its beginning; what is left after `stop` is not received. The
+        rest of an answer that breaks off is asked for. Raises CheckpointError if the server gives other bytes than
+        these, or too many would be read; errors of huggingface_hub and of the connection go through.
         """
-        stop = min(stop, self.size)
-        if stop <= start:
-            return b""
+        stop, content = min(stop, self.size), b""
+        for _ in range(1 + _RETRIES):
+            if stop > start + len(content):
+                content += self._read_once(start + len(content), stop)
+        if len(content) < stop - start:
+            raise CheckpointError(f"{self.name}: the server sent {len(content):,} of {stop - start:,} bytes; try again")
+        return content
+
+    def _read_once(self, start: int, stop: int) -> bytes:
+        """The bytes from `start` to `stop`, or fewer if the answer breaks off."""
         with _stream(self.url, {**self._headers, "Range": f"bytes={start}-{stop - 1}"}) as response:
             hf_raise_for_status(response)
             first = self._first_byte(response)
@@ -42,8 +50,6 @@ class RemoteFile:
                 remedy = "download the checkpoint to check it"
                 raise CheckpointError(f"{self.name}: {reason}, more than {_MAX_READ:,} bytes would be read; {remedy}")
             content = _take(response, stop - first)
-        if len(content) < stop - first:
-            raise CheckpointError(f"{self.name}: the server sent {len(content):,} of {stop - first:,} bytes; try again")
         self.bytes_read += len(content)
         return content[start - first :]
 
@@ -114,11 +120,12 @@ def _stream(url: str, headers: dict[str, str]) -> Iterator[Any]:
 
 
 def _take(response: Any, size: int) -> bytes:
-    """The first `size` bytes of a response, or fewer if it ends before."""
+    """The first `size` bytes of a response, or fewer if it ends or breaks off before."""
     chunks, received = [], 0
-    for chunk in response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(65536):
-        chunks.append(chunk)
-        received += len(chunk)
-        if received >= size:
-            break
+    with suppress(HTTPError, OSError):
+        for chunk in response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(65536):
+            chunks.append(chunk)
+            received += len(chunk)
+            if received >= size:
+                break
     return b"".join(chunks)[:size]
