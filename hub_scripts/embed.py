@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     no_bars_in_files()
     worker = _worker(arguments.worker)
-    _check_output(Path(arguments.output), Path(arguments.dataset).expanduser())
+    _check_output(Path(arguments.output), Path(arguments.dataset))
     path = checkpoint_path(arguments.model)
     dataset = load_with_columns(arguments.dataset, arguments.split, **place(arguments))
     embedded = embed(

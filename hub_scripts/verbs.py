@@ -82,7 +82,10 @@ def _benchmark(verbs: Any) -> None:
     )
     parser.add_argument("--output", type=os.path.expanduser, metavar="FILE", help="file for the results, as JSON")
     parser.add_argument(
-        "--output_dir", metavar="FOLDER", help="for probe: save the model with the probe as its classifier, and a card"
+        "--output_dir",
+        type=os.path.expanduser,
+        metavar="FOLDER",
+        help="for probe: save the model with the probe as its classifier, and a card",
     )
 
 
@@ -193,6 +196,7 @@ def _demo(verbs: Any) -> None:
     parser.add_argument("models", type=os.path.expanduser, nargs="+", metavar="MODEL", help="folders or Hub ids")
     parser.add_argument(
         "--neighbours",
+        type=os.path.expanduser,
         nargs="+",
         metavar="FOLDER",
         help="folders of `vit-cls embed` with one of the models: their nearest images are shown too",

@@ -31,6 +31,7 @@ from hub_scripts import (
     verify,
 )
 from hub_scripts.__main__ import _interruptible, main
+from hub_scripts.verbs import command_line
 from modeling_vit_cls import FlaxViTClsForImageClassification, __version__, list_pretrained, list_variants
 from modeling_vit_cls.results import Results
 from modeling_vit_cls.training import TrainingArguments
@@ -293,6 +294,11 @@ def test_a_home_is_found_wherever_a_folder_is_given(tmp_path, monkeypatch, model
     assert main(["explain", "~/vit", "~/a.png", "--output=~/pictures"]) == 0
     FlaxViTClsForImageClassification.from_pretrained("~/vit").save_pretrained("~/saved")
     assert {entry.name for entry in tmp_path.glob("[!.]*")} == {"vit", "a.png", "again", "pictures", "saved"}
+    words = ["benchmark", "~/vit", "--dataset_name", "digits", "--output", "~/a.json", "--output_dir", "~/probe"]
+    parsed = command_line().parse_args(words)
+    assert [parsed.model, parsed.output, parsed.output_dir] == [
+        str(tmp_path / name) for name in ("vit", "a.json", "probe")
+    ]
     arguments = TrainingArguments("~/run", resume_from_checkpoint="~/run/checkpoint-1")
     assert arguments.resume_from_checkpoint == str(tmp_path / "run" / "checkpoint-1")
 
