@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Mapping
 from contextlib import suppress
+from numbers import Integral
 from typing import Any
 
 from .config_rules import MAX_LABELS, RULES
@@ -116,5 +117,5 @@ def _indices(value: Any) -> dict[str, int]:
 
 def class_index(value: Any) -> int:
     """The number of a class, also from text as in JSON; -1 for anything else."""
-    is_number = isinstance(value, int | str) and str(value)[:9].isdecimal() and len(str(value)) < 9
+    is_number = isinstance(value, Integral | str) and str(value)[:9].isdecimal() and len(str(value)) < 9
     return int(value) if is_number else -1

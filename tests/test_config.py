@@ -182,6 +182,11 @@ def test_round_trips_are_whole(overrides, tmp_path):
 def test_numbers_of_numpy_are_numbers():
     config = tiny_config(hidden_size=np.int64(32), layer_norm_eps=np.float32(1e-6), num_labels=np.int64(3))
     assert (config.hidden_size, type(config.hidden_size), config.num_labels) == (32, int, 3)
+    names = ("a", "b", "b")  # label2id as of np.unique, with a name that two classes have and without
+    for labels in (names, names[:2]):
+        indices = dict(zip(labels, np.arange(3)))
+        config = ViTClsConfig(id2label=dict(zip(np.arange(3), labels)), label2id=indices)
+        assert ViTClsConfig.from_dict(json.loads(config.to_json_string())).label2id == indices
 
 
 def test_overrides_on_load_are_checked_too(tmp_path):

@@ -180,6 +180,10 @@ def test_setting_parameters_checks_that_none_is_missing():
     model = FlaxViTClsForImageClassification(tiny_config())
     with pytest.raises(ValueError, match=r"classifier\.bias"):
         model.params = {**model.params, "classifier": {"kernel": model.params["classifier"]["kernel"]}}
+    with pytest.raises(ConfigError, match="params=None: must be a nested dict"):
+        model.params = None
+    with pytest.raises(ConfigError, match=r"input_shape=\(1, 3, 8, 8\).* such as \(1, 8, 8, 3\)"):
+        FlaxViTClsForImageClassification(tiny_config(), input_shape=(1, 3, 8, 8))
     with pytest.raises(ConfigError, match="dtype='garbage'"):
         FlaxViTClsForImageClassification(tiny_config(), dtype="garbage")
     with pytest.raises(ConfigError, match="config"):

@@ -33,7 +33,7 @@ from ..nn.fused_attention import Implementation, is_fused
 from ..nn.mesh import checked_mesh, local_mesh, on_local_devices
 from .dtypes import cast_floating, compute_dtype, dtype_of_file
 from .fit import draw, fit
-from .inputs import check_pixels, chosen_blocks
+from .inputs import check_input_shape, check_pixels, chosen_blocks
 from .keywords import without_habits
 from .loading import label_notes, load_params, target_config
 from .processor_files import AnyProcessor, UnreadProcessor, interpolated_in_calls, read_processor
@@ -99,7 +99,11 @@ class FlaxPreTrainedModel(_Upstream):
             self.params = params
 
     def init_weights(self, rng: jax.Array, input_shape: tuple[int, ...], params: Params | None = None) -> Params:
-        """Initial parameters, drawn at random from `rng`. Leaves that `params` has are kept and not drawn."""
+        """Initial parameters, drawn at random from `rng`. Leaves that `params` has are kept and not drawn.
+
+        `input_shape` is that of a batch of images, (B, H, W, C); ConfigError for another one.
+        """
+        check_input_shape(input_shape, self.config)
         kept = flatten_dict(unfreeze(params or {}), sep=".")
         names = set(self._shapes) - set(kept) if kept else None
         return unflatten_dict({**draw(self.module, rng, tuple(input_shape[1:]), names), **kept}, sep=".")
@@ -281,6 +285,8 @@ class FlaxPreTrainedModel(_Upstream):
     @params.setter
     def params(self, params: Params) -> None:
         self._refuse_without_params()
+        if not isinstance(params, Mapping):
+            raise ConfigError("params", params, "must be a nested dict of arrays")
         params = unfreeze(params) if isinstance(params, FrozenDict) else dict(params)
         check_tensors(flatten_dict(params, sep="."), self._shapes, whole=True)
         self._params = params

@@ -1,4 +1,4 @@
-"""Checks of a call's arguments: a batch of pixels, and the blocks of `forward_intermediates`."""
+"""Checks of arguments: the shape for initialisation, a batch of pixels, the blocks of `forward_intermediates`."""
 
 import operator
 from collections.abc import Iterable
@@ -8,6 +8,14 @@ import jax.numpy as jnp
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import BadImageError, ConfigError, shorten
+
+
+def check_input_shape(shape: Any, config: ViTClsConfig) -> None:
+    """Raise ConfigError unless `shape` is (B, H, W, C) with the config's channels and at least one patch."""
+    is_shape = isinstance(shape, tuple | list) and len(shape) == 4 and all(isinstance(side, int) for side in shape)
+    if not is_shape or shape[3] != config.num_channels or min(shape[1:3]) < config.patch_size:
+        rule = f"must be (batch, height, width, channels), such as {(1, *config.image_hw, config.num_channels)}"
+        raise ConfigError("input_shape", shape, rule)
 
 
 def check_pixels(pixel_values: Any, config: ViTClsConfig, any_size: bool = False) -> None:
