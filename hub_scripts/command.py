@@ -5,8 +5,11 @@ import logging
 import os
 import select
 import sys
+import warnings
 from importlib import import_module
 from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
 
 import jax
 from huggingface_hub import cached_assets_path
@@ -75,3 +78,28 @@ def _keep_compiled_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", 2**30)  # bytes; the least recently used are deleted first
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    _empty_if_damaged(folder)
+
+
+def _empty_if_damaged(folder: Path) -> None:
+    """Let a warning of JAX about a program in `folder` be one line, and delete the programs there: they are damaged.
+
+    A process that is killed while it writes one leaves a part of it. JAX never replaces that, and warns each time.
+    """
+    show = warnings.showwarning
+
+    def empty(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        if "persistent compilation cache entry" not in str(message):
+            show(message, *args, **kwargs)
+            return
+        done = "are not kept"
+        if "Timeout" not in str(message):  # of the lock: others use the folder
+            try:
+                for file in (*folder.glob("*-cache"), *folder.glob("*-atime")):
+                    file.unlink(missing_ok=True)
+                done = "were deleted, and are made anew"
+            except OSError:  # no right to write there
+                pass
+        logging.getLogger("modeling_vit_cls").warning("compiled programs in %s %s: %s", folder, done, message)
+
+    warnings.showwarning = empty

@@ -321,3 +321,23 @@ def test_results_are_not_lost_for_an_output_that_cannot_take_them(tmp_path, clos
     done = subprocess.run(shell, shell=True, capture_output=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert out in done.stdout
+
+
+def test_compiled_programs_that_a_kill_damaged_are_made_anew(tmp_path, model_folder):
+    Image.new("RGB", (9, 9)).save(tmp_path / "photo.png")
+    command = [sys.executable, "-m", "hub_scripts", "predict", str(model_folder), str(tmp_path / "photo.png")]
+
+    def run() -> tuple[str, str, dict[str, int]]:
+        environment = {**os.environ, "HF_HOME": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, env=environment, text=True, check=True)
+        return done.stdout, done.stderr, {path.name: path.stat().st_size for path in tmp_path.rglob("*-cache")}
+
+    scores, said, programs = run()
+    assert (bool(programs), said) == (True, "")
+    for program in tmp_path.rglob("*-cache"):
+        os.truncate(program, 9)
+    again, said, mended = run()
+    assert again == scores
+    assert re.fullmatch(r"vit-cls: warning: compiled programs in .* were deleted, and are made anew: .*\n", said)
+    assert set(mended) == set(programs)
+    assert min(mended.values()) > 9
