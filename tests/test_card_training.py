@@ -89,7 +89,8 @@ def test_smoothed_labels_have_a_smallest_loss(folder):
 
 def test_what_changes_the_training_loss_is_named_in_card_and_curve(tmp_path, monkeypatch):
     """Every field of the augmentation and every kind of dropout."""
-    fields = {**dict.fromkeys(Augmentation._fields, 0.5), "horizontal_flip": True, "label_smoothing_factor": 0.5}
+    fields = {"random_resized_crop_scale": 0.5, **dict.fromkeys(Augmentation._fields, 0.5), "horizontal_flip": True}
+    fields["label_smoothing_factor"] = 0.5
     rates = {"hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0.25, "drop_path_rate": 0.25}
     changed, figures = [], drawn(monkeypatch)
     for number, (name, value) in enumerate({**fields, **rates}.items()):

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from modeling_vit_cls import BadImageError, ConfigError, ViTClsImageProcessor
 from modeling_vit_cls.images.augmentation import Augmentation, augment, normalise
 from modeling_vit_cls.images.batch import broken_rows
 from modeling_vit_cls.images.batches import training_batches
+from modeling_vit_cls.images.crop import random_crop
 from modeling_vit_cls.images.sources import class_names, labelled, load_images, splits_of
 
 GREY = ViTClsImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.4], image_std=[0.3])
@@ -85,7 +88,7 @@ def test_every_example_counts_once_an_epoch_and_each_epoch_has_its_order(digits)
 
 
 def test_batches_from_any_step_on_are_those_of_the_whole_run(digits):
-    arguments = {"batch_size": 50, "num_epochs": 3, "seed": 3}
+    arguments = {"batch_size": 50, "num_epochs": 3, "seed": 3, "crop_scale": 0.5}
     whole = list(training_batches(digits, GREY, **arguments))
     for start in (0, 5, 8, 17):
         part = list(training_batches(digits, GREY, **arguments, start_step=start))
@@ -94,10 +97,18 @@ def test_batches_from_any_step_on_are_those_of_the_whole_run(digits):
 
 
 def test_processes_read_the_same_batches_as_threads(digits):
-    few = digits.select(range(20))
-    threads = list(training_batches(few, GREY, batch_size=8, num_epochs=2, seed=3))
-    processes = list(training_batches(few, GREY, batch_size=8, num_epochs=2, seed=3, num_workers=1))
+    few, arguments = digits.select(range(20)), {"batch_size": 8, "num_epochs": 2, "seed": 3, "crop_scale": 0.5}
+    threads = list(training_batches(few, GREY, **arguments))
+    processes = list(training_batches(few, GREY, **arguments, num_workers=1))
     assert all(np.array_equal(a, b) for x, y in zip(processes, threads, strict=True) for a, b in zip(x, y))
+
+
+def test_a_process_that_reads_some_places_of_a_batch_gets_the_images_of_one_that_reads_all(digits):
+    arguments = {"batch_size": 8, "num_epochs": 1, "seed": 3, "crop_scale": 0.5}
+    for whole, part in zip(
+        training_batches(digits, GREY, **arguments), training_batches(digits, GREY, **arguments, places=[6, 1])
+    ):
+        assert np.array_equal(part.pixels, whole.pixels[[6, 1]])
 
 
 class Noted:
@@ -169,15 +180,59 @@ def test_flips_mirror_some_images_and_leave_the_others():
     assert 0 < sum(flipped) < 6
 
 
-def test_a_crop_shows_a_part_of_the_image_at_the_whole_size():
-    ramp = np.broadcast_to(np.linspace(0, 1, 12, dtype=np.float32)[:, None, None], (12, 8, 3))
-    images, _ = augmented(Augmentation(random_resized_crop_scale=0.2), np.stack([ramp] * 6))
-    spans = np.asarray(images[:, -1, 0, 0] - images[:, 0, 0, 0])
-    assert images.shape == (6, 12, 8, 3)
-    assert ((spans > 0.1) & (spans <= 1)).all()
-    assert len(np.unique(spans)) == 6
-    assert np.asarray(images).min() >= 0
-    assert np.asarray(images).max() <= 1
+def batch_of(image: Image.Image, processor: ViTClsImageProcessor, **arguments) -> np.ndarray:
+    """Random crops of one image, as a training gets them: (B, H, W, C) uint8."""
+    png = io.BytesIO()
+    image.save(png, "png")
+    dataset = datasets.Dataset.from_dict({"image": [{"bytes": png.getvalue(), "path": None}] * 40, "label": [0] * 40})
+    (batch,) = training_batches(dataset, processor, batch_size=40, num_epochs=1, seed=0, **arguments)
+    return batch.pixels
+
+
+def test_a_crop_is_cut_from_the_whole_image_and_has_its_detail():
+    """The processor's central crop shows a third of this image, at 8 of its 64 rows."""
+    columns = np.tile(np.linspace(0, 255, 192).astype(np.uint8), (64, 1))
+    central = ViTClsImageProcessor(
+        size={"shortest_edge": 8}, do_center_crop=True, crop_size=8, image_mean=[0.4], image_std=[0.3]
+    )
+    (evaluated,) = np.unique(batch_of(Image.fromarray(columns), central), axis=0)
+    assert (evaluated.min() > 80, evaluated.max() < 175) == (True, True)
+    crops = batch_of(Image.fromarray(columns), central, crop_scale=0.05)
+    assert crops.shape == (40, 8, 8, 1)
+    assert len(np.unique(crops, axis=0)) == 40
+    assert (crops.min() < 20, crops.max() > 235) == (True, True)
+    stripes = Image.fromarray(np.tile(np.uint8([0, 255]).repeat(4), (64, 24)))  # 4 pixels each: grey in 8 rows
+    assert np.ptp(batch_of(stripes, central).astype(int)) < 40
+    assert np.ptp(batch_of(stripes, central, crop_scale=0.01).astype(int)) > 200
+
+
+@given(
+    draws=st.tuples(*[st.floats(0, 1, exclude_max=True)] * 4),
+    size=st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    min_area=st.floats(0.01, 1),
+)
+def test_a_crop_has_at_least_its_share_of_the_area_and_no_other_shape_than_it_must(draws, size, min_area):
+    left, top, right, bottom = random_crop(draws, size, min_area)
+    assert 0 <= left <= right <= size[0] * (1 + 1e-12)
+    assert 0 <= top <= bottom <= size[1] * (1 + 1e-12)
+    width, height = right - left, bottom - top
+    area = width * height / (size[0] * size[1])
+    assert min_area * (1 - 1e-9) <= area <= 1 + 1e-9
+    spans = width > size[0] * (1 - 1e-9) or height > size[1] * (1 - 1e-9)
+    assert spans or 3 / 4 * (1 - 1e-9) <= width / height <= 4 / 3 * (1 + 1e-9)
+
+
+def test_shares_and_ratios_of_crops_are_uniform():
+    """Of a square image, where every ratio fits a share up to 3/4. The ends of the ranges, and their middles."""
+    draws = np.random.default_rng(0).random((4000, 4))
+    boxes = np.asarray([random_crop(draw, (100, 100), 0.25) for draw in draws])
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    area, ratio = width * height / 1e4, np.log(width / height)[width * height < 7500]
+    assert np.quantile(area, [0, 0.5, 1]) == pytest.approx([0.25, 0.625, 1], abs=0.02)
+    assert np.quantile(ratio, [0, 0.5, 1]) == pytest.approx([np.log(3 / 4), 0, np.log(4 / 3)], abs=0.02)
+    free = 1 - (boxes[:, 2:] - boxes[:, :2]) / 100
+    places = (boxes[:, :2] / 100)[free > 0.2] / free[free > 0.2]
+    assert np.quantile(places, [0, 0.5, 1]) == pytest.approx([0, 0.5, 1], abs=0.03)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_ranks_are_never_promoted(overrides):
         jax.eval_shape(jax.grad(loss), model.params)  # ranks are compared where a function is traced
         jax.eval_shape(lambda: model(pixels(size=(12, 8)), interpolate_pos_encoding=True).logits)
         jax.eval_shape(lambda: model.forward_intermediates(pixels(), norm=True))
-        key, how = jax.random.PRNGKey(0), Augmentation(0.5, True, 0.2, 0.2)
+        key, how = jax.random.PRNGKey(0), Augmentation(True, 0.2, 0.2)
         images = jax.eval_shape(lambda x: normalise(x, model.image_processor), jnp.zeros((2, 8, 8, 3), jnp.uint8))
         batch = (images, jax.ShapeDtypeStruct((2, 5), jnp.float32), jax.ShapeDtypeStruct((2,), bool))
         jax.eval_shape(lambda *given: augment(key, *given, how), *batch)

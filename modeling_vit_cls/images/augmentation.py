@@ -1,4 +1,4 @@
-"""Normalisation and augmentation of a batch on the device, inside the jitted step: scaling, crops, flips, mixing."""
+"""Normalisation and augmentation of a batch on the device, inside the jitted step: scaling, flips, mixing."""
 
 from typing import NamedTuple
 
@@ -10,15 +10,12 @@ from .processor import ViTClsImageProcessor
 
 
 class Augmentation(NamedTuple):
-    """Random changes of the training images. The defaults change nothing.
+    """Random changes of a batch of training images. The defaults change nothing.
 
-    `random_resized_crop_scale` is the smallest share of the image's area that a crop keeps; the crop is then resized
-    to the full size (Szegedy et al. 2015, section 6: 0.08). `mixup_alpha` and `cutmix_alpha` are the parameters of the
-    Beta distributions in mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019). With both, each batch uses one of
-    the two, chosen at random.
+    `mixup_alpha` and `cutmix_alpha` are the parameters of the Beta distributions in mixup (Zhang et al. 2018) and
+    CutMix (Yun et al. 2019). With both, each batch uses one of the two, chosen at random.
     """
 
-    random_resized_crop_scale: float = 1.0
     horizontal_flip: bool = False
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
@@ -38,14 +35,11 @@ def normalise(pixels: jax.Array, processor: ViTClsImageProcessor) -> jax.Array:
 def augment(
     key: jax.Array, images: jax.Array, targets: jax.Array, valid: jax.Array, how: Augmentation
 ) -> tuple[jax.Array, jax.Array]:
-    """Crop, flip and mix images (B, H, W, C) float32 and their targets (B, K), the probabilities of the classes.
+    """Flip and mix images (B, H, W, C) float32 and their targets (B, K), the probabilities of the classes.
 
     An image is mixed with another one of the batch only where both are `valid` (B,).
     """
-    crop_key, flip_key, mix_key = jax.random.split(key, 3)
-    if how.random_resized_crop_scale < 1:
-        keys = jax.random.split(crop_key, len(images))
-        images = jax.vmap(_random_resized_crop, (0, 0, None))(keys, images, how.random_resized_crop_scale)
+    flip_key, mix_key = jax.random.split(key)
     if how.horizontal_flip:
         flips = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
         images = jnp.where(flips, images[:, :, ::-1], images)
@@ -56,19 +50,6 @@ def augment(
         weight = share.mean((1, 2))  # (B, 1)
         targets = weight * targets + (1 - weight) * targets[::-1]
     return images, targets
-
-
-def _random_resized_crop(key: jax.Array, image: jax.Array, min_area: float) -> jax.Array:
-    """A crop of random area and aspect ratio (3/4 to 4/3), resized bilinearly: (H, W, C) -> (H, W, C)."""
-    height, width, _ = image.shape
-    area_key, ratio_key, place_key = jax.random.split(key, 3)
-    area = jax.random.uniform(area_key, minval=min_area)
-    ratio = jnp.exp(jax.random.uniform(ratio_key, minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
-    sides = jnp.minimum(jnp.sqrt(area * jnp.stack([1 / ratio, ratio])), 1.0)  # shares of height and width
-    start = jax.random.uniform(place_key, (2,)) * (1 - sides)
-    scale = 1 / sides
-    offset = -start * scale * jnp.asarray([height, width], jnp.float32)
-    return jax.image.scale_and_translate(image, image.shape, (0, 1), scale, offset, "linear")
 
 
 def _shares(key: jax.Array, hw: tuple[int, int], how: Augmentation) -> jax.Array:

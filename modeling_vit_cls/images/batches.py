@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import BadImageError, ConfigError
 from ..install import needs
 from .batch import Batch
+from .crop import random_crop
 from .processor import ViTClsImageProcessor
 from .rows import named, open_image, unskipped
 from .sources import OnBadImage, check_on_bad_image
@@ -36,6 +37,7 @@ def training_batches(
     num_epochs: int,
     seed: int,
     start_step: int = 0,
+    crop_scale: float = 1.0,
     num_workers: int = 0,
     on_bad_image: OnBadImage = "raise",
     places: Sequence[int] | np.ndarray | None = None,
@@ -44,20 +46,23 @@ def training_batches(
 
     Args:
         dataset: rows as `load_images` returns them.
+        crop_scale: the smallest share of an image's area in a random crop, which takes the place of the processor's
+            resizing and central crop; 1 for none.
         num_workers: number of processes that read and resize; 0 uses threads of this process.
         on_bad_image: "raise" stops at a broken image, "skip" puts a black image with `valid` False in its place.
         places: read only the images at these places of each batch, those of this process; default: all.
 
     Raises BadImageError, naming the file, for a broken image unless `on_bad_image` is "skip".
     """
-    examples = _Examples(dataset, processor, on_bad_image, range(batch_size) if places is None else places)
+    places = np.arange(batch_size) if places is None else np.asarray(places)
+    examples = _Examples(dataset, processor, seed, crop_scale, on_bad_image, places)
     rows = (
         grain.MapDataset.range(len(dataset))
         .seed(seed)
         .shuffle()
         .batch(batch_size, batch_fn=partial(_filled, batch_size))
     )
-    return _read(rows.repeat(num_epochs)[start_step:].map(examples), num_workers)
+    return _read(rows.repeat(num_epochs).map_with_index(examples)[start_step:], num_workers)
 
 
 def _filled(size: int, rows: Sequence[int]) -> np.ndarray:
@@ -66,9 +71,17 @@ def _filled(size: int, rows: Sequence[int]) -> np.ndarray:
 
 
 class _Examples:
-    """A function that reads the examples of one process: row numbers of a batch (B,) -> Batch of its `places`."""
+    """A function that reads the examples of one process: step, row numbers of a batch (B,) -> Batch of its `places`."""
 
-    def __init__(self, dataset: Any, processor: ViTClsImageProcessor, on_bad_image: OnBadImage, places: Any):
+    def __init__(
+        self,
+        dataset: Any,
+        processor: ViTClsImageProcessor,
+        seed: int,
+        crop_scale: float,
+        on_bad_image: OnBadImage,
+        places: np.ndarray,
+    ):
         check_on_bad_image(on_bad_image)
         if len(dataset) == 0:
             raise ConfigError("dataset", "Dataset", "has no examples")
@@ -76,19 +89,22 @@ class _Examples:
             raise ConfigError("processor", processor, "must resize or crop to one size, so that images fill a batch")
         self._dataset, self._processor, self._skip = dataset, processor, on_bad_image == "skip"
         self._blank = np.zeros((*processor.output_hw, len(processor.image_mean)), np.uint8)
-        self._places = np.asarray(places)
+        self._seed, self._crop_scale, self._places = seed, crop_scale, places
 
-    def __call__(self, rows: np.ndarray) -> Batch:
-        pixels, labels, valid = zip(*map(self._example, rows[self._places].tolist()))
+    def __call__(self, step: int, rows: np.ndarray) -> Batch:
+        draws = np.random.default_rng([self._seed, step]).random((len(rows), 4))  # the same in all processes
+        pixels, labels, valid = zip(*map(self._example, rows[self._places].tolist(), draws[self._places]))
         return Batch(np.stack(pixels), np.asarray(labels, np.int32), rows, np.asarray(valid))
 
-    def _example(self, row: int) -> tuple[np.ndarray, int, bool]:
+    def _example(self, row: int, draws: np.ndarray) -> tuple[np.ndarray, int, bool]:
         """Pixels (H, W, C) uint8, label and whether they are valid; row -1 fills a batch up."""
         if row < 0:
             return self._blank, 0, False
         example = self._dataset[row]
         try:
-            return self._processor.resized(open_image(example["image"])), example["label"], True
+            image = open_image(example["image"])
+            box = random_crop(draws, image.size, self._crop_scale) if self._crop_scale < 1 else None
+            return self._processor.resized(image, box), example["label"], True
         except BadImageError as error:
             if not self._skip:
                 raise unskipped(named(error, example["image"], row)) from error

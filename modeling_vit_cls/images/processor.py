@@ -171,16 +171,20 @@ class ViTClsImageProcessor(BaseImageProcessor):
             return BatchFeature({"pixel_values": jnp.asarray(pixels)})
         return BatchFeature({"pixel_values": pixels})
 
-    def resized(self, image: Image.Image) -> np.ndarray:
-        """An RGB image -> its pixels after resizing and cropping, (H, W, C) uint8, before they are normalised."""
+    def resized(self, image: Image.Image, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
+        """An RGB image -> its pixels after resizing and cropping, (H, W, C) uint8, before they are normalised.
+
+        With a `box` (left, top, right, bottom) in pixels, as a random crop of training is, this part of the image is
+        resized to `output_hw` instead.
+        """
         if len(self.image_mean) == 1:
             image = image.convert("L")
-        if self.do_resize:
-            width, height = self._target(image)
+        if self.do_resize or box:
+            width, height = self.output_hw[::-1] if box and self.output_hw else self._target(image)
             if max(width * height, width * image.height) > _MAX_RESIZED:
                 size = f"{image.width} x {image.height} pixels would become {width} x {height}"
                 raise BadImageError(f"{size}, over the limit of {_MAX_RESIZED:,} pixels")
-            image = image.resize((width, height), self.resample)
+            image = image.resize((width, height), self.resample, box)
         if self.do_center_crop:
             height, width = self.crop_size["height"], self.crop_size["width"]
             left, top = self._crop_start(image.width - width), self._crop_start(image.height - height)

@@ -69,7 +69,7 @@ class TrainingArguments:
     freeze_backbone: bool = argument("Train only the classifier: a linear probe.", False)
 
     random_resized_crop_scale: float = argument(
-        "Smallest share of the area that a random crop keeps; 1 for no crop.", 1.0
+        "Smallest share of an image's area in a random crop, cut before the image is resized; 1 for no crop.", 1.0
     )
     horizontal_flip: bool = argument("Mirror half of the images.", False)
     mixup_alpha: float = argument("Parameter of mixup's Beta distribution; 0 for none.", 0.0)

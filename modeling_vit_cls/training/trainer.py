@@ -359,6 +359,7 @@ class FlaxTrainer(TrainerReports):
             num_epochs=self.state.num_train_epochs,
             seed=args.seed,
             start_step=self.state.global_step,
+            crop_scale=args.random_resized_crop_scale,
             num_workers=args.dataloader_num_workers,
             on_bad_image=args.on_bad_image,
             places=places_to_read(args.device_mesh, args.train_batch_size, args.gradient_accumulation_steps),
