@@ -46,9 +46,9 @@ def _fields(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, 
     """From the config of transformers, or from that of NVIDIA's own code, which has no sizes."""
     refuse_unless(fields, use_swiglu_ffn=False, vitdet_window_size=None, feature_normalizer_config=None)
     (summaries,), (count, _) = shape_of(tensors, _SUMMARY, 1), shape_of(tensors, _CLS, 2)
-    told = fields.get("summary_idxs") or [0] * summaries
-    if len(told) != summaries or not 1 <= summaries <= count or tensors[_SUMMARY].dtype != "int64":
-        problem = f"has {summaries} {tensors[_SUMMARY].dtype} for {count} tokens, config.json has summary_idxs={told}"
+    read = fields.get("summary_idxs") or [0] * summaries
+    if len(read) != summaries or not 1 <= summaries <= count or tensors[_SUMMARY].dtype != "int64":
+        problem = f"has {summaries} {tensors[_SUMMARY].dtype} for {count} tokens, config.json has summary_idxs={read}"
         raise CheckpointError(f"tensor {tensors[_SUMMARY].name!r} {problem}")
     ours = sizes(tensors) | {name: fields[name] for name in _NATIVE if name in fields}
     if "mlp_ratio" in fields:

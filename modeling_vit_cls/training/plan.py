@@ -137,7 +137,7 @@ def _gathered(params: Any, mesh: AbstractMesh) -> int:
 
 
 def _activations(config: ViTClsConfig, mesh: AbstractMesh, arguments: TrainingArguments) -> tuple[int, int]:
-    """Bytes of an image on one device: what the blocks keep for the backward pass, and what one block has at work.
+    """Bytes of an image on one device: what the blocks keep for the backward pass, and what one block holds.
 
     A block keeps its input and the products of `SAVE_PRODUCTS`, or its input alone if it is computed again.
     """

@@ -201,7 +201,11 @@ class FlaxTrainer(TrainerReports):
         return TrainOutput(self.state.global_step, metrics["train_loss"], metrics)
 
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Measure and log loss, accuracy and what `compute_metrics` returns on a dataset; default: `eval_dataset`."""
+        """Measure and log loss, accuracy and what `compute_metrics` returns on a dataset; default: `eval_dataset`.
+
+        Log, callbacks and reports get them as in an evaluation during training. Each name begins with the prefix; one
+        that does already stays.
+        """
         dataset = self.eval_dataset if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
         if dataset is None:
             raise ConfigError("eval_dataset", None, "is needed to evaluate")
