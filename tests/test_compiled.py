@@ -9,8 +9,15 @@ import jax
 import numpy as np
 import pytest
 from conftest import TINY, pixels, tiny_config, tiny_model
+from transformers import AutoConfig
 
-from modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, ViTClsConfig
+from modeling_vit_cls import (
+    ConfigError,
+    FlaxAutoModelForImageClassification,
+    FlaxViTClsForImageClassification,
+    FlaxViTClsModel,
+    ViTClsConfig,
+)
 from modeling_vit_cls.nn.vit import FlaxViTClsForImageClassificationModule
 
 LOWERED = []  # an event for each function that was compiled, or taken from a cache on disk
@@ -61,23 +68,49 @@ def test_a_compiled_function_keeps_no_model():
     assert model() is kernel() is None
 
 
+class Divided(ViTClsConfig):
+    model_type = "vit_divided"
+
+    def __init__(self, divisor: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.divisor = divisor
+
+
+class DividedModule(FlaxViTClsForImageClassificationModule):
+    def __call__(self, *args, **kwargs):
+        outputs = super().__call__(*args, **kwargs)
+        return outputs.replace(logits=outputs.logits / self.config.divisor)
+
+
+class DividedModel(FlaxViTClsForImageClassification):
+    config_class = Divided
+    module_class = DividedModule
+
+
 def test_a_subclass_of_the_config_has_programs_for_each_value_of_its_fields():
-    class Divided(ViTClsConfig):
-        model_type = "vit_divided"
-
-        def __init__(self, chunk_size_feed_forward: int = 1, **kwargs):
-            super().__init__(**kwargs)
-            self.chunk_size_feed_forward = chunk_size_feed_forward
-
-    class DividedModule(FlaxViTClsForImageClassificationModule):
-        def __call__(self, *args, **kwargs):
-            outputs = super().__call__(*args, **kwargs)
-            return outputs.replace(logits=outputs.logits / self.config.chunk_size_feed_forward)
-
-    class DividedModel(FlaxViTClsForImageClassification):
-        config_class = Divided
-        module_class = DividedModule
-
     whole, tenth = (DividedModel(Divided(number, **TINY)) for number in (1, 10))
     expected = whole(pixels()).logits
     np.testing.assert_allclose(tenth(pixels(), params=whole.params).logits * 10, expected, rtol=1e-6)
+
+
+def test_a_registered_subclass_of_the_config_is_saved_and_loaded_with_its_fields(tmp_path):
+    AutoConfig.register("vit_divided", Divided)
+    FlaxAutoModelForImageClassification.register(Divided, DividedModel)
+    model = DividedModel(Divided(10, **TINY))
+    model.save_pretrained(tmp_path)
+    for loader in (DividedModel, FlaxAutoModelForImageClassification):
+        again = loader.from_pretrained(tmp_path)
+        assert (type(again), type(again.config), again.config.divisor) == (DividedModel, Divided, 10)
+        np.testing.assert_array_equal(again(pixels()).logits, model(pixels()).logits)
+    other = DividedModel.from_pretrained(tmp_path, config=Divided(5, **TINY)).with_readout("mean")
+    assert (type(other.config), other.config.divisor) == (Divided, 5)
+
+
+def test_fields_of_a_subclass_that_no_load_would_take_are_not_saved(tmp_path):
+    class Extra(ViTClsConfig):
+        def __init__(self, extra: int = 1, **kwargs):
+            super().__init__(**kwargs)
+            self.extra = extra
+
+    with pytest.raises(ConfigError, match=r"extra=1: .* give Extra a model_type of its own, and call AutoC"):
+        FlaxViTClsForImageClassification(Extra(**TINY)).save_pretrained(tmp_path)

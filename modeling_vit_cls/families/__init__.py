@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from transformers import CONFIG_MAPPING
+
+from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, shorten
 from ..files.tensor import Tensor
 from . import (
@@ -80,8 +83,18 @@ def family_of(fields: dict[str, Any], file: object) -> Family | None:
     if model_type is None:
         problem = "is not one of timm's plain Vision Transformers, which are the supported ones"
         raise CheckpointError(f"{file}: architecture={shorten(architecture)} {problem}")
+    if registered_config(model_type) is not None:
+        return NATIVE
     known = ", ".join(sorted(name for family in FAMILIES for name in family.model_types))
     raise CheckpointError(f"{file}: model_type={shorten(model_type)} is not supported, only {known}")
+
+
+def registered_config(model_type: object) -> type[ViTClsConfig] | None:
+    """The subclass of ViTClsConfig that a user registered for a `model_type`, `AutoConfig.register(name, MyConfig)`."""
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        return None
+    config_class = CONFIG_MAPPING[model_type]
+    return config_class if issubclass(config_class, ViTClsConfig) else None
 
 
 def recognised(tensors: Mapping[str, Tensor]) -> Family | None:

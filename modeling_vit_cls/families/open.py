@@ -22,7 +22,7 @@ from ..files.weights import holds_standard_weights, read_weights
 from ..label_maps import LABEL_FIELDS, read_labels
 from ..names import CONFIG, DIGESTS, OPEN_CLIP_CONFIG, PROCESSOR
 from ..nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
-from . import FAMILIES, family_of, family_of_tensors, recognised
+from . import FAMILIES, family_of, family_of_tensors, recognised, registered_config
 from .activations import with_our_activation
 from .adapter import Adapter
 from .family import NATIVE, Family, canonical, has_classifier, side_of
@@ -39,12 +39,14 @@ Reader = Callable[[Path], dict[str, Tensor]]
 
 def parameter_shapes(module_class: type[nn.Module], config: ViTClsConfig) -> Shapes:
     """Shape and dtype of a module's parameters, by dotted path. Nothing is computed or allocated."""
-    return dict(_parameter_shapes(module_class, config.to_json_string(use_diff=False)))
+    return dict(_parameter_shapes(module_class, type(config), config.to_json_string(use_diff=False)))
 
 
 @cache
-def _parameter_shapes(module_class: type[nn.Module], config_json: str) -> tuple[tuple[str, jax.ShapeDtypeStruct], ...]:
-    config = ViTClsConfig.from_dict(json.loads(config_json))
+def _parameter_shapes(
+    module_class: type[nn.Module], config_class: type[ViTClsConfig], config_json: str
+) -> tuple[tuple[str, jax.ShapeDtypeStruct], ...]:
+    config = config_class.from_dict(json.loads(config_json))
     depth, config.num_hidden_layers = config.num_hidden_layers, 1  # blocks are equal: trace one only
     images = jax.ShapeDtypeStruct((1, *config.image_hw, config.num_channels), jnp.float32)
     tree = jax.eval_shape(module_class(config).init, jax.random.PRNGKey(0), images)["params"]
@@ -117,7 +119,8 @@ def open_checkpoint(
         if adapter is not None:
             problem = f"its base {adapter.base} is a checkpoint of this package, which PEFT does not know"
             raise CheckpointError(f"{adapter.path}: {problem}")
-        config = ViTClsConfig.from_dict(fields)  # before the weights, so that a wrong config is reported first
+        config_class = registered_config(fields.get("model_type")) or ViTClsConfig
+        config = config_class.from_dict(fields)  # before the weights, so that a wrong config is reported first
         notes = tuple(read_labels(fields)[1])
         tensors = NATIVE.convert(read(path))
         refuse_contradictions(tensors, overrides, path)

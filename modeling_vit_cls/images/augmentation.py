@@ -41,10 +41,10 @@ def augment(
     """
     flip_key, mix_key = jax.random.split(key)
     if how.horizontal_flip:
-        flips = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
+        flips = jax.random.bernoulli(flip_key, jnp.float32(0.5), (len(images), 1, 1, 1))
         images = jnp.where(flips, images[:, :, ::-1], images)
     if how.mixup_alpha or how.cutmix_alpha:
-        share = _shares(mix_key, (images.shape[1], images.shape[2]), how)[None] * jnp.ones((len(images), 1, 1, 1))
+        share = _shares(mix_key, (images.shape[1], images.shape[2]), how)[None]
         share = jnp.where((valid & valid[::-1])[:, None, None, None], share, 1.0)  # (B, H, W, 1)
         images = share * images + (1 - share) * images[::-1]
         weight = share.mean((1, 2))  # (B, 1)
@@ -53,13 +53,22 @@ def augment(
 
 
 def _shares(key: jax.Array, hw: tuple[int, int], how: Augmentation) -> jax.Array:
-    """The share of each pixel that an image keeps, (H, W, 1): one number for mixup, 0 in a box for CutMix."""
+    """The share of each pixel that an image keeps, (H, W, 1): one number for mixup, 0 in a box for CutMix.
+
+    All numbers are float32 by name, so that JAX draws the same ones in its 64-bit mode.
+    """
     choice_key, mixup_key, cutmix_key, place_key = jax.random.split(key, 4)
-    mixup = jnp.full((*hw, 1), jax.random.beta(mixup_key, how.mixup_alpha or 1.0, how.mixup_alpha or 1.0))
-    kept = jax.random.beta(cutmix_key, how.cutmix_alpha or 1.0, how.cutmix_alpha or 1.0)
+    mixup = jnp.full((*hw, 1), _beta(mixup_key, how.mixup_alpha))
+    kept = _beta(cutmix_key, how.cutmix_alpha)
     half = jnp.sqrt(1 - kept) / 2 * jnp.asarray(hw, jnp.float32)
-    centre = jax.random.uniform(place_key, (2,)) * jnp.asarray(hw, jnp.float32)
-    rows, columns = (jnp.arange(side) + 0.5 for side in hw)
+    centre = jax.random.uniform(place_key, (2,), jnp.float32) * jnp.asarray(hw, jnp.float32)
+    rows, columns = (jnp.arange(side, dtype=jnp.float32) + 0.5 for side in hw)
     box = (abs(rows - centre[0]) < half[0])[:, None] & (abs(columns - centre[1]) < half[1])[None]
-    use_cutmix = jax.random.bernoulli(choice_key, 0.5 if how.mixup_alpha else 1.0) if how.cutmix_alpha else False
+    probability = jnp.float32(0.5 if how.mixup_alpha else 1.0) if how.cutmix_alpha else jnp.float32(0)
+    use_cutmix = jax.random.bernoulli(choice_key, probability)
     return jnp.where(use_cutmix, 1.0 - box[:, :, None], mixup)
+
+
+def _beta(key: jax.Array, alpha: float) -> jax.Array:
+    """A number from Beta(alpha, alpha), float32; from Beta(1, 1) for 0, which is not used then."""
+    return jax.random.beta(key, alpha or 1.0, alpha or 1.0, dtype=jnp.float32)

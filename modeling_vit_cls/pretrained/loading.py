@@ -24,6 +24,7 @@ def target_config(source: Source, module_class: type, config: Any, overrides: Ma
 
     Raises CheckpointError if there is no config, ConfigError for one that contradicts itself.
     """
+    config_class = type(source.config if config is None else config)
     if config is None:
         fields = source.config.to_dict()
     elif isinstance(config, ViTClsConfig):
@@ -31,7 +32,7 @@ def target_config(source: Source, module_class: type, config: Any, overrides: Ma
     elif isinstance(config, str | os.PathLike):
         path = os.fspath(to_path(config))
         try:
-            fields = ViTClsConfig.get_config_dict(path)[0]
+            fields, config_class = ViTClsConfig.get_config_dict(path)[0], ViTClsConfig
         except OSError as error:
             raise CheckpointError(f"config={shorten(path)}: it has no config.json") from error
     else:
@@ -39,7 +40,7 @@ def target_config(source: Source, module_class: type, config: Any, overrides: Ma
     changes = {name: value for name, value in overrides.items() if name != "add_pooling_layer"}
     if config is None and _leaves_out_pooler(source, module_class, overrides):
         changes = {"representation_size": None, **changes}
-    target = ViTClsConfig.from_dict(fields, **changes)
+    target: ViTClsConfig = config_class.from_dict(fields, **changes)
     target.dtype = None  # transformers 4.57 stores a type of jax here, which cannot be saved
     return target
 

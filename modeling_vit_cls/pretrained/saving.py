@@ -100,9 +100,14 @@ def config_to_save(config: ViTClsConfig, built: ViTClsConfig, class_name: str) -
     attribute that is no field, as no load would accept the file.
     """
     check_same_architecture(config, built)
-    for name, value in config.to_dict().items() if type(config) is ViTClsConfig else ():  # a subclass has its own
+    is_own = config.model_type == ViTClsConfig.model_type  # a subclass of another type may have fields of its own
+    for name, value in config.to_dict().items() if is_own else ():
         if name not in (*FIELD_NAMES, *inherited_names()):
-            raise ConfigError(name, value, f"is not a field of ViTClsConfig: `del model.config.{name}` before saving")
+            remedy = f"`del model.config.{name}` before saving"
+            if type(config) is not ViTClsConfig:
+                kind = type(config).__name__
+                remedy = f"give {kind} a model_type of its own, and call AutoConfig.register(model_type, {kind})"
+            raise ConfigError(name, value, f"is not a field of ViTClsConfig: {remedy}")
     config = copy.deepcopy(config)
     config.architectures = [class_name.removeprefix("Flax")]
     config.dtype = None  # a field for PyTorch; the types of the parameters are in the weight file

@@ -91,7 +91,8 @@ def make_train_step(
             params = jax.tree.map(lambda leaf, kind: leaf if kind == "train" else stop(leaf), params, trained(params))
         images, valid = by_batch(normalise(jnp.asarray(batch.pixels), processor)), jnp.asarray(batch.valid)
         augment_key, dropout_key = jax.random.split(key)
-        targets = jax.nn.one_hot(batch.labels, module.config.num_classes)  # pyright: ignore[reportAttributeAccessIssue]
+        classes: int = module.config.num_classes  # pyright: ignore[reportAttributeAccessIssue]
+        targets = jax.nn.one_hot(batch.labels, classes, dtype=jnp.float32)
         images, targets = map(by_batch, augment(augment_key, images, targets, valid, arguments.augmentation))
         targets = optax.smooth_labels(targets, arguments.label_smoothing_factor)
         rngs = {"dropout": dropout_key}
