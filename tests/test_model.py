@@ -23,7 +23,10 @@ from modeling_vit_cls import (
     FlaxViTClsForImageClassification,
     FlaxViTClsModel,
     ImageClassificationPipeline,
+    ViTClsImageProcessor,
 )
+from modeling_vit_cls.images.sources import load_images
+from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 
 pytestmark = pytest.mark.world
 
@@ -292,3 +295,39 @@ def test_pipeline_gives_labels_and_scores(model):
         ImageClassificationPipeline(model, batch_size=0)
     with pytest.raises(ConfigError, match="model"):
         ImageClassificationPipeline(FlaxViTClsModel(tiny_config()))
+
+
+class Tempered(FlaxViTClsForImageClassification):
+    """Logits divided by a temperature, which every constructor must be given."""
+
+    def __init__(self, config, temperature, **kwargs):
+        super().__init__(config, **kwargs)
+        self.temperature = temperature
+
+
+def test_copies_of_a_subclass_keep_its_attributes(tmp_path):
+    model = Tempered(tiny_config(num_channels=1, num_labels=10), 50.0)
+    model.enable_gradient_checkpointing()
+    other = model.with_readout("mean")
+    assert (type(other), other.temperature, other.config.readout) == (Tempered, 50.0, "mean")
+    assert (model.config.readout, other.module.gradient_checkpointing) == ("cls", True)
+    digits = load_images("digits", "test").select(range(20))
+    how = {"max_steps": 2, "bf16": True, "load_best_model_at_end": True, "disable_tqdm": True}
+    how |= dict.fromkeys(("eval_strategy", "save_strategy"), "steps") | {"eval_steps": 1, "save_steps": 1}
+    trainer = FlaxTrainer(model, TrainingArguments(str(tmp_path), **how), digits, digits)
+    trainer.train()
+    assert trainer.model.temperature == 50.0
+
+
+@pytest.mark.parametrize("name", ["__call__", "preprocess"])
+def test_what_training_would_not_call_is_refused(name, tmp_path):
+    def own(self, *args, **kwargs):
+        return super(type(self), self).__call__(*args, **kwargs)
+
+    model = FlaxViTClsForImageClassification(tiny_config(num_channels=1, num_labels=10))
+    processor = type("OwnProcessor", (ViTClsImageProcessor,), {name: own}).for_config(model.config)
+    with pytest.raises(ConfigError, match=f"processing_class='OwnProcessor': has its own {name}"):
+        FlaxTrainer(model, TrainingArguments(str(tmp_path)), processing_class=processor)
+    own_model = type("OwnModel", (FlaxViTClsForImageClassification,), {"__call__": own})(model.config)
+    with pytest.raises(ConfigError, match="model='OwnModel': has its own __call__"):
+        FlaxTrainer(own_model, TrainingArguments(str(tmp_path)))

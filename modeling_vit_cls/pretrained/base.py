@@ -200,19 +200,20 @@ class FlaxPreTrainedModel(_Upstream):
         config = copy.deepcopy(self.config)
         config.readout = readout  # pyright: ignore[reportAttributeAccessIssue]
         config.check()
-        module: Any = self.module.clone(config=config)
-        key, report = jax.random.PRNGKey(seed), LoadReport()
-        model = type(self)(
-            config,
-            seed=seed,
-            dtype=self.dtype,
-            _do_init=self._is_initialized,
-            attn_implementation=module.attn_implementation,
-            params=fit(self.params, self.config, module, key, report) if self._is_initialized else None,
-            image_processor=self._image_processor,
-        )
-        if module.gradient_checkpointing:
-            model.enable_gradient_checkpointing()
+        model = copy.copy(self)  # with the attributes of a subclass
+        model.key = jax.random.PRNGKey(seed)
+        model._config, model._module = config, self.module.clone(config=copy.deepcopy(config))
+        model._shapes = parameter_shapes(self.module_class, config)
+        if self._is_initialized:
+            model.params = fit(self.params, self.config, model.module, model.key, LoadReport())
+        return model
+
+    def without_params(self, dtype: Any) -> Any:
+        """A copy of the model that computes in `dtype` and has no parameters: pass them to each call."""
+        model = copy.copy(self)
+        model.dtype = compute_dtype(dtype)
+        model._module = self.module.clone(dtype=model.dtype)
+        model._params, model._is_initialized = {}, False
         return model
 
     @property

@@ -20,6 +20,9 @@ def check_parts(
     refuse_trainer_keywords(unknown, set(inspect.signature(trainer).parameters) - {"unknown"})
     if not isinstance(model, FlaxViTClsForImageClassification):
         raise ConfigError("model", type(model).__name__, "must be a FlaxViTClsForImageClassification")
+    if type(model).__call__ is not FlaxViTClsForImageClassification.__call__:
+        rule = "has its own __call__, which training does not call: change the module instead, in its module_class"
+        raise ConfigError("model", type(model).__name__, rule)
     if not isinstance(args, TrainingArguments):
         type_name = f"{type(args).__module__.partition('.')[0]}.{type(args).__name__}"
         rule = "must be modeling_vit_cls.training.TrainingArguments, which have the same names"

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.special import log_softmax
 from transformers import TrainerState
@@ -49,14 +48,6 @@ def evaluate(
     labels = np.asarray(dataset["label"], np.int32)[np.concatenate(rows)]
     losses = -np.take_along_axis(log_softmax(predictions, axis=-1), labels[:, None], axis=-1)[:, 0]
     return predictions, losses, labels
-
-
-def in_bfloat16(model: Any) -> FlaxViTClsForImageClassification:
-    """A copy of a model that computes in bfloat16, without parameters: pass them to each call."""
-    options = {"dtype": jnp.bfloat16, "attn_implementation": model.module.attn_implementation}
-    copy = type(model)(model.config, _do_init=False, **options)
-    copy.image_processor = model.image_processor
-    return copy
 
 
 def as_numbers(metrics: Any) -> dict[str, Any]:

@@ -14,9 +14,14 @@ def trained_with(model: Any, given: ViTClsImageProcessor | None) -> ViTClsImageP
     """The processor `given` for training, or else that of the model.
 
     If the model's processor keeps the aspect ratio (SigLIP 2 NaFlex), its images have different sizes; then it is used
-    at the model's size, with a warning. Raises ConfigError if `given` is such a processor.
+    at the model's size, with a warning. Raises ConfigError if `given` is such a processor, and for a subclass with
+    other pixels in evaluation than in training.
     """
     processor = model.image_processor if given is None else own_processor(given, "processing_class")
+    for name in ("__call__", "preprocess"):
+        if getattr(type(processor), name) is not getattr(ViTClsImageProcessor, name):
+            rule = f"has its own {name}, which training does not call: change `resized`, or the images of the dataset"
+            raise ConfigError("processing_class", type(processor).__name__, rule)
     if processor.output_hw is not None:
         return processor
     if given is not None:

@@ -18,6 +18,7 @@ from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOu
 
 from .. import processes
 from ..errors import BadImageError, ConfigError, shorten
+from ..families.open import open_checkpoint
 from ..images.batch import Batch, broken_rows
 from ..images.batches import batches_per_epoch, training_batches
 from ..images.classes import class_names, named_after, renumbered
@@ -27,6 +28,7 @@ from ..images.sources import labelled
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..nn.mesh import checked_mesh, place
 from ..nn.scan import stack_params
+from ..pretrained.loading import load_params
 from ..pretrained.processor_fit import check_processor
 from ..scores import refuse_unless_single_label
 from .arguments import TrainingArguments
@@ -34,7 +36,7 @@ from .best import is_best
 from .binding import Run, run_of
 from .callbacks import export_callbacks, has_stopped_early, make_handler, restore_callbacks
 from .checks import check_parts, check_run
-from .evaluation import BadImages, as_numbers, evaluate, in_bfloat16
+from .evaluation import BadImages, as_numbers, evaluate
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
 from .reports import TrainerReports, mean_loss
@@ -107,7 +109,7 @@ class FlaxTrainer(TrainerReports):
         self._stop, self._facts = StopSignals(), None
         self.state, self.control = _new_state(), TrainerControl()
         self.callback_handler = make_handler(args, callbacks or [], model, self.processing_class)
-        self._evaluated = in_bfloat16(model) if args.bf16 else model
+        self._evaluated = model.without_params(jnp.bfloat16) if args.bf16 else model
         self._call("on_init_end")
 
     @property
@@ -408,7 +410,8 @@ class FlaxTrainer(TrainerReports):
         """Load the parameters of a checkpoint of this run into the model."""
         check_own_checkpoint(checkpoint, self._run_facts())
         mesh = self.args.device_mesh
-        self.model.params = type(self.model).from_pretrained(checkpoint, mesh=mesh).params
+        source, model = open_checkpoint(checkpoint), self.model
+        model.params = load_params(source, model.module, model.key, False, False, mesh)[0]
 
     def _call(self, event: str, **kwargs: Any) -> None:
         """Call the callbacks of process 0 for an event, and keep the control that they return, in all processes."""
