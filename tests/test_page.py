@@ -242,8 +242,12 @@ def test_names_and_labels_cannot_become_markup():
 
 
 def test_without_gradio_the_message_has_the_command(folder, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "modeling_vit_cls.page.app", raising=False)
+    """Also where the package is installed without matplotlib, which another extra has too."""
+    for name in [*sys.modules]:
+        if name.startswith(("modeling_vit_cls.page", "modeling_vit_cls.pictures")):
+            monkeypatch.delitem(sys.modules, name)
+    for name in ("gradio", "matplotlib"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert main(["demo", str(folder)]) == 1
     error = capsys.readouterr().err
     assert re.fullmatch(r"vit-cls: gradio is needed to show the page: `pip install .*\[demo\].*\n", error)

@@ -8,8 +8,6 @@ from typing import Any
 
 from ..errors import BadImageError, ConfigError
 from ..install import needs
-from .markup import CSS, message, sections, summary
-from .seen import PageModel
 
 # Gradio reads these when it is imported and when it starts.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -18,6 +16,9 @@ try:
     import gradio as gr  # pyright: ignore[reportMissingImports] # the tests install it for `make test-page` alone
 except ImportError as error:
     raise needs("gradio", "to show the page", "demo") from error
+# After Gradio, so that its error names the extra that has all that the page needs.
+from .markup import CSS, message, sections, summary
+from .seen import PageModel
 
 MAX_FILE_SIZE = 20 * 2**20  # bytes of an uploaded file
 MAX_WAITING = 100  # requests in the queue; more are refused with a message

@@ -279,7 +279,7 @@ class FlaxPreTrainedModel(_Upstream):
 
     @property
     def params(self) -> Params:
-        """The parameters, a nested dict. Raises ValueError on a model made with `_do_init=False`, which has none."""
+        """The parameters, a nested dict. Raises ConfigError on a model made with `_do_init=False`, which has none."""
         self._refuse_without_params()
         return self._params
 
@@ -294,7 +294,8 @@ class FlaxPreTrainedModel(_Upstream):
 
     def _refuse_without_params(self) -> None:
         if not self._is_initialized:
-            raise ValueError("this model was made with _do_init=False: keep its parameters yourself, pass params=...")
+            rule = "this model was made with _do_init=False: keep its parameters yourself, pass params=..."
+            raise ConfigError("params", None, rule)
 
     def __repr__(self) -> str:
         c, kind = self.config, jnp.dtype(self.dtype).name

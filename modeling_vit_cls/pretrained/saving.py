@@ -80,17 +80,17 @@ def _fitting_processor(folder: Path, config: ViTClsConfig) -> AnyProcessor:
 
 
 def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> None:
-    """Raise ValueError unless `tensors` have names and shapes in `shapes`; `whole` needs all of them."""
+    """Raise ConfigError unless `tensors` have names and shapes in `shapes`; `whole` needs all of them."""
     for name, tensor in tensors.items():
         if name not in shapes:
-            raise ValueError(f"params: {name!r} is not a parameter of this model")
+            raise ConfigError("params", name, "is not a parameter of this model")
         if tensor.shape != shapes[name].shape:
-            raise ValueError(f"params: {name!r} has shape {tensor.shape}, expected {shapes[name].shape}")
+            raise ConfigError("params", name, f"has shape {tensor.shape}, expected {shapes[name].shape}")
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
-            raise ValueError(f"params: {name!r} is {tensor.dtype}, expected floating-point numbers")
+            raise ConfigError("params", name, f"is {tensor.dtype}, expected floating-point numbers")
     missing = sorted(set(shapes) - set(tensors))
     if missing and whole:  # a model made with _do_init=False may save a part of them, as in transformers
-        raise ValueError(f"params: {missing[0]!r} is missing, {len(missing)} in all")
+        raise ConfigError("params", missing[0], f"is missing, {len(missing)} in all")
 
 
 def config_to_save(config: ViTClsConfig, built: ViTClsConfig, class_name: str) -> ViTClsConfig:
