@@ -48,9 +48,18 @@ def test_from_variant_takes_overrides():
     assert config.grid == (4, 4)
 
 
-@pytest.mark.parametrize("overrides", [{}, {"readout": "map"}, {"mlp": "swiglu", "representation_size": 96}])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"readout": "map"},
+        {"mlp": "swiglu", "representation_size": 96},
+        {"use_distillation_token": True, "num_labels": 500_000},  # so many that each head counts
+    ],
+)
 def test_gflops_are_those_that_xla_counts(overrides):
-    config = ViTClsConfig.from_variant("vit_cls_tiny_patch16_224", num_hidden_layers=2, num_labels=1000, **overrides)
+    fields = {"num_hidden_layers": 2, "num_labels": 1000, **overrides}
+    config = ViTClsConfig.from_variant("vit_cls_tiny_patch16_224", **fields)
     module = FlaxViTClsForImageClassificationModule(config)
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)

@@ -21,6 +21,8 @@ def gflops_per_image(config: ViTClsConfig) -> float:
         head += feature * (config.projection_size or 0) + config.embedding_size * config.num_classes
     else:
         head += feature * config.num_classes
+    if config.has_distillation_head:
+        head += width * config.num_classes
     pooling = 0
     if config.readout == "map":
         pooling = 2 * tokens * width**2 + 2 * width**2 + 2 * tokens * width + 2 * width * config.intermediate_size
