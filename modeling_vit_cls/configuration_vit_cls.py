@@ -35,7 +35,14 @@ class ViTClsConfig(PretrainedConfig):
     The readout is the step from the encoder's tokens to one feature vector, which the classifier reads.
 
     Args:
+        hidden_size: width D of the tokens; a multiple of `num_attention_heads`.
+        num_hidden_layers: number L of Transformer blocks.
+        num_attention_heads: number of heads of each attention.
+        intermediate_size: width of the hidden layer of each MLP.
         image_size: side of a square image, or (height, width); a multiple of `patch_size`.
+        patch_size: side of a square patch.
+        num_channels: number of channels of an image, such as 1 for grey and 3 for RGB.
+        patch_bias: bias of the patch embedding; CLIP has none.
         patch_padding: pixels of zeros before the first row and column, for which as many last ones are left out: the
             padding of the convolution in ViTPose (Xu et al. 2022).
         ignore_border: ignore the pixels at the right and the bottom that do not fill a patch, as the libraries of some
@@ -43,12 +50,22 @@ class ViTClsConfig(PretrainedConfig):
         dynamic_image_size: accept images of any size and resample the positions, as the libraries of some checkpoints
             do (DINOv2, DINOv3). Without it, another size needs interpolate_pos_encoding=True in the call.
         hidden_act: "gelu" is the exact function (erf), "gelu_pytorch_tanh" its tanh approximation.
+        layer_norm_eps: number added to the variance in each LayerNorm.
+        qkv_bias: bias of the query, key and value projections.
         key_bias: bias of the key projection; None means the same as `qkv_bias`.
+        hidden_dropout_prob: dropout after the embeddings and on the outputs of attention and MLP, as in transformers,
+            without the one inside the MLP of Dosovitskiy et al. 2021, appendix B.1.
+        attention_probs_dropout_prob: dropout of the attention probabilities.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first (Huang et al. 2016).
+        initializer_range: standard deviation of new parameters. 0.02 is for wide models; a narrow one that is trained
+            from nothing learns faster with about hidden_size ** -0.5.
         readout: "cls" takes [CLS] (of several their mean), "mean" averages the patches without other tokens, "cls_mean"
             concatenates the two (2 x hidden_size wide), "cls_concat" concatenates the [CLS] tokens, as in C-RADIO,
             "map" pools by attention (Zhai et al. 2022, section 3.2).
+        use_cls_token: a [CLS] token before the patches; readouts of patches alone need none.
         num_cls_tokens: number of [CLS] tokens, each with its own position, as in Pixio; counted with `use_cls_token`.
+        num_register_tokens: number of registers, more learned tokens before the patches (Darcet et al. 2024).
+        use_distillation_token: a token beside [CLS] that learns from a teacher (Touvron et al. 2021, section 4).
         use_distillation_head: a second classifier on the distillation token; the two are averaged (Touvron et al.
             2021, section 4). None means the same as `use_distillation_token`.
         position_embedding: "learned", "relative" (a bias of the attention scores in each block: BEiT, Bao et al. 2022),
@@ -61,8 +78,7 @@ class ViTClsConfig(PretrainedConfig):
             "bilinear_antialias" with it. "..._align_corners" aligns the centres of the corner patches instead of the
             edges of the image. "bicubic_offset" is that of Meta's DINO and DINOv2. "cpe" is "bilinear" to a square of
             the grid's longer side, of which the top left is taken (C-RADIO); "cpe_align_corners" likewise.
-        initializer_range: standard deviation of new parameters. 0.02 is for wide models; a narrow one that is trained
-            from nothing learns faster with about hidden_size ** -0.5.
+        rope_theta: base of the frequencies of rotary positions, 100 in DINOv3.
         layer_scale_init_value: initial value of LayerScale (Touvron et al. 2021, equation 4); None for no LayerScale.
         mlp: "mlp", or "swiglu" with a gate of width `intermediate_size` that passes through `hidden_act`.
         pre_norm: a LayerNorm before the first block, as in CLIP.

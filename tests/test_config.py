@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 
 import numpy as np
 import pytest
@@ -87,6 +88,12 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
     signature = list(inspect.signature(ViTClsConfig.__init__).parameters)
     assert tuple(signature[1:-1]) == FIELD_NAMES
     assert set(RULES) == set(WRONG)
+
+
+def test_every_field_has_a_line_in_the_docstring():
+    lines = re.findall(r"^    ([a-z]\w+(?:, \w+)*): ", inspect.getdoc(ViTClsConfig), re.MULTILINE)
+    documented = [name for line in lines for name in line.split(", ")]
+    assert [name for name in documented if name in RULES] == list(RULES)
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field in WRONG for value in WRONG[field]])
