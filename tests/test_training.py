@@ -151,6 +151,15 @@ def test_training_learns_its_examples_and_leaves_float32(tmp_path, changes):
     assert output.metrics["test_accuracy"] == (output.predictions.argmax(-1) == np.asarray(ROWS["label"])).mean()
 
 
+def test_a_model_in_float16_is_evaluated_but_not_trained(tmp_path):
+    model = FlaxViTClsForImageClassification(tiny_config(**DIGITS), dtype="float16")
+    run = trainer(tmp_path, model, max_steps=1)
+    assert run.evaluate()["eval_loss"] > 0
+    with pytest.raises(ConfigError, match="dtype='float16': .*small gradients become zero.*: give bf16=True"):
+        run.train()
+    assert trainer(tmp_path, model, max_steps=1, bf16=True).train().global_step == 1
+
+
 @pytest.mark.world
 def test_what_is_saved_is_what_was_trained(tmp_path):
     run = trainer(tmp_path / "run", num_train_epochs=1, logging_steps=1)

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from ..errors import ConfigError
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from .arguments import TrainingArguments
@@ -34,8 +36,11 @@ def check_parts(
 
 
 def check_run(trainer: Any) -> None:
-    """Raise ConfigError, naming the argument, for a run that would fail later, when it evaluates or ends."""
+    """Raise ConfigError, naming the argument, for a run that would fail later, or train in float16."""
     args = trainer.args
+    if trainer.model.dtype == jnp.float16 and not args.bf16:
+        rule = "the model computes in float16, in which small gradients become zero, and losses are not scaled here"
+        raise ConfigError("dtype", "float16", f"{rule}: give bf16=True, or load the model in float32")
     if trainer.train_dataset is None:
         raise ConfigError("train_dataset", None, "is needed to train")
     if args.eval_strategy != "no" and trainer.eval_dataset is None:
