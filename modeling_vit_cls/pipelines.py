@@ -2,7 +2,7 @@
 
 import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,12 +51,12 @@ def load_trained(model_class: Any, name_or_path: str | os.PathLike[str], **optio
     return model
 
 
-def _as_sequence(images: Any) -> Sequence[Any]:
-    """One image or several, as a sequence of images."""
+def _several(images: Any) -> Iterable[Any]:
+    """One image or several, as an iterable of images."""
     is_array = hasattr(images, "ndim") and 1 < images.ndim < 4
     if is_array or isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image | Mapping):
         return [images]
-    return images if isinstance(images, Sequence) else list(images)
+    return images
 
 
 class ImageClassificationPipeline(_ImagePipeline):
@@ -90,10 +90,10 @@ class ImageClassificationPipeline(_ImagePipeline):
     def __call__(
         self, images: Any, top_k: int | None = None, function_to_apply: str | None = None
     ) -> list[list[Prediction]]:
-        """Classify images: a path, PIL image or array (uint8), or a list of them -> labels and scores, best first.
+        """Classify images: a path, PIL image or array (uint8), or several of them -> labels and scores, best first.
 
         Args:
-            images: one image or a list.
+            images: one image, a list, a column of a dataset, or any iterable; it is read batch by batch.
             top_k: number of labels for each image; None for all.
             function_to_apply: replaces the pipeline's own.
 
@@ -108,13 +108,13 @@ class ImageClassificationPipeline(_ImagePipeline):
         function_to_apply: str | None = None,
         on_bad_image: OnBadImage | None = None,
     ) -> Iterator[tuple[int, list[Prediction]]]:
-        """Yield row and predictions of each image as soon as they are computed; `on_bad_image` as in `predict`."""
+        """Yield row and predictions of each image as soon as its batch is computed; `on_bad_image` as in `predict`."""
         function = function_of(self.model.config, function_to_apply or self.function_to_apply)
         if top_k is not None and (not hasattr(top_k, "__index__") or operator.index(top_k) < 1):
             raise ConfigError("top_k", top_k, "must be a positive integer, or None for all labels")
         labels = numbered(self.model.config.id2label)
         options = {"processor": self.processor, "batch_size": self.batch_size, "on_bad_image": on_bad_image}
-        for logits, rows in predict(self.model, _as_sequence(images), **options):
+        for logits, rows in predict(self.model, _several(images), **options):
             for row, scores in zip(rows.tolist(), scores_of(logits, function)):
                 best = np.argsort(-scores)[:top_k]
                 yield row, [{"label": labels[i], "score": float(scores[i])} for i in best]
@@ -157,7 +157,7 @@ class ImageFeatureExtractionPipeline(_ImagePipeline):
         normalize: bool | None = None,
         return_tensors: bool | None = None,
     ) -> Any:
-        """Features of images: a path, PIL image or array (uint8), or a list of them.
+        """Features of images: a path, PIL image or array (uint8), or several of them, read batch by batch.
 
         `pool`, `normalize` and `return_tensors` replace the pipeline's own. With `return_tensors` the result is one
         array, (n, F) or (n, T, D); a list of arrays (T, D) where the images have different numbers of tokens.
@@ -169,7 +169,7 @@ class ImageFeatureExtractionPipeline(_ImagePipeline):
         return_tensors = self.return_tensors if return_tensors is None else return_tensors
         take = embedding_of if pool else lambda outputs: outputs.last_hidden_state
         options = {"processor": self.processor, "batch_size": self.batch_size, "take": take}
-        batches = predict(self.model, _as_sequence(images), **options)
+        batches = predict(self.model, _several(images), **options)
         features = [row for batch, _ in batches for row in np.asarray(batch, np.float32)]
         if normalize:
             features = [unit(row) for row in features]

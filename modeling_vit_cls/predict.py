@@ -1,8 +1,9 @@
 """Prediction: the one loop from images to outputs that the whole package uses."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -16,19 +17,18 @@ from .errors import BadImageError
 from .files.host import to_host
 from .images.processor import ViTClsImageProcessor
 from .images.rgb import load_image
-from .images.rows import named, open_image
+from .images.rows import named, open_image, row_name
 from .nn.mesh import batch_sharding, divisible, mesh_of, own_places
 from .pretrained.processor_fit import fitting_processor
 
 _COMPILING_MINUTES = 60
-_UNREAD = BadImageError("another process cannot read it")
 _PIL_LOCK = Lock()  # PIL decodes an image on first access, which is not safe in two threads, of two calls neither
 OnBadImage = Callable[[int, BadImageError], None]
 
 
 def predict(
     model: Any,
-    images: Sequence[Any],
+    images: Iterable[Any],
     *,
     processor: ViTClsImageProcessor | None = None,
     params: Any = None,
@@ -47,12 +47,14 @@ def predict(
 
     Args:
         model: a model of this package.
-        images: a sequence, such as a list or a column of a dataset: paths, PIL images, arrays (uint8), or dataset rows
-            {"bytes", "path"}. The row of an image is its index in the sequence.
+        images: paths, PIL images, arrays (uint8), or dataset rows {"bytes", "path"}, in a sequence, such as a list or a
+            column of a dataset, or in any iterable, such as a generator, which is read batch by batch. The row of an
+            image is its place, counted from 0.
         processor: the image processor, which must fit the model; default: the model's.
         params: parameters to use instead of the model's.
         batch_size: number of images in a batch.
-        parts: the rows to run over, in this order; a batch has images of one part only. Default: all, as one part.
+        parts: the rows of a sequence to run over, in this order; a batch has images of one part only. Default: all, as
+            one part.
         take: function from the model's outputs to an array (B, ...), or to a tuple or dict of arrays.
         on_bad_image: called for each image that cannot be read, in order, with its row and an error that names it; the
             image is left out. Default: the error is raised.
@@ -60,9 +62,14 @@ def predict(
     fitting = fitting_processor(model, processor, "processor")
     options = {"interpolate_pos_encoding": model.interpolates(fitting), "return_dict": True}
     options |= {"output_attentions": False, "output_hidden_states": False}
-    parts = [range(len(images))] if parts is None else parts
     mesh = mesh_of(model.params if params is None else params)
-    alone = fitting.output_hw is None or len(images) == 1
+    if parts is None and isinstance(images, Sequence):
+        parts = [range(len(images))]
+    first: Any = images
+    if parts is None:  # not a sequence: read once, forwards
+        first = [*islice(images := iter(images), 2)]
+        images = chain(first, images)
+    alone = fitting.output_hw is None or len(first) == 1
     batch_size = 1 if alone else divisible(batch_size, mesh)
 
     def computed() -> Iterator[Any]:
@@ -79,7 +86,7 @@ def predict(
         readable = _fetched(batch.readable)[: len(batch.rows)]
         for place in np.flatnonzero(~readable):
             row = batch.rows[place]
-            error = batch.errors.get(row) or named(_UNREAD, images[row], row)
+            error = batch.errors.get(row) or BadImageError(f"{_name(images, row)}: another process cannot read it")
             if on_bad_image is None:
                 raise error
             on_bad_image(row, error)
@@ -102,13 +109,42 @@ class _Batch(NamedTuple):
     is_whole: bool
 
 
+def _name(images: Iterable[Any], row: int) -> str:
+    """The name of an image in errors: its path, or the number of its row."""
+    image = images[row] if isinstance(images, Sequence) else None
+    if isinstance(image, str | os.PathLike):
+        return str(image)
+    return row_name(image if isinstance(image, Mapping) else None, row)
+
+
 def _fetched(array: Any) -> np.ndarray:
     """An array, copied from the devices to NumPy."""
     return np.asarray(array) if getattr(array, "is_fully_addressable", True) else to_host(array)
 
 
+def _read(
+    images: Any, parts: Sequence[range] | None, batch_size: int, places: np.ndarray
+) -> Iterator[tuple[range, list[int], list[Any]]]:
+    """The rows of each batch, those of them at these `places` of the batch, and the images of the latter."""
+    if parts is None:  # an iterator
+        start = 0
+        while read := list(islice(images, batch_size)):
+            own = [int(place) for place in places if place < len(read)]
+            yield range(start, start + len(read)), [start + place for place in own], [read[place] for place in own]
+            start += len(read)
+        return
+    for rows in (part[start : start + batch_size] for part in parts for start in range(0, len(part), batch_size)):
+        own = [rows[place] for place in places if place < len(rows)]
+        read = images[own[0] : own[-1] + 1] if own else []
+        yield rows, own, [read[row - own[0]] for row in own]
+
+
 def _batches(
-    images: Sequence[Any], processor: ViTClsImageProcessor, batch_size: int, parts: Sequence[range], mesh: Mesh | None
+    images: Iterable[Any],
+    processor: ViTClsImageProcessor,
+    batch_size: int,
+    parts: Sequence[range] | None,
+    mesh: Mesh | None,
 ) -> Iterator[_Batch]:
     """Read and preprocess the images of this process, batch by batch."""
     places = own_places(mesh, batch_size)
@@ -131,22 +167,21 @@ def _batches(
         assert mesh is not None
         return jax.make_array_from_process_local_data(batch_sharding(mesh, batch_size), values)
 
-    with ThreadPoolExecutor() as threads:
-        batches = (part[start : start + batch_size] for part in parts for start in range(0, len(part), batch_size))
-        for rows in batches:
-            own = [rows[place] for place in places if place < len(rows)]
-            read = images[own[0] : own[-1] + 1] if own else []
-            prepared = [*threads.map(prepare, [read[row - own[0]] for row in own], own)]
-            errors = {row: error for row, error in zip(own, prepared) if isinstance(error, BadImageError)}
-            readable = np.zeros(len(places), bool)
-            readable[: len(own)] = [row not in errors for row in own]
-            if is_whole and not readable.any():
-                yield _Batch(rows, None, readable, errors, is_whole)
-                continue
-            shape = next((pixels.shape for pixels in prepared if isinstance(pixels, np.ndarray)), None)
-            shape = shape or (len(processor.image_mean), *processor.output_hw)  # pyright: ignore[reportOptionalIterable]
-            pixels = np.zeros((len(places), *shape), np.float32)
-            for place, values in enumerate(prepared):
-                if isinstance(values, np.ndarray):
-                    pixels[place] = values
-            yield _Batch(rows, placed(pixels), readable if is_whole else placed(readable), errors, is_whole)
+    # Not in a `with`: that of a generator which nobody ended would end with Python, too late to wait for threads. They
+    # end with the generator.
+    threads = ThreadPoolExecutor()
+    for rows, own, read in _read(images, parts, batch_size, places):
+        prepared = [*threads.map(prepare, read, own)]
+        errors = {row: error for row, error in zip(own, prepared) if isinstance(error, BadImageError)}
+        readable = np.zeros(len(places), bool)
+        readable[: len(own)] = [row not in errors for row in own]
+        if is_whole and not readable.any():
+            yield _Batch(rows, None, readable, errors, is_whole)
+            continue
+        shape = next((pixels.shape for pixels in prepared if isinstance(pixels, np.ndarray)), None)
+        shape = shape or (len(processor.image_mean), *processor.output_hw)  # pyright: ignore[reportOptionalIterable]
+        pixels = np.zeros((len(places), *shape), np.float32)
+        for place, values in enumerate(prepared):
+            if isinstance(values, np.ndarray):
+                pixels[place] = values
+        yield _Batch(rows, placed(pixels), readable if is_whole else placed(readable), errors, is_whole)

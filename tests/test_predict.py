@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from modeling_vit_cls import (
     FlaxViTClsForImageClassification,
     FlaxViTClsModel,
     ImageClassificationPipeline,
+    ImageFeatureExtractionPipeline,
     ViTClsImageProcessor,
 )
 from modeling_vit_cls.embed import embed
@@ -235,11 +238,55 @@ def test_the_next_batch_is_decoded_before_a_batch_is_handed_out(model, monkeypat
 
 
 def test_an_outer_loop_that_stops_leaves_no_thread(model):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     outputs = predict(model, images(12), batch_size=2)
     next(outputs)
     outputs.close()
-    assert threading.active_count() == before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_an_outer_loop_that_nobody_ends_lets_python_end_in_silence(model_folder):
+    program = f"""
+import numpy as np
+from modeling_vit_cls import ImageClassificationPipeline
+found = ImageClassificationPipeline({str(model_folder)!r}).iterate([np.zeros((8, 8, 3), np.uint8)] * 100)
+print(next(found)[0])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("0\n", "")
+
+
+def test_images_of_a_generator_are_read_batch_by_batch(model):
+    read, given = [], images(40)
+
+    def generated(count):
+        for number in range(count):
+            read.append(number)
+            yield given[number]
+
+    classify = ImageClassificationPipeline(model, batch_size=4)
+    found = classify.iterate(generated(40))
+    expected = classify(given)
+    for row, predictions in found:
+        assert len(read) == min(4 * (row // 4 + 2), 40)
+        assert predictions == expected[row]
+    assert row == 39
+    extract = ImageFeatureExtractionPipeline(
+        FlaxViTClsModel(model.config, params=model.params["vit_cls"]), batch_size=4
+    )
+    for count in (0, 1, 2, 9):
+        assert classify(generated(count)) == classify(given[:count])
+        assert extract(generated(count), pool=True) == extract(given[:count], pool=True)
+    broken = []
+    rows = [
+        row
+        for row, _ in classify.iterate(iter([BROKEN, given[0], BROKEN]), on_bad_image=lambda *bad: broken.append(bad))
+    ]
+    assert (rows, [row for row, _ in broken]) == ([1], [0, 2])
+    with pytest.raises(BadImageError, match="row 1: "):
+        classify(iter([given[0], BROKEN]))
 
 
 def test_pipeline_benchmark_and_trainer_give_the_same_numbers(tmp_path: Path):
