@@ -97,7 +97,8 @@ class ImageClassificationPipeline(_ImagePipeline):
             top_k: number of labels for each image; None for all.
             function_to_apply: replaces the pipeline's own.
 
-        Raises BadImageError, naming the file, for an image that cannot be read.
+        Raises BadImageError, naming the file, for an image that cannot be read, and FloatingPointError, naming it too,
+        for logits that are NaN or infinite.
         """
         return [predictions for _, predictions in self.iterate(images, top_k, function_to_apply)]
 
@@ -162,7 +163,8 @@ class ImageFeatureExtractionPipeline(_ImagePipeline):
         `pool`, `normalize` and `return_tensors` replace the pipeline's own. With `return_tensors` the result is one
         array, (n, F) or (n, T, D); a list of arrays (T, D) where the images have different numbers of tokens.
 
-        Raises BadImageError, naming the file, for an image that cannot be read.
+        Raises BadImageError, naming the file, for an image that cannot be read, and FloatingPointError, naming it too,
+        for features that are NaN or infinite.
         """
         pool = self.pool if pool is None else pool
         normalize = self.normalize if normalize is None else normalize
@@ -175,7 +177,7 @@ class ImageFeatureExtractionPipeline(_ImagePipeline):
             features = [unit(row) for row in features]
             for number, row in enumerate(features):
                 if not np.isfinite(row).all():
-                    raise ValueError(f"image {number}: features that are zero, NaN or infinite cannot be normalised")
+                    raise ValueError(f"image {number}: features that are all zero cannot be normalised")
         if not return_tensors:
             return [row.tolist() for row in features]
         return np.stack(features) if len({row.shape for row in features}) == 1 else features

@@ -14,6 +14,7 @@ from PIL import Image
 
 from . import processes
 from .errors import BadImageError
+from .files.finite import is_finite
 from .files.host import to_host
 from .images.processor import ViTClsImageProcessor
 from .images.rgb import load_image
@@ -58,6 +59,8 @@ def predict(
         take: function from the model's outputs to an array (B, ...), or to a tuple or dict of arrays.
         on_bad_image: called for each image that cannot be read, in order, with its row and an error that names it; the
             image is left out. Default: the error is raised.
+
+    Raises FloatingPointError, naming the image, for outputs that are NaN or infinite.
     """
     fitting = fitting_processor(model, processor, "processor")
     options = {"interpolate_pos_encoding": model.interpolates(fitting), "return_dict": True}
@@ -92,7 +95,10 @@ def predict(
             on_bad_image(row, error)
         if readable.any():
             places = slice(len(readable)) if readable.all() else np.flatnonzero(readable)
-            yield jax.tree.map(lambda leaf: _fetched(leaf)[places], outputs), np.array(batch.rows)[readable]  # noqa: B023
+            outputs = jax.tree.map(lambda leaf: _fetched(leaf)[places], outputs)  # noqa: B023
+            rows = np.array(batch.rows)[readable]
+            _check_finite(outputs, rows, images)
+            yield outputs, rows
 
 
 class _Batch(NamedTuple):
@@ -107,6 +113,16 @@ class _Batch(NamedTuple):
     readable: Any
     errors: dict[int, BadImageError]
     is_whole: bool
+
+
+def _check_finite(outputs: Any, rows: np.ndarray, images: Iterable[Any]) -> None:
+    """Raise FloatingPointError, naming the image, for outputs (n, ...) of these rows (n,) that are NaN or infinite."""
+    for leaf in jax.tree.leaves(outputs):
+        if not is_finite(leaf):
+            row = next(row for row, values in zip(rows, leaf) if not is_finite(values))
+            problem = "the model's outputs are NaN or infinite"
+            remedy = "look at its weights, or compute in float32"
+            raise FloatingPointError(f"{_name(images, row)}: {problem}: {remedy}")
 
 
 def _name(images: Iterable[Any], row: int) -> str:

@@ -227,13 +227,3 @@ def test_a_search_for_what_is_not_there_is_counted_apart(caplog):
     assert found["examples"] == 4
     assert found["metrics"]["recall_at_1"] == 1
     assert "1 of the 5 images to search for are left out, because there is no other image" in caplog.text
-
-
-def test_features_that_are_not_finite_are_an_error(digits):
-    backbone = tiny_model(FlaxViTClsModel)
-    backbone.params = {
-        **backbone.params,
-        "norm": {name: leaf * np.nan for name, leaf in backbone.params["norm"].items()},
-    }
-    with pytest.raises(ValueError, match="features of example 0 of the dataset are NaN"):
-        extract(backbone, digits[1], **QUIET)

@@ -315,9 +315,34 @@ def test_pipeline_benchmark_and_trainer_give_the_same_numbers(tmp_path: Path):
     assert [row[0]["label"] for row in predictions] == [names[best] for best in logits.argmax(axis=1)]
 
 
-def test_an_evaluation_that_is_not_finite_is_an_error(tmp_path):
+def test_outputs_that_are_not_finite_are_an_error_that_names_the_image(tmp_path, capsys):
     digits = load_images("digits", "test").select(range(4))
-    model = tiny_model(num_channels=1, num_labels=10)
-    model.params = {**model.params, "classifier": {**model.params["classifier"], "bias": np.full(10, np.inf)}}
-    with pytest.raises(FloatingPointError, match="evaluation: the logits are not finite"):
-        FlaxTrainer(model, TrainingArguments(str(tmp_path), disable_tqdm=True)).evaluate(digits)
+    model = tiny_model(num_channels=1, num_labels=10, id2label={number: str(number) for number in range(10)})
+    norm = {**model.params["vit_cls"]["norm"], "scale": np.full(16, np.inf, np.float32)}
+    model.params = {**model.params, "vit_cls": {**model.params["vit_cls"], "norm": norm}}
+    backbone = FlaxViTClsModel(model.config, params=model.params["vit_cls"])
+    for use in (
+        lambda: FlaxTrainer(model, TrainingArguments(str(tmp_path), disable_tqdm=True)).evaluate(digits),
+        lambda: benchmark(model, digits, disable_tqdm=True),
+        lambda: extract(backbone, digits, disable_tqdm=True),
+        lambda: embed(backbone, digits, tmp_path / "embedded", disable_tqdm=True),
+        lambda: ImageClassificationPipeline(model)(digits["image"]),
+        lambda: ImageClassificationPipeline(model)(images(2)),
+        lambda: ImageFeatureExtractionPipeline(backbone)(images(2)),
+    ):
+        with pytest.raises(FloatingPointError, match=r"(row 0|0002\.png): the model's outputs are NaN or .*in float32"):
+            use()
+    model.save_pretrained(tmp_path / "model", allow_nonfinite=True)
+    Image.fromarray(images(1)[0]).save(tmp_path / "0.png")
+    assert main(["predict", str(tmp_path / "model"), str(tmp_path / "0.png"), "--json"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"{tmp_path / '0.png'}: the model's outputs are NaN or infinite" in shown.err
+
+
+def test_only_what_is_handed_out_must_be_finite(model):
+    given = [*images(2), BROKEN, *images(5)]
+    third = {"take": lambda outputs: outputs.logits.at[2].set(np.nan), "batch_size": 4}
+    with pytest.raises(FloatingPointError, match="row 6: the model's outputs are NaN"):
+        list(predict(model, given, on_bad_image=lambda *_: None, **third))
+    assert len(list(predict(model, given[3:5], **third))) == 1, "what fills the batch is left out"

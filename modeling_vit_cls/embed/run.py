@@ -91,7 +91,8 @@ def embed(
         disable_tqdm: True shows no progress bar; None shows it in a terminal only.
 
     Raises ConfigError, with both values, for a folder of another model, processor, dataset or number of shards;
-    BadImageError for too many broken images, and ValueError for an embedding that is not finite.
+    BadImageError for too many broken images, FloatingPointError for outputs of the model that are not finite, and
+    ValueError for an embedding that float16 cannot hold, or that has no direction to normalise.
     """
     model = _with_readout(model, readout)
     processor = fitting_processor(model, processor, "processor")

@@ -66,8 +66,8 @@ def extract(
         on_bad_image: "skip" leaves broken images out, logs each, and counts them; "raise" stops.
         disable_tqdm: True shows no progress bar; None shows it in a terminal only.
 
-    Raises ConfigError for another model or dataset, BadImageError for a broken image, ValueError for features that are
-    not finite.
+    Raises ConfigError for another model or dataset, BadImageError for a broken image, FloatingPointError for
+    features that are not finite.
     """
     if not isinstance(backbone, FlaxViTClsModel):
         raise ConfigError("model", type(backbone).__name__, "must be a FlaxViTClsModel")
@@ -79,7 +79,7 @@ def extract(
         backbone,
         dataset,
         take=lambda outputs: vectors_of(backbone.params, outputs.last_hidden_state, names=stored),
-        each=_finite,
+        each=lambda vectors: {name: vector.astype(np.float32) for name, vector in vectors.items()},
         processor=processor,
         batch_size=batch_size,
         on_bad_image=on_bad_image,
@@ -134,14 +134,3 @@ def _fits(config: ViTClsConfig, readout: str) -> bool:
     except ConfigError:
         return False
     return True
-
-
-def _finite(vectors: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The vectors of a batch as float32. Raises ValueError, naming the row, if one is not finite."""
-    vectors = {name: vector.astype(np.float32) for name, vector in vectors.items()}
-    for vector in vectors.values():
-        finite = np.isfinite(vector).all(axis=1)
-        if not finite.all():
-            remedy = "look at the model's weights, or compute in float32"
-            raise ValueError(f"features of example {rows[~finite][0]} of the dataset are NaN or infinite: {remedy}")
-    return vectors

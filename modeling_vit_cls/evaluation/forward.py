@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,7 @@ def forward_pass(
     model: Any,
     dataset: Any,
     take: Callable[[Any], Any],
-    each: Callable[[Any, np.ndarray], Any],
+    each: Callable[[Any], Any],
     *,
     processor: ViTClsImageProcessor | None,
     batch_size: int,
@@ -60,13 +61,14 @@ def forward_pass(
         model: a model of this package.
         dataset: rows as `load_images` returns them.
         take: as in `predict`.
-        each: function from what was taken of a batch, and its rows (n,), to its result; it is timed too.
+        each: function from what was taken of a batch to its result; it is timed too.
         processor: the image processor; default: the model's.
         batch_size: number of images in a batch.
         on_bad_image: "skip" leaves broken images out and logs each; "raise" stops.
         disable_tqdm: True shows no progress bar; None shows it in a terminal only.
 
-    Raises ConfigError for wrong arguments, BadImageError for a broken image, or if no image can be read.
+    Raises ConfigError for wrong arguments, BadImageError for a broken image, or if no image can be read, and
+    FloatingPointError, as `predict`, for outputs that are not finite.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError("batch_size", batch_size, "must be a positive integer")
@@ -76,8 +78,8 @@ def forward_pass(
     batch_size = 1 if fitting.output_hw is None else divisible(batch_size, mesh_of(model.params))
     options: dict[str, Any] = {"processor": fitting, "batch_size": batch_size, "take": take}
     blank = np.zeros((*model.config.image_hw, 3), np.uint8)
-    for _ in predict(model, [blank] * min(len(dataset), 2), **options):  # compiles for the shape of the batches
-        pass
+    with suppress(FloatingPointError):  # raised below if the dataset's images overflow too
+        list(predict(model, [blank] * min(len(dataset), 2), **options))  # compiles for the shape of the batches
 
     def leave_out(row: int, error: BadImageError) -> None:
         if on_bad_image == "raise":
@@ -88,7 +90,7 @@ def forward_pass(
     start = time.perf_counter()
     with tqdm(total=len(dataset), unit="image", disable=disable_tqdm) as bar:
         for outputs, batch_rows in predict(model, dataset["image"], on_bad_image=leave_out, **options):
-            batches.append(each(outputs, batch_rows))
+            batches.append(each(outputs))
             rows.append(batch_rows)
             bar.update(len(batch_rows))
     seconds = time.perf_counter() - start

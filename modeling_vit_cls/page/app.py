@@ -53,7 +53,7 @@ def build(models: Sequence[PageModel], neighbours: Sequence[Any] = ()) -> gr.Blo
         }
         try:
             seen = [(model, model.see(image, **chosen), _nearest(model, neighbours, image)) for model in models]
-        except BadImageError as error:
+        except (BadImageError, FloatingPointError) as error:
             return None, None, message(error), ""
         return None, image, "<br>".join(summary(model, view) for model, view, _ in seen), sections(seen)
 

@@ -31,8 +31,8 @@ def evaluate(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits (N, K), losses (N,) and labels (N,) of the N readable images of a dataset, in order.
 
-    Threads read and resize the images. `after` is called after each batch. Raises FloatingPointError if logits are not
-    finite, ValueError if no image can be read.
+    Threads read and resize the images. `after` is called after each batch. Raises FloatingPointError, as `predict`, if
+    logits are not finite, ValueError if no image can be read.
     """
     logits, rows = [], []
     options = {"processor": processor, "params": params, "batch_size": batch_size, "on_bad_image": on_bad_image}
@@ -43,8 +43,6 @@ def evaluate(
     if not rows:
         raise ValueError("no image of the dataset could be read")
     predictions = np.concatenate(logits)
-    if not np.isfinite(predictions).all():
-        raise FloatingPointError("evaluation: the logits are not finite")
     labels = np.asarray(dataset["label"], np.int32)[np.concatenate(rows)]
     losses = -np.take_along_axis(log_softmax(predictions, axis=-1), labels[:, None], axis=-1)[:, 0]
     return predictions, losses, labels
