@@ -69,6 +69,12 @@ def test_the_card_says_how_the_model_was_trained(folder):
     assert "The weights are those" not in render_card(folder)
 
 
+def test_the_rest_of_a_probe_is_that_of_a_base_model_where_there_is_one(folder):
+    for recipe, is_said in (({"model_name_or_path": "org/vit"}, True), ({}, False)):
+        write(folder, recipe={"freeze_backbone": True, **recipe})
+        assert ("the rest is that of the model it was fine-tuned from" in render_card(folder)) == is_said
+
+
 def test_a_short_run_has_its_mean_loss(folder):
     log = [{"step": 20, "epoch": 2.0, "train_loss": 0.75, "train_runtime": 1.0}]
     write(folder, state={"global_step": 20, "epoch": 2.0, "log_history": log})

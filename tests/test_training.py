@@ -122,6 +122,26 @@ def test_a_linear_probe_moves_the_classifier_alone(tmp_path):
     assert moved == {"classifier.kernel", "classifier.bias"}
 
 
+@pytest.mark.world
+def test_what_stays_as_it_was_drawn_at_random_is_told(tmp_path, caplog):
+    tiny_model(**DIGITS, use_distillation_token=True).save_pretrained(tmp_path / "base")
+    tiny_model(**DIGITS, readout="map", representation_size=8).save_pretrained(tmp_path / "whole")
+    load = FlaxViTClsForImageClassification.from_pretrained
+    new = {"readout": "map", "use_distillation_head": False}
+    for model, part in (
+        (FlaxViTClsForImageClassification(tiny_config(**DIGITS)), "the backbone"),
+        (load(tmp_path / "base", **new), "readout.attention_pooling"),
+        (load(tmp_path / "whole", readout="cls", representation_size=4), "representation"),
+    ):
+        caplog.clear()
+        trainer(tmp_path / "run", model, freeze_backbone=True, max_steps=1).train()
+        assert f"freeze_backbone leaves {part} as it was drawn at random" in caplog.text
+    for base, fields in (("base", {}), ("whole", {"num_labels": 10})):
+        caplog.clear()
+        trainer(tmp_path / "run", load(tmp_path / base, **fields), freeze_backbone=True, max_steps=1).train()
+        assert "at random" not in caplog.text
+
+
 def test_what_is_frozen_has_no_part_in_the_norm_of_the_gradient(tmp_path):
     model = tiny_model(**DIGITS)
     before = flatten_dict(model.params, sep=".")

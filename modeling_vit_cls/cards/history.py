@@ -55,6 +55,6 @@ def _method(facts: Facts) -> list[str]:
     if recipe.get("ema_decay"):
         decay = markdown(recipe["ema_decay"])
         sentences.append(f"What was evaluated and saved is a moving average of the parameters (decay {decay}).")
-    if recipe.get("freeze_backbone"):
+    if recipe.get("freeze_backbone") and recipe.get("model_name_or_path"):
         sentences.append("The classifier alone was trained; the rest is that of the model it was fine-tuned from.")
     return sentences

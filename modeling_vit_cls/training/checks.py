@@ -1,18 +1,25 @@
 """Checks of a trainer's arguments when it is made, and of a run before its first step."""
 
 import inspect
+import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from ..errors import ConfigError
+from ..files.host import to_host
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from .arguments import TrainingArguments
 from .callbacks import check_callbacks
 from .foreign import refuse_trainer_keywords
+from .optimizer import trained
 
+_log = logging.getLogger(__name__)
 _MEASURED = ("loss", "accuracy")
+_OWN_PARTS = ("readout.attention_pooling", "representation")  # what a load draws anew beside the classifiers
 
 
 def check_parts(
@@ -50,3 +57,18 @@ def check_run(trainer: Any) -> None:
     if trainer.compute_metrics is None and args.eval_strategy != "no" and metric not in _MEASURED:
         rule = f"must be one of {', '.join(_MEASURED)}, or one that compute_metrics returns"
         raise ConfigError("metric_for_best_model", args.metric_for_best_model, rule)
+
+
+def warn_of_random_parts(params: Any) -> None:
+    """Warn of a part of the parameters that freeze_backbone leaves as it was drawn at random.
+
+    In such a part all biases are 0 and all scales of norms are 1, which no training leaves so.
+    """
+    leaves, parts = flatten_dict(params, sep="."), defaultdict(list)
+    for name, kind in flatten_dict(trained(params), sep=".").items():
+        if kind == "freeze" and name.endswith((".bias", ".scale")):
+            parts[next((part for part in _OWN_PARTS if part in name), "the backbone")].append(name)
+    for part, names in parts.items():
+        if all((to_host(leaves[name]) == float(name.endswith(".scale"))).all() for name in names):
+            remedy = "begin with a checkpoint that has it, or train all of the model"
+            _log.warning("freeze_backbone leaves %s as it was drawn at random: %s", part, remedy)

@@ -35,7 +35,7 @@ from .arguments import TrainingArguments
 from .best import is_best
 from .binding import Run, run_of
 from .callbacks import export_callbacks, has_stopped_early, make_handler, restore_callbacks
-from .checks import check_parts, check_run
+from .checks import check_parts, check_run, warn_of_random_parts
 from .evaluation import BadImages, as_numbers, evaluate
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
@@ -144,8 +144,8 @@ class FlaxTrainer(TrainerReports):
         they decide, and a signal to any process, counts for all. A process in which an error is raised ends at once.
 
         Raises FloatingPointError, naming the step and a parameter, if the loss or a gradient is not finite; ConfigError
-        if a checkpoint belongs to another run, another run is training into `output_dir`, or the folder cannot be
-        written; BadImageError for broken images.
+        if a checkpoint belongs to another run, another run is training into `output_dir`, the folder cannot be
+        written, or `freeze_backbone` would freeze newly drawn parameters; BadImageError for broken images.
         """
         try:
             with self.folder, self._stop:
@@ -167,6 +167,8 @@ class FlaxTrainer(TrainerReports):
         self.state.max_steps = total
         if processes.count() > 1:
             check_same_run(self._run_facts(), Path(args.output_dir), checkpoint)
+        if args.freeze_backbone and checkpoint is None:
+            warn_of_random_parts(self.model.params)
         params = place(self.model.params, args.device_mesh)
         params = stack_params(params) if args.scans_layers else params
         optimizer = make_optimizer(args, params, total)
