@@ -1,6 +1,8 @@
-"""What users of transformers pass to from_pretrained by habit: taken where it means nothing, or refused."""
+"""What users of transformers pass by habit: taken where it means nothing, or refused."""
 
+import ast
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -217,6 +219,74 @@ def test_every_bit_pattern_is_finite_or_not_as_numpy_says(dtype):
     table[298, 699] = np.nan
     for turned in (table, table.T, table[::2, ::3], table.reshape(3, 100, 700).transpose(2, 0, 1)):
         assert not is_finite(turned)
+
+
+def parameters_upstream(file: str, class_name: str, method: str) -> dict[str, object]:
+    """The keywords of a method of transformers with their defaults, from its text: some classes need PyTorch."""
+    tree = ast.parse((Path(transformers.__file__).parent / file).read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name]
+    (function,) = (node for node in classes[0].body if isinstance(node, ast.FunctionDef) and node.name == method)
+    arguments, given = function.args.args[2:], function.args.defaults  # after self and the folder or the repository
+    pairs = [
+        *zip(arguments[-len(given) :] if given else (), given),
+        *zip(function.args.kwonlyargs, function.args.kw_defaults),
+    ]
+    return {
+        one.arg: getattr(default, "value", None) for one, default in pairs if not isinstance(default, ast.Attribute)
+    }
+
+
+def test_a_push_takes_what_transformers_own_takes(hub, model):
+    keywords = parameters_upstream("utils/hub.py", "PushToHubMixin", "push_to_hub")
+    assert {"commit_message", "create_pr", "tags", "max_shard_size"} <= set(keywords)
+    model.push_to_hub("user/pushed", **keywords)
+    model.push_to_hub("user/pushed", revision="v2", use_temp_dir=True, safe_serialization=True, use_auth_token=True)
+    assert_same(FlaxViTClsForImageClassification.from_pretrained("user/pushed", revision="v2").params, model.params)
+
+
+def test_a_save_takes_what_transformers_own_takes(hub, model, tmp_path):
+    keywords = parameters_upstream("modeling_utils.py", "PreTrainedModel", "save_pretrained")
+    assert {"is_main_process", "state_dict", "token"} <= set(keywords)
+    model.save_pretrained(tmp_path / "a", **keywords, save_function=print, commit_message=None)
+    model.save_pretrained(tmp_path / "b", token="hf_x")
+    model.save_pretrained(tmp_path / "c", push_to_hub=True, repo_id="user/c", commit_message="Mine", tags=None)
+    assert hub.repositories["user/c"].history
+    assert {folder.name for folder in tmp_path.iterdir()} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("safe_serialization", False, "only safetensors are written"),
+        ("tags", ["vision"], "huggingface_hub.metadata_update"),
+        ("state_dict", {"a": 1}, "params="),
+        ("is_main_process", False, "the main process alone"),
+        ("variant", "fp16", "a folder or a revision for each variant"),
+        ("distributed_checkpoint", True, "leave it out"),
+        ("organization", "us", "'owner/name'"),
+        ("commit_mesage", "Mine", "did you mean 'commit_message'"),
+        ("with_results", True, "is not a keyword of saving or pushing"),
+    ],
+)
+def test_what_a_save_or_a_push_cannot_do_is_refused_before_anything_is_written(hub, tmp_path, name, value, words):
+    model, folder = tiny_model(), tmp_path / "new"
+    pushes = (
+        lambda: model.push_to_hub("user/refused", **{name: value}),
+        lambda: model.save_pretrained(folder, push_to_hub=True, repo_id="user/refused", **{name: value}),
+        lambda: model.save_pretrained(folder, **{name: value}),
+    )
+    for call in pushes:
+        with pytest.raises(ConfigError, match=words) as error:
+            call()
+        assert error.value.field == name
+    assert not folder.exists()
+    assert "user/refused" not in hub.repositories
+
+
+def test_what_is_for_a_push_needs_one(model, tmp_path):
+    with pytest.raises(ConfigError, match="revision='v1': is for a push: add push_to_hub=True"):
+        model.save_pretrained(tmp_path / "new", revision="v1")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_of_peft_is_called_what_it_is(tmp_path):

@@ -105,9 +105,9 @@ def test_a_config_changed_behind_the_model_is_not_saved(tmp_path):
 
 
 def test_unknown_arguments_are_errors(model, tmp_path):
-    with pytest.raises(TypeError, match="repo"):
+    with pytest.raises(ConfigError, match="did you mean 'repo_id'"):
         model.save_pretrained(tmp_path, repo="x")
-    with pytest.raises(ValueError, match="safe_serialization"):
+    with pytest.raises(ConfigError, match="safe_serialization"):
         model.save_pretrained(tmp_path, safe_serialization=False)
 
 

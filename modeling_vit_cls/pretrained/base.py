@@ -34,7 +34,7 @@ from ..nn.mesh import checked_mesh, local_mesh, on_local_devices
 from .dtypes import cast_floating, compute_dtype, dtype_of_file
 from .fit import draw, fit
 from .inputs import check_input_shape, check_pixels, chosen_blocks
-from .keywords import without_habits
+from .keywords import push_keywords, without_habits
 from .loading import label_notes, load_params, target_config
 from .processor_files import AnyProcessor, UnreadProcessor, interpolated_in_calls, read_processor
 from .processor_fit import interpolates, own_processor
@@ -445,23 +445,21 @@ class FlaxPreTrainedModel(_Upstream):
             max_shard_size: largest size of a weight file, in bytes or as text such as "5GB".
             safe_serialization: must be True; only safetensors are written.
             allow_nonfinite: save parameters that are NaN or infinite.
-            kwargs: with `push_to_hub`, `repo_id` (default: the folder's name) and the keywords of `push_to_hub`.
+            kwargs: with `push_to_hub`, `repo_id` (default: the folder's name) and the keywords of `push_to_hub`. Other
+                keywords of transformers are ignored, or refused with a remedy before anything is written.
 
         If devices of several processes hold the parameters, all of these processes must call it: the first one writes,
         the others send their parts and wait.
 
         A model without an image processor of its own keeps the one in the folder if it fits. Raises CheckpointError if
-        the folder cannot be written or a parameter is NaN or infinite, ValueError for parameters of another model.
+        the folder cannot be written or a parameter is NaN or infinite, ValueError for parameters of another model,
+        ConfigError for a keyword that would change something here.
         """
-        if not safe_serialization:
-            raise ValueError("safe_serialization=False: only safetensors are written")
-        if kwargs and not push_to_hub:
-            raise TypeError(f"unknown keywords without push_to_hub=True: {sorted(kwargs)}")
+        pushed = push_keywords({**kwargs, "safe_serialization": safe_serialization}, push_to_hub)
         folder = to_path(save_directory)
         self.write_checkpoint(folder, params, max_shard_size, allow_nonfinite)
         if push_to_hub:
-            repo_id = kwargs.pop("repo_id", folder.resolve().name)
-            push_folder(folder, repo_id, **kwargs)
+            push_folder(folder, **{"repo_id": folder.resolve().name, **pushed})
 
     def push_to_hub(
         self,
@@ -472,12 +470,14 @@ class FlaxPreTrainedModel(_Upstream):
     ) -> str:
         """Save the model to the Hub in one commit. Returns the URL of the commit.
 
-        `kwargs` are `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description`.
+        `kwargs` are `private`, `token`, `revision`, `create_pr`, `commit_message` and `commit_description`. Other
+        keywords of transformers are ignored, or refused with a remedy (ConfigError) before anything is written.
         """
+        pushed = push_keywords(kwargs)
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "checkpoint"
             self.write_checkpoint(target, params, max_shard_size)
-            return push_folder(target, repo_id, **kwargs).url
+            return push_folder(target, repo_id, **pushed).url
 
     def write_checkpoint(
         self,

@@ -1,11 +1,11 @@
-"""Keywords of transformers' `from_pretrained` that mean nothing here: ignored, renamed or refused."""
+"""Keywords of transformers' methods that load, save and push, and mean nothing here: ignored, renamed or refused."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 # These cannot change what is loaded: repository code is never run, the format of a file is read from the file, and JAX
 # manages memory and devices.
@@ -32,7 +32,8 @@ _HALF = "weights are not quantised here: dtype='bfloat16' computes in half preci
 _PARAMS = "set `model.params = ...`, or pass parameters to each call, `model(pixels, params=...)`"
 _SHARDING = "tensors are not split by a plan here: use jax.device_put(params, sharding)"
 # Refused with a remedy, unless the first item accepts the value: one that changes nothing.
-_REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+_Refused = dict[str, tuple[Callable[[Any], bool], str]]
+_REFUSED: _Refused = {
     "device": (lambda value: _is_default_device(value), _DEVICES),
     "device_map": (lambda value: value in (None, *_AUTOMATIC_MAPS) or _is_default_device(value), _DEVICES),
     "tp_plan": (lambda value: value is None, _SHARDING),
@@ -56,6 +57,31 @@ _REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
 }
 
+# Of `save_pretrained` and `push_to_hub`: a temporary folder is always used, and weights have one format.
+_IGNORED_IN_SAVES = {
+    *("use_temp_dir", "save_function", "save_peft_format", "save_original_format", "ignore_metadata_errors"),
+}
+_OWNER = "give it in repo_id, as 'owner/name'"
+_REFUSED_IN_SAVES: _Refused = {
+    "safe_serialization": (bool, "only safetensors are written"),
+    "state_dict": (lambda value: value is None, "give params=..., a nested dict like model.params"),
+    "is_main_process": (
+        bool,
+        "call it in the main process alone, or in all that hold parts of the parameters: the first of them writes",
+    ),
+    "variant": (lambda value: value is None, "weights have one file name: use a folder or a revision for each variant"),
+    "distributed_checkpoint": (lambda value: not value, "the first process writes the parts of all: leave it out"),
+    "tags": (
+        lambda value: not value,
+        "tags are a part of the card: push, then `huggingface_hub.metadata_update(repo_id, {'tags': [...]})`",
+    ),
+    "organization": (lambda value: value is None, _OWNER),
+    "repo_url": (lambda value: value is None, _OWNER),
+    "repo_path_or_name": (lambda value: value is None, _OWNER),
+}
+_OF_A_PUSH = ("repo_id", "private", "token", "revision", "create_pr", "commit_message", "commit_description")
+_OF_A_SAVE = ("params", "max_shard_size", "allow_nonfinite", "push_to_hub")
+
 
 def _is_default_device(value: Any) -> bool:
     """Whether a value of `device` or `device_map` is JAX's default device."""
@@ -70,14 +96,36 @@ def without_habits(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError, with a remedy, for a keyword of transformers that has no equivalent here.
     """
-    result = {name: value for name, value in keywords.items() if name not in _IGNORED}
-    for name, (changes_nothing, remedy) in _REFUSED.items():
+    result = _without(keywords, _IGNORED, _REFUSED)
+    if str(result.get("attn_implementation")).removeprefix("paged|") in _ATTENTION | {"None"}:
+        result.pop("attn_implementation", None)
+    return result
+
+
+def push_keywords(keywords: Mapping[str, Any], pushes: bool = True) -> dict[str, Any]:
+    """Keywords of `save_pretrained` and `push_to_hub` -> those of `push_folder` that were given; None is not given.
+
+    Without `pushes` there are none, and `token`, which then changes nothing, is the only one allowed. Raises
+    ConfigError, with a remedy, for a keyword of transformers that has no equivalent here, and for an unknown one.
+    """
+    result = _without(keywords, _IGNORED_IN_SAVES, _REFUSED_IN_SAVES)
+    for name, value in result.items():
+        if name not in _OF_A_PUSH:
+            hint = did_you_mean(name, [*_OF_A_PUSH, *_OF_A_SAVE, *_REFUSED_IN_SAVES])
+            raise ConfigError(name, value, f"is not a keyword of saving or pushing{hint}")
+        if not pushes and name != "token" and value is not None:
+            raise ConfigError(name, value, "is for a push: add push_to_hub=True")
+    return {name: value for name, value in result.items() if pushes and value is not None}
+
+
+def _without(keywords: Mapping[str, Any], ignored: set[str], refused: _Refused) -> dict[str, Any]:
+    """The keywords that are neither `ignored` nor `refused`; `use_auth_token` becomes `token`."""
+    result = {name: value for name, value in keywords.items() if name not in ignored}
+    for name, (changes_nothing, remedy) in refused.items():
         if name in result:
             value = result.pop(name)
             if not changes_nothing(value):
                 raise ConfigError(name, value, remedy)
-    if str(result.get("attn_implementation")).removeprefix("paged|") in _ATTENTION | {"None"}:
-        result.pop("attn_implementation", None)
     token = result.pop("use_auth_token", None)
     if result.get("token") is None and token not in (None, False):
         result["token"] = token
