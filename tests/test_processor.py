@@ -10,6 +10,7 @@ from conftest import tiny_config
 from PIL import Image
 from test_fault_images import png
 from transformers import AutoImageProcessor
+from transformers.image_utils import ChannelDimension
 
 from modeling_vit_cls import BadImageError, ConfigError, ViTClsImageProcessor
 from modeling_vit_cls.images.processor import load_image
@@ -204,11 +205,60 @@ def test_mutated_files_raise_one_error_alone(tmp_path):
                 assert str(file) in str(error)  # noqa: PT017 (either outcome is right)
 
 
-def test_unknown_keywords_are_errors():
-    with pytest.raises(TypeError, match="do_resise"):
-        ViTClsImageProcessor()(PHOTO, do_resise=False)
-    with pytest.raises(ValueError, match="return_tensors='pt'"):
-        ViTClsImageProcessor()(PHOTO, return_tensors="pt")
+FOR_A_CALL = [
+    {"do_rescale": False},
+    {"do_normalize": False},
+    {"do_resize": False},
+    {"size": {"height": 16, "width": 24}, "resample": 3},
+    {"size": 16},
+    {"do_center_crop": True, "crop_size": {"height": 6, "width": 6}},
+    {"image_mean": [0.1, 0.2, 0.3], "image_std": (0.4, 0.5, 0.6)},
+    {"rescale_factor": 1 / 127.5},
+]
+
+
+@pytest.mark.parametrize("fields", FOR_A_CALL, ids=str)
+def test_a_call_may_replace_fields_of_the_processor(fields):
+    own = {"size": {"height": 8, "width": 12}, "image_mean": [0.4, 0.5, 0.6]}
+    processor = ViTClsImageProcessor(**own)
+    before = processor.to_dict()
+    found = processor([PHOTO], return_tensors="np", **fields)["pixel_values"]
+    np.testing.assert_array_equal(found, ViTClsImageProcessor(**{**own, **fields})([PHOTO])["pixel_values"])
+    assert processor.to_dict() == before
+
+
+def test_one_number_of_a_call_holds_for_each_channel_as_in_transformers():
+    theirs = getattr(transformers, "ViTImageProcessorPil", None) or transformers.ViTImageProcessor
+    given = {"size": {"height": 32, "width": 32}, "image_mean": 0.25, "image_std": 0.5}
+    expected = theirs()(PHOTO, return_tensors="np", **given)["pixel_values"]
+    np.testing.assert_array_equal(ViTClsImageProcessor()(PHOTO, **given)["pixel_values"], expected)
+
+
+def test_what_means_nothing_in_a_call_changes_nothing():
+    expected = ViTClsImageProcessor()(PHOTO)["pixel_values"]
+    nothing = dict.fromkeys(("do_resize", "size", "image_mean", "data_format", "device", "do_pad", "do_convert_rgb"))
+    given = {"input_data_format": "channels_last", "data_format": ChannelDimension.FIRST, "do_convert_rgb": True}
+    for keywords in (nothing, {**given, "device": "cpu", "disable_grouping": True}):
+        np.testing.assert_array_equal(ViTClsImageProcessor()(PHOTO, **keywords)["pixel_values"], expected)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"do_resise": False}, "did you mean 'do_resize'"),
+        ({"return_tensor": "np"}, "did you mean 'return_tensors'"),
+        ({"return_tensors": "pt"}, "return_tensors='pt': must be 'np', 'jax' or None; `torch.from_numpy`"),
+        ({"data_format": "channels_last"}, "np.moveaxis"),
+        ({"do_convert_rgb": False}, "always converted"),
+        ({"device": "cuda"}, "leave it out"),
+        ({"do_pad": True}, "prepare such pixel_values yourself"),
+        ({"size": {"longest_edge": 8}}, "must have, in pixels"),
+    ],
+)
+def test_keywords_of_a_call_that_cannot_work_are_named(keywords, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        ViTClsImageProcessor()(PHOTO, **keywords)
+    assert error.value.field in keywords
 
 
 WRONG_FIELDS = [

@@ -10,7 +10,8 @@ from transformers import BaseImageProcessor, BatchFeature
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import BadImageError, ConfigError
-from .processor_classes import OURS, our_fields
+from .processor_call import fields_of_call
+from .processor_classes import FIELDS, OURS, our_fields
 from .rgb import load_image
 
 _MAX_RESIZED = 25_000_000  # pixels of a resized image, and of Pillow's intermediate image: 100 MB each
@@ -136,26 +137,37 @@ class ViTClsImageProcessor(BaseImageProcessor):
 
     def at_size(self, image_hw: tuple[int, int]) -> "ViTClsImageProcessor":
         """The same processor for another height and width in pixels. The size before a crop scales with the crop."""
-        fields = {name: value for name, value in self.to_dict().items() if name != "image_processor_type"}
         target = {"height": image_hw[0], "width": image_hw[1]}
         if not self.do_center_crop:
-            return type(self)(**{**fields, "size": target})
+            return self._with({"size": target})
         scale = max(image_hw[0] / self.crop_size["height"], image_hw[1] / self.crop_size["width"])
         size = {name: round(pixels * scale) for name, pixels in self.size.items()}
-        return type(self)(**{**fields, "size": size, "crop_size": target})
+        return self._with({"size": size, "crop_size": target})
+
+    def _with(self, fields: Mapping[str, Any]) -> "ViTClsImageProcessor":
+        """The same processor with some fields replaced."""
+        own = {name: value for name, value in self.to_dict().items() if name != "image_processor_type"}
+        return type(self)(**{**own, **fields})
 
     def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, images: Any, return_tensors: str | None = None, **kwargs: Any
     ) -> BatchFeature:
         """One image or a list of them -> {"pixel_values": (B, C, H, W) float32}.
 
-        The arrays are NumPy's, or JAX's with `return_tensors="jax"`. Raises BadImageError for an image that cannot be
-        read and for images that come out in different sizes.
+        The arrays are NumPy's, or JAX's with `return_tensors="jax"`. `kwargs` are fields that replace those of the
+        processor in this call (`do_normalize=False`); of `image_mean` and `image_std` one number holds for each
+        channel. Raises BadImageError for an image that cannot be read and for images that come out in different sizes,
+        ConfigError for a wrong value and an unknown keyword.
         """
-        if kwargs:
-            raise TypeError(f"unknown keywords {sorted(kwargs)}: give them to the processor when you make it")
         if return_tensors not in (None, "np", "jax"):
-            raise ValueError(f"return_tensors={return_tensors!r}: expected 'np', 'jax' or None")
+            remedy = "`torch.from_numpy` makes a tensor of NumPy's array"
+            raise ConfigError("return_tensors", return_tensors, f"must be 'np', 'jax' or None; {remedy}")
+        if kwargs:
+            fields = fields_of_call(kwargs, FIELDS)
+            for name in fields.keys() & {"image_mean", "image_std"}:
+                if _is_number(fields[name], -1e9):
+                    fields[name] = [fields[name]] * len(self.image_mean)
+            return self._with(fields).preprocess(images, return_tensors)
         batch = images if isinstance(images, list | tuple) else [images]
         if getattr(images, "ndim", 0) == 4:  # a batch in one array of NumPy or JAX
             batch = list(np.asarray(images))

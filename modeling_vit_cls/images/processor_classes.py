@@ -28,6 +28,7 @@ HALF, IMAGENET, CLIP = (
 OURS = "ViTClsImageProcessor"
 _FIELDS = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
 _FIELDS += ("do_normalize", "image_mean", "image_std")
+FIELDS = (*_FIELDS, "crop_rounding")  # of ViTClsImageProcessor; transformers has all but the last
 # Operations on pixels that ViTClsImageProcessor does not have. A file that sets one is refused, whatever its class.
 _UNSUPPORTED = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_align_long_axis", "use_square_size")
 _UNSUPPORTED += ("do_convert_grayscale", "do_grayscale", "do_crop_margin", "do_color_quantize", "do_affine_transform")
@@ -198,7 +199,7 @@ def our_fields(given: Mapping[str, Any], unnamed: str = OURS) -> Fields:
     name = class_of(given) or unnamed
     if name == OURS:
         _refuse_unknown(given, ())
-        return {name: given[name] for name in (*_FIELDS, "crop_rounding") if given.get(name) is not None}
+        return {name: given[name] for name in FIELDS if given.get(name) is not None}
     if name not in CLASSES:
         known = ", ".join(sorted(CLASSES))
         raise ConfigError("image_processor_type", name, f"is not supported, only {known}")
