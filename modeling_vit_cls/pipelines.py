@@ -88,13 +88,13 @@ class ImageClassificationPipeline(_ImagePipeline):
         function_of(self.model.config, function_to_apply)
 
     def __call__(
-        self, images: Any, top_k: int | None = None, function_to_apply: str | None = None
+        self, images: Any, top_k: int | None = 5, function_to_apply: str | None = None
     ) -> list[list[Prediction]]:
         """Classify images: a path, PIL image or array (uint8), or several of them -> labels and scores, best first.
 
         Args:
             images: one image, a list, a column of a dataset, or any iterable; it is read batch by batch.
-            top_k: number of labels for each image; None for all.
+            top_k: largest number of labels for each image, as in transformers; None for all.
             function_to_apply: replaces the pipeline's own.
 
         Raises BadImageError, naming the file, for an image that cannot be read, and FloatingPointError, naming it too,
@@ -105,7 +105,7 @@ class ImageClassificationPipeline(_ImagePipeline):
     def iterate(
         self,
         images: Any,
-        top_k: int | None = None,
+        top_k: int | None = 5,
         function_to_apply: str | None = None,
         on_bad_image: OnBadImage | None = None,
     ) -> Iterator[tuple[int, list[Prediction]]]:

@@ -287,6 +287,10 @@ def test_pipeline_gives_labels_and_scores(model):
     single = pipeline(images[0], top_k=2)
     assert [len(row) for row in single] == [2]
     assert single[0][0]["score"] == pytest.approx(found[0][0]["score"], abs=1e-6)
+    many = ImageClassificationPipeline(tiny_model(num_labels=7))
+    best, every = many(images[0])[0], many(images[0], top_k=None)[0]
+    assert (best, len(every)) == (every[:5], 7), "five labels by default, as in transformers"
+    assert [row for _, row in many.iterate(images[:1])] == [best]
     assert pipeline.task == "image-classification"
     for wrong in ({"top_k": 0}, {"top_k": -1}):
         with pytest.raises(ConfigError, match="top_k"):

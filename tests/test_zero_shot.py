@@ -96,7 +96,7 @@ def test_pipeline_benchmark_and_training_take_it():
     names = [str(number) for number in range(10)]
     model = from_texts(labels=names, num_channels=1, projection_size=7)
     digits = load_images("digits", "test").select(range(20))
-    (predictions,) = ImageClassificationPipeline(model)(digits[0]["image"]["bytes"] and [digits[0]["image"]])
+    (predictions,) = ImageClassificationPipeline(model)([digits[0]["image"]], top_k=None)
     assert {row["label"] for row in predictions} == set(names)
     assert sum(row["score"] for row in predictions) == pytest.approx(1)
     assert benchmark(model, digits, disable_tqdm=True)["examples"] == 20

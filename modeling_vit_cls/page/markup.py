@@ -17,7 +17,6 @@ from .seen import PageModel, Seen
 if TYPE_CHECKING:
     from .neighbours import Neighbour  # which needs `datasets`
 
-_TOP = 5  # classes in a table
 _SMALL = 128  # pixels; the edges of smaller pictures stay sharp when they are enlarged
 
 CSS = """
@@ -85,7 +84,7 @@ def _section(model: PageModel, seen: Seen, neighbours: "Sequence[Neighbour]") ->
 
 
 def _table(scores: Sequence[Prediction], caption: str) -> str:
-    rows = "".join(_row(row["label"], row["score"]) for row in scores[:_TOP])
+    rows = "".join(_row(row["label"], row["score"]) for row in scores)
     return f"<table><caption>{escape(caption)}</caption><tbody>{rows}</tbody></table>"
 
 
