@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
     from modeling_vit_cls.images.fingerprint import images_digest
 
     no_bars_in_files()
-    model = load_trained(FlaxViTClsForImageClassification, arguments.model, dtype=arguments.dtype)
+    options = {"revision": arguments.revision, "dtype": arguments.dtype}
+    model = load_trained(FlaxViTClsForImageClassification, arguments.model, **options)
     dataset = load_classes(arguments, arguments.split, model.config.id2label)
     measurements = benchmark(
         model,

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     no_bars_in_files()
     _check(arguments)
     train_split = arguments.train_split or "train"
-    backbone = FlaxViTClsModel.from_pretrained(arguments.model, dtype=arguments.dtype)
+    backbone = FlaxViTClsModel.from_pretrained(arguments.model, arguments.dtype, revision=arguments.revision)
     options = {"batch_size": arguments.batch_size, "on_bad_image": arguments.on_bad_image, "disable_tqdm": None}
     train = _load(arguments, train_split, "train_split")
     test = None if arguments.split == train_split else _load(arguments, arguments.split, "split")
@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output:
         written.write(arguments.output)
     if probe is not None and arguments.output_dir:
-        training = Training(dataset=data, left_out=train_features.skipped, base_model=Origin(**record(arguments.model)))
+        base = Origin(**record(arguments.model, arguments.revision))
+        training = Training(dataset=data, left_out=train_features.skipped, base_model=base)
         model = classifier_of(backbone, measured.readout, probe, train_features.names)
         written = results(found, model, model_name=arguments.output_dir, **common, training=training)
         save_linear_head(arguments.output_dir, model, written, test)

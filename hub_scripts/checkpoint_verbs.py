@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from .parser import add_verb
+from .parser import add_model, add_revision, add_verb
 
 
 def _variants(verbs: Any) -> None:
@@ -47,9 +47,7 @@ def _import(verbs: Any) -> None:
         "package.",
         example="import google/vit-base-patch16-224 my-vit",
     )
-    parser.add_argument(
-        "source", type=os.path.expanduser, help="a folder, a weight file (.safetensors, .npz, .msgpack) or a Hub id"
-    )
+    add_model(parser, "source", "a folder, a weight file (.safetensors, .npz, .msgpack) or a Hub id")
     parser.add_argument(
         "folder",
         type=os.path.expanduser,
@@ -66,7 +64,7 @@ def _export(verbs: Any) -> None:
         description="Export a model for transformers (PyTorch), timm, ONNX Runtime, or as StableHLO.",
         example="export my-vit my-vit-timm --to timm",
     )
-    parser.add_argument("model", type=os.path.expanduser, help="a folder or a Hub id")
+    add_model(parser)
     parser.add_argument(
         "folder", type=os.path.expanduser, help="where to write: a folder without a checkpoint or program"
     )
@@ -89,7 +87,7 @@ def _check(verbs: Any) -> None:
     which.add_argument(
         "--catalogue", action="store_true", help="check all of `vit-cls models`, and print a table in Markdown"
     )
-    parser.add_argument("--revision", help="branch, tag or commit (default: main)")
+    add_revision(parser)
     parser.add_argument("--subfolder", default="", help="folder of the checkpoint inside the repository")
 
 
@@ -103,7 +101,7 @@ def _verify(verbs: Any) -> None:
         "differs.",
         example="verify my-vit",
     )
-    parser.add_argument("checkpoint", type=os.path.expanduser, help="a folder or a Hub id")
+    add_model(parser, "checkpoint")
 
 
 def _push(verbs: Any) -> None:

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     no_bars_in_files()
     worker = _worker(arguments.worker)
     _check_output(Path(arguments.output), Path(arguments.dataset))
-    path = checkpoint_path(arguments.model)
+    path = checkpoint_path(arguments.model, revision=arguments.revision)
     dataset = load_with_columns(arguments.dataset, arguments.split, **place(arguments))
     embedded = embed(
         FlaxViTClsModel.from_pretrained(path, dtype=arguments.dtype),

@@ -17,23 +17,23 @@ def run_import(arguments: argparse.Namespace) -> None:
     source, folder = Path(arguments.source), Path(arguments.folder).resolve()
     if source.exists() and folder in (source.resolve(), source.resolve().parent if source.is_file() else None):
         raise ValueError(f"{arguments.folder}: holds the source itself; give another folder")
-    model, family = _load(arguments.source)
+    model, family = _load(arguments.source, arguments.revision)
     model.save_pretrained(arguments.folder)
     _report(arguments, {"family": family, **_facts(model)})
 
 
 def run_export(arguments: argparse.Namespace) -> None:
     """Load a model and export it for the target."""
-    model, _ = _load(arguments.model)
+    model, _ = _load(arguments.model, arguments.revision)
     export_pretrained(model, arguments.folder, arguments.to)
     _report(arguments, {"to": arguments.to, **_facts(model)})
 
 
-def _load(name: str) -> tuple[Any, str]:
+def _load(name: str, revision: str | None) -> tuple[Any, str]:
     """The model of a checkpoint, with a classifier if the checkpoint has one, and the name of its family."""
-    source = open_with_base(checkpoint_path(name))
+    source = open_with_base(checkpoint_path(name, revision=revision))
     model_class = FlaxViTClsForImageClassification if has_head(source) else FlaxViTClsModel
-    return model_class.from_pretrained(name), source.family.name
+    return model_class.from_pretrained(name, revision=revision), source.family.name
 
 
 def _facts(model: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     if output.exists() and not output.is_dir():
         raise ConfigError("output", arguments.output, "is a file: give a folder")
     patch = None if arguments.patch is None else tuple(arguments.patch)
-    model = FlaxViTClsModel.from_pretrained(arguments.model)
+    model = FlaxViTClsModel.from_pretrained(arguments.model, revision=arguments.revision)
     paths, problems = image_paths(arguments.images)
     paths = list(dict.fromkeys(paths))  # also an image that is named beside its folder is drawn once
     names, images, features, results = _names(paths), [], [], []

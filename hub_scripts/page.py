@@ -18,8 +18,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.port is not None and not 0 < arguments.port < 65536:
         raise ConfigError("port", arguments.port, "must be a number from 1 to 65535")
+    if arguments.revision is not None and len(arguments.models) > 1:
+        raise ConfigError("revision", arguments.revision, "is that of one model: give a single one")
     no_bars_in_files()
-    models = load_models(arguments.models)
+    models = load_models(arguments.models, arguments.revision)
     neighbours = []
     if arguments.neighbours:
         from modeling_vit_cls.page.neighbours import Neighbours

@@ -1,6 +1,7 @@
 """An ArgumentParser that suggests the nearest option or verb for a misspelt one, and the options of every verb."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -58,6 +59,17 @@ def add_verb(verbs: Any, name: str, runs: str, *, help: str, description: str, e
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.set_defaults(runs=runs)
     return parser
+
+
+def add_model(parser: Any, name: str = "model", help: str = "a folder or a Hub id", **more: Any) -> None:
+    """Add the argument of a model, and its revision; `more` goes to `add_argument`."""
+    parser.add_argument(name, type=os.path.expanduser, help=help, **more)
+    add_revision(parser)
+
+
+def add_revision(parser: Any) -> None:
+    """Add the revision of a model on the Hub."""
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:

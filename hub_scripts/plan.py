@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.mesh is None:
         arguments.mesh, arguments.devices = "data=-1", arguments.devices or 1
     sizes = axis_sizes(arguments.mesh, arguments.devices)
-    config = _config(arguments.model, ModelArguments(config_overrides=arguments.config_overrides).overrides)
+    config = _config(arguments, ModelArguments(config_overrides=arguments.config_overrides).overrides)
     names = ("per_device_train_batch_size", "bf16", "optim", "ema_decay")
     fields = {name: getattr(arguments, name) for name in names}
     plans = {
@@ -46,10 +46,11 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError("per_device_train_batch_size", plan.images, f"{needs}; {fitting}")
 
 
-def _config(model: str, overrides: dict[str, Any]) -> ViTClsConfig:
+def _config(arguments: argparse.Namespace, overrides: dict[str, Any]) -> ViTClsConfig:
     """The config of a named architecture, with 1,000 classes, or of a checkpoint."""
+    model = arguments.model
     if "/" in model or Path(model).exists():
-        return ViTClsConfig.from_dict(read_config(model).to_dict(), **overrides)
+        return ViTClsConfig.from_dict(read_config(model, arguments.revision).to_dict(), **overrides)
     return ViTClsConfig.from_variant(model, **{"num_labels": 1000, **overrides})
 
 

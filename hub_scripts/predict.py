@@ -10,8 +10,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from modeling_vit_cls import BadImageError, ImageClassificationPipeline
+from modeling_vit_cls import BadImageError, FlaxViTClsForImageClassification, ImageClassificationPipeline
 from modeling_vit_cls.images.image_files import images_below
+from modeling_vit_cls.pipelines import load_trained
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -20,7 +21,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises BadImageError, naming the paths, for paths that do not exist, and if no image can be read. With
     `--on_bad_image raise`, raises it for the first broken image, before anything is printed.
     """
-    pipeline = ImageClassificationPipeline(arguments.model)
+    model = load_trained(FlaxViTClsForImageClassification, arguments.model, revision=arguments.revision)
+    pipeline = ImageClassificationPipeline(model)
     paths, problems = image_paths(arguments.images)
     if not paths:
         raise BadImageError("; ".join(problems))

@@ -1,10 +1,9 @@
 """The verbs of training: train, launch several processes, plan, list the recipes."""
 
 import argparse
-import os
 from typing import Any
 
-from .parser import add_verb
+from .parser import add_model, add_verb
 
 
 def _train(verbs: Any) -> None:
@@ -59,11 +58,7 @@ def _plan(verbs: Any) -> None:
         "is 1 if the batch does not fit.",
         example='plan vit_cls_large_patch16_224 --mesh "data=-1,fsdp=8" --devices 256 --batch 64 --bf16',
     )
-    parser.add_argument(
-        "model",
-        type=os.path.expanduser,
-        help="a name of `vit-cls variants`, or a folder or Hub id, whose config is read",
-    )
+    add_model(parser, help="a name of `vit-cls variants`, or a folder or Hub id, whose config is read")
     parser.add_argument("--mesh", help="as in training: data, fsdp, tensor (default: data=-1)")
     parser.add_argument("--devices", type=int, help="number of devices, for a size of -1 (default: by the mesh, or 1)")
     parser.add_argument(

@@ -11,7 +11,7 @@ from typing import Any
 
 from .checkpoint_verbs import CHECKPOINT_VERBS
 from .dataset import KINDS, add_dataset_options
-from .parser import Parser, add_verb
+from .parser import Parser, add_model, add_verb
 from .training_verbs import TRAINING_VERBS
 
 _READOUTS = ["cls", "cls_concat", "mean", "cls_mean", "map"]
@@ -49,7 +49,7 @@ def _benchmark(verbs: Any) -> None:
         example="benchmark my-vit --dataset_name digits --output my-vit/results.json; benchmark my-vit --method probe "
         "--dataset_name digits --output_dir my-probe",
     )
-    parser.add_argument("model", type=os.path.expanduser, help="a folder or a Hub id")
+    add_model(parser)
     parser.add_argument("--dataset_name", required=True, help=KINDS)
     add_dataset_options(parser, split="test")
     parser.add_argument(
@@ -104,7 +104,7 @@ def _predict(verbs: Any) -> None:
         "status is 1 if a path does not exist or no image can be read.",
         example="predict my-vit cat.jpg photos/ --top_k 3",
     )
-    parser.add_argument("model", type=os.path.expanduser, help="a folder or a Hub id")
+    add_model(parser)
     _add_images(parser)
     parser.add_argument("--top_k", type=int, default=5, help="number of classes per image (default: %(default)s)")
     parser.add_argument(
@@ -126,9 +126,7 @@ def _embed(verbs: Any) -> None:
         "continues a run that was killed.",
         example="embed facebook/dinov2-small photos --output photos-embedded --normalize",
     )
-    parser.add_argument(
-        "model", type=os.path.expanduser, help="a folder or a Hub id; of a classifier the backbone is used"
-    )
+    add_model(parser, help="a folder or a Hub id; of a classifier the backbone is used")
     parser.add_argument("dataset", type=os.path.expanduser, help=KINDS)
     parser.add_argument(
         "--output",
@@ -168,7 +166,7 @@ def _explain(verbs: Any) -> None:
         "path does not exist or no image can be read.",
         example="explain my-vit cat.jpg photos/ --output pictures",
     )
-    parser.add_argument("model", type=os.path.expanduser, help="a folder or a Hub id")
+    add_model(parser)
     _add_images(parser)
     parser.add_argument(
         "--output", type=os.path.expanduser, required=True, metavar="FOLDER", help="folder for the pictures"
@@ -193,7 +191,7 @@ def _demo(verbs: Any) -> None:
         "and deletes images after some minutes. Ctrl-C ends it.",
         example="demo my-vit facebook/dinov2-small --neighbours photos-embedded",
     )
-    parser.add_argument("models", type=os.path.expanduser, nargs="+", metavar="MODEL", help="folders or Hub ids")
+    add_model(parser, "models", "folders or Hub ids; a revision needs a single one", nargs="+", metavar="MODEL")
     parser.add_argument(
         "--neighbours",
         type=os.path.expanduser,

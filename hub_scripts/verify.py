@@ -15,7 +15,7 @@ from modeling_vit_cls.names import DIGESTS
 
 def run(arguments: argparse.Namespace) -> None:
     """Read and compare all tensors. Raises CheckpointError for the first difference, and for files without digests."""
-    count, size = check_tensors(checkpoint_path(arguments.checkpoint))
+    count, size = check_tensors(checkpoint_path(arguments.checkpoint, revision=arguments.revision))
     facts = {"checkpoint": arguments.checkpoint, "verified_tensors": count, "bytes": size}
     sentence = f"{arguments.checkpoint}: {count} tensors are as they were saved"
     print(json.dumps(facts) if arguments.json else sentence)

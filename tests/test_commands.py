@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 from conftest import tiny_model
 from PIL import Image
@@ -21,6 +23,7 @@ from hub_scripts import (
     embed,
     exchange,
     explain,
+    page,
     plan,
     predict,
     publish,
@@ -33,6 +36,7 @@ from hub_scripts import (
 from hub_scripts.__main__ import _interruptible, main
 from hub_scripts.verbs import command_line
 from modeling_vit_cls import FlaxViTClsForImageClassification, __version__, list_pretrained, list_variants
+from modeling_vit_cls.names import EMBED
 from modeling_vit_cls.results import Results
 from modeling_vit_cls.training import TrainingArguments
 
@@ -308,6 +312,51 @@ import sys
 from hub_scripts.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
+
+
+OF_A_REVISION = {
+    "predict": ["MODEL", "photos/test/0/0.png"],
+    "benchmark": ["MODEL", "--dataset_name", "photos"],
+    "benchmark probe": ["MODEL", "--method", "probe", "--dataset_name", "photos", "--output_dir", "probe"],
+    "embed": ["MODEL", "photos", "--output", "embedded"],
+    "explain": ["MODEL", "photos/test/0/0.png", "--output", "pictures"],
+    "import": ["MODEL", "imported"],
+    "export": ["MODEL", "exported", "--to", "timm"],
+    "verify": ["MODEL"],
+    "check": ["MODEL"],
+    "plan": ["MODEL"],
+    "demo": ["MODEL"],
+}
+
+
+@pytest.mark.parametrize("verb", OF_A_REVISION)
+def test_a_verb_takes_the_revision_of_a_model(verb, hub, model, tmp_path, monkeypatch, capsys):
+    """The main branch is empty, so only its branch v1 has a model."""
+    repo_id, served = f"user/{verb.replace(' ', '-')}", []
+    model.push_to_hub(repo_id, revision="v1")
+    monkeypatch.chdir(tmp_path)
+    app = SimpleNamespace(serve=lambda models, *_: served.extend(models))  # the real one needs Gradio
+    monkeypatch.setitem(sys.modules, "modeling_vit_cls.page.app", app)
+    monkeypatch.setattr(page, "signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=15))
+    for split in ("train", "test"):
+        for label in range(2):
+            for number in range(8):
+                (tmp_path / "photos" / split / str(label)).mkdir(parents=True, exist_ok=True)
+                colour = (99 * label, 9 * number, 99 * (split == "test"))
+                Image.new("RGB", (9, 9), colour).save(tmp_path / "photos" / split / str(label) / f"{number}.png")
+    words = [verb.split()[0], *(repo_id if word == "MODEL" else word for word in OF_A_REVISION[verb])]
+    assert main(words) == 1
+    assert repo_id in capsys.readouterr().err
+    assert main([*words, "--revision", "v1"]) == 0, capsys.readouterr().err
+    if verb == "benchmark probe":
+        assert Results.read(tmp_path / "probe" / "results.json").training.base_model.revision == "v1"
+    if verb == "embed":
+        recorded = json.loads((tmp_path / "embedded" / EMBED).read_text())["model"]
+        assert recorded["revision"] == huggingface_hub.HfApi().model_info(repo_id, revision="v1").sha
+    if verb == "demo":
+        assert [each.name for each in served] == [repo_id]
+        assert main([*words, repo_id, "--revision", "v1"]) == 1
+        assert "revision='v1': is that of one model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("closed", "out"), [(False, b"\\u732b"), (True, b"")])

@@ -50,9 +50,9 @@ class Seen:
     remark: str
 
 
-def load_models(names: Sequence[str]) -> list["PageModel"]:
+def load_models(names: Sequence[str], revision: str | None = None) -> list["PageModel"]:
     """The models of folders and Hub ids. A folder's name is its last part, unless another model has that name too."""
-    models = [PageModel.load(name) for name in names]
+    models = [PageModel.load(name, revision) for name in names]
     short = [Path(name).resolve().name if Path(name).is_dir() else name for name in names]
     for model, name in zip(models, short):
         model.name = name if short.count(name) == 1 else model.name
@@ -75,9 +75,10 @@ class PageModel:
         self.readouts = (self.own_readout, *(name for name in get_args(Readout) if self._reads(name)))
 
     @classmethod
-    def load(cls, name_or_path: str | os.PathLike[str]) -> "PageModel":
+    def load(cls, name_or_path: str | os.PathLike[str], revision: str | None = None) -> "PageModel":
         """Load a folder or a Hub id. Raises the errors of `from_pretrained`."""
-        path, name = checkpoint_path(name_or_path), str(name_or_path)  # a path, so that the check needs no network
+        path = checkpoint_path(name_or_path, revision=revision)  # a path, so that the check needs no network
+        name = str(name_or_path)
         if check_pretrained(path).labels is None:
             return cls(name, FlaxViTClsModel.from_pretrained(path), None)
         return cls.of(name, FlaxViTClsForImageClassification.from_pretrained(path))

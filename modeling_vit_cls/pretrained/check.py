@@ -123,7 +123,7 @@ def check_pretrained(
     return report
 
 
-def read_config(name_or_path: str | os.PathLike[str]) -> ViTClsConfig:
+def read_config(name_or_path: str | os.PathLike[str], revision: str | None = None) -> ViTClsConfig:
     """The config of a checkpoint of any family. Of the weights only the headers are read, and of our own folders none.
 
     Raises CheckpointError as `from_pretrained` does.
@@ -132,7 +132,7 @@ def read_config(name_or_path: str | os.PathLike[str]) -> ViTClsConfig:
         fetch = HeaderFetch(Path(folder))
         find = partial(checkpoint_path, fetch=fetch)
         try:
-            path = find(name_or_path)
+            path = find(name_or_path, revision=revision)
             if adapter_folder(path) is None and not is_foreign(path):
                 return ViTClsConfig.from_dict(read_json(config_file(path)))
             return open_with_base(path, find, read=read_headers).config
