@@ -8,8 +8,24 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
+class Formatter(argparse.HelpFormatter):
+    """Help that names an option once, with underscores, and its value once: N, X or TEXT, by its type."""
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return {int: "N", float: "X"}.get(action.type, "TEXT")  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        names = dict.fromkeys(re.sub(r"(?<=\w)-", "_", name) for name in action.option_strings)
+        return f"{', '.join(names)} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that accepts `--top-k` for `--top_k`, and suggests the nearest option or verb in an error."""
+
+    def __init__(self, *args: Any, formatter_class: Any = Formatter, **kwargs: Any):
+        super().__init__(*args, formatter_class=formatter_class, **kwargs)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Parse arguments. An unknown option is an error with the usage of the verb."""

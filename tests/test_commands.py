@@ -106,6 +106,15 @@ def test_versions_are_one_line(capsys):
     assert out.count("\n") == 1
 
 
+@pytest.mark.parametrize("verb", ["launch", *VERBS])
+def test_help_shows_each_option_with_the_type_of_its_value(verb, capsys):
+    out = " ".join(stopped([verb, "--help"], capsys)[1].split())
+    for option in options(verb, capsys):
+        assert f"{option} {option.removeprefix('--').upper()}" not in out
+    shown = {"plan": "--per_device_train_batch_size, --batch N as", "predict": "--top_k N number"}
+    assert shown.get(verb, "") in out
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_dashes_are_as_good_as_underscores(verb, capsys):
     """The missing value of the option is what is said, not that there is no such option."""
