@@ -349,6 +349,13 @@ def test_help_is_the_recipes(tmp_path, capsys, monkeypatch):
     assert "default: False" in lines["--scan_layers"]
     assert "Needed: the recipe has none." in lines["--output_dir"]
     assert "default" not in lines["--output_dir"]
+    assert lines["--max_train_samples"].startswith("--max_train_samples N Train on")
+    assert lines["--bf16"].startswith("--bf16 [BOOL] Compute")
+    assert "--max-train-samples" not in text
+    assert "default: None" not in text
+    assert (
+        read_recipe(tmp_path / "mine.yaml", ["--output-dir=x", "--max-train-samples", "7"]).data.max_train_samples == 7
+    )
     with pytest.raises(SystemExit) as stopped:
         main(["train"])
     assert stopped.value.code == 2

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from argparse import SUPPRESS
+from argparse import SUPPRESS, HelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,13 +197,20 @@ class _Parser(HfArgumentParser):
     def __init__(self, recipe: str, fields: dict[str, Any], needed: Sequence[str]):
         usage = f"vit-cls train {recipe} [--FIELD VALUE ...]".replace("%", "%%")
         description = "Fields of the recipe; `null` unsets one."
-        super().__init__(_PARTS, prog="vit-cls train", usage=usage, description=description, allow_abbrev=False)
+        options: dict[str, Any] = {"formatter_class": HelpFormatter, "allow_abbrev": False}
+        super().__init__(_PARTS, prog="vit-cls train", usage=usage, description=description, **options)
         self.names = {action.dest for action in self._actions} - {"help"}
         self.set_defaults(**fields)
         for action in self._actions:
             action.required = False
+            # For the help alone: names with dashes are taken too.
+            action.option_strings = [name for name in action.option_strings if "-" not in name.strip("-")]
+            if not action.choices:
+                action.metavar = {int: "N", float: "X", str: "TEXT"}.get(action.type, "BOOL")  # pyright: ignore
             if action.dest in needed:
                 action.default, action.help = SUPPRESS, f"{action.help} Needed: the recipe has none."
+            elif action.default not in (None, [], SUPPRESS):
+                action.help = f"{action.help} (default: %(default)s)"
 
     def value_of(self, name: str, value: Any) -> Any:
         """A value of a YAML file, converted to the type of its field. Raises ConfigError for another type."""
