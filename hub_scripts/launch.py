@@ -19,6 +19,7 @@ from modeling_vit_cls.processes import HEARTBEAT_SECONDS
 _ENDING_SECONDS = 2 * HEARTBEAT_SECONDS  # JAX ends the other processes after one heartbeat
 _NOISE = b"[Gloo] Rank "  # what JAX's collectives on the CPU write on standard output
 _POLL_SECONDS = 0.1
+LAUNCHER = "VIT_CLS_LAUNCHER"  # the command of this verb, which its processes put before their own
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -107,7 +108,7 @@ class _Processes:
 
 
 def environments_of(count: int, own: Mapping[str, str]) -> list[dict[str, str]]:
-    """The environment of each process: JAX's variables with a free port, and one GPU for each.
+    """The environment of each process: JAX's variables with a free port, one GPU for each, and the launching command.
 
     Raises ConfigError if there are fewer GPUs than processes.
     """
@@ -117,7 +118,7 @@ def environments_of(count: int, own: Mapping[str, str]) -> list[dict[str, str]]:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_COORDINATOR_BIND_ADDRESS": address}
-    shared |= {"JAX_NUM_PROCESSES": str(count)}
+    shared |= {"JAX_NUM_PROCESSES": str(count), LAUNCHER: f"vit-cls launch -n {count} --"}
     visible = "" if own.get("JAX_PLATFORMS") == "cpu" else own.get("CUDA_VISIBLE_DEVICES")
     devices = [*map(str, range(count))] if visible is None else [name for name in visible.split(",") if name]
     if devices and len(devices) < count:

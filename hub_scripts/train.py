@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import shlex
 import traceback
 from typing import Any
@@ -10,6 +11,7 @@ from modeling_vit_cls import processes
 from modeling_vit_cls.errors import ConfigError
 
 from .benchmark import results_table
+from .launch import LAUNCHER
 from .messages import no_bars_in_files
 
 
@@ -57,8 +59,8 @@ def _take_flags(arguments: argparse.Namespace) -> None:
 
 def _go_on(arguments: argparse.Namespace) -> str:
     """The command that resumes this run after it was stopped."""
-    words = ["vit-cls", "train", arguments.recipe, *arguments.overrides]
-    return f"{shlex.join(words)} --resume_from_checkpoint true"  # if an option is given twice, the last one is used
+    words = shlex.join(["train", arguments.recipe, *arguments.overrides, "--resume_from_checkpoint", "true"])
+    return f"{os.environ.get(LAUNCHER, 'vit-cls')} {words}"  # if an option is given twice, the last one is used
 
 
 def _recipe(arguments: argparse.Namespace) -> Any:

@@ -7,7 +7,7 @@ from itertools import permutations
 import datasets
 import numpy as np
 import pytest
-from conftest import tiny_config, tiny_model
+from conftest import assert_same, tiny_config, tiny_model
 
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification
 from modeling_vit_cls.evaluation.benchmark import benchmark
@@ -288,16 +288,26 @@ def test_formats_are_no_transforms(tmp_path):
         ]
 
 
-def test_a_checkpoint_of_the_same_classes_keeps_its_head(tmp_path):
+def test_a_checkpoint_of_the_same_classes_keeps_its_head(tmp_path, caplog):
     model = classifier(["emu", "dog", "cat"])
     model.save_pretrained(tmp_path)
     recipe = read_recipe("configuration/fine_tune.yaml", ["--model_name_or_path", str(tmp_path)])
     again = build_model(recipe.model, NAMES, seed=1)
     assert dict(again.config.id2label) == {0: "emu", 1: "dog", 2: "cat"}
     assert np.array_equal(again.params["classifier"]["kernel"], model.params["classifier"]["kernel"])
-    assert dict(build_model(recipe.model, ["cat", "cow", "dog"], seed=1).config.id2label) == {
-        0: "cat",
-        1: "cow",
-        2: "dog",
-    }
+    assert "newly drawn" not in caplog.text
+    new = build_model(recipe.model, ["cat", "cow", "dog"], seed=1)
+    assert dict(new.config.id2label) == {0: "cat", 1: "cow", 2: "dog"}
+    assert not np.allclose(new.params["classifier"]["kernel"], model.params["classifier"]["kernel"], atol=1e-2)
+    assert_same(new.params["vit_cls"], model.params["vit_cls"])
+    assert "['emu', 'dog', 'cat']: the classifier for ['cat', 'cow', 'dog'] is newly drawn" in caplog.text
+
+
+def test_a_checkpoint_whose_classes_were_never_named_keeps_its_head(tmp_path):
+    model = classifier(["LABEL_0", "LABEL_1", "LABEL_2"])
+    model.save_pretrained(tmp_path)
+    recipe = read_recipe("configuration/fine_tune.yaml", ["--model_name_or_path", str(tmp_path)])
+    again = build_model(recipe.model, ["cat", "cow", "dog"], seed=1)
+    assert dict(again.config.id2label) == {0: "cat", 1: "cow", 2: "dog"}
+    assert_same(again.params, model.params)
     assert tiny_config(num_labels=3).id2label[0] == "LABEL_0"

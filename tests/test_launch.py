@@ -19,6 +19,7 @@ def test_each_process_gets_its_number_one_address_and_one_gpu():
     assert [one["CUDA_VISIBLE_DEVICES"] for one in environments] == ["4", "6", "7"]
     assert {one["JAX_NUM_PROCESSES"] for one in environments} == {"3"}
     assert {one["PATH"] for one in environments} == {"/bin"}
+    assert {one["VIT_CLS_LAUNCHER"] for one in environments} == {"vit-cls launch -n 3 --"}
     (address,) = {one["JAX_COORDINATOR_ADDRESS"] for one in environments}
     assert address.startswith("127.0.0.1:")
     assert [one["CUDA_VISIBLE_DEVICES"] for one in environments_of(2, {})] == ["0", "1"]

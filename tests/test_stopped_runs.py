@@ -90,7 +90,10 @@ def test_a_programs_own_handlers_and_other_threads_are_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
-def test_the_command_line_says_which_command_goes_on(tmp_path, capsys, handlers, number, status):
+def test_the_command_line_says_which_command_goes_on(tmp_path, capsys, handlers, monkeypatch, number, status):
+    launcher = "vit-cls" if number == signal.SIGINT else "vit-cls launch -n 1 --"  # which sets the variable
+    if number == signal.SIGTERM:
+        monkeypatch.setenv("VIT_CLS_LAUNCHER", launcher)
     recipe, folder, ended = tmp_path / "a recipe.yaml", tmp_path / "run", threading.Event()
     sizes = "{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32, image_size: 8, "
     fields = {"output_dir": str(folder), "dataset_name": "digits", "max_train_samples": 64, "max_eval_samples": 16}
@@ -115,4 +118,4 @@ def test_the_command_line_says_which_command_goes_on(tmp_path, capsys, handlers,
         ended.set()
         thread.join()
     (said,) = [line for line in capsys.readouterr().err.splitlines() if "stopped by" in line]
-    assert said.endswith(f"to go on: vit-cls train '{recipe}' --seed 3 --resume_from_checkpoint true")
+    assert said.endswith(f"to go on: {launcher} train '{recipe}' --seed 3 --resume_from_checkpoint true")

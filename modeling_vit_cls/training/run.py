@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import yaml
 from jax.sharding import Mesh
@@ -19,7 +20,7 @@ from ..families.open import has_head
 from ..files.folder import replace_file
 from ..hub.adapted import open_with_base
 from ..hub.download import checkpoint_path
-from ..images.classes import class_name, match_classes, model_names
+from ..images.classes import class_name, match_classes, model_names, named_after
 from ..images.duplicates import count_duplicates
 from ..images.fingerprint import images_digest
 from ..images.sampling import hold_out, sample_rows
@@ -28,7 +29,7 @@ from ..images.sources import class_names, load_images, splits_of
 from ..images.splits import split_name
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..names import RECIPE, RESULTS
-from ..nn.mesh import mesh_of, ways
+from ..nn.mesh import mesh_of, place, ways
 from ..provenance import dataset_record, record
 from ..results import MeasuredData, Origin, Results, Training
 from .recipe import DataArguments, ModelArguments, Recipe
@@ -141,8 +142,10 @@ def build_model(
 
     A checkpoint is loaded onto `mesh`; default as in `from_pretrained`.
 
-    A checkpoint with the same class names keeps their order, and so its head stays valid.
+    A checkpoint with the same class names keeps their order, and so its head stays valid. The head of a checkpoint with
+    as many classes of other names is drawn anew, unless they had no names (LABEL_0).
     """
+    others: list[str] = []
     if arguments.model_name_or_path is not None:
         path = checkpoint_path(arguments.model_name_or_path, revision=arguments.model_revision)
         source = open_with_base(path, overrides=arguments.overrides)
@@ -150,12 +153,14 @@ def build_model(
         names = model_names(id2label) if has_head(source) else []
         if sorted(map(class_name, names)) == sorted(map(class_name, labels)):
             labels = names
+        elif len(names) == len(labels) and named_after(id2label, labels) is id2label:
+            others = names
     fields: dict[str, Any] = {"id2label": dict(enumerate(labels)), **arguments.overrides}
     if arguments.model_name_or_path is None:
         variant = arguments.variant
         config = ViTClsConfig(**fields) if variant is None else ViTClsConfig.from_variant(variant, **fields)
         return FlaxViTClsForImageClassification(config, seed=seed)
-    return FlaxViTClsForImageClassification.from_pretrained(
+    model = FlaxViTClsForImageClassification.from_pretrained(
         arguments.model_name_or_path,
         revision=arguments.model_revision,
         ignore_mismatched_sizes=True,
@@ -163,6 +168,13 @@ def build_model(
         mesh=mesh,
         **{"label2id": {label: i for i, label in enumerate(labels)}, **fields},
     )
+    if others:
+        problem = "has other classes, %s: the classifier for %s is newly drawn, to be trained"
+        _log.warning(f"%s {problem}", arguments.model_name_or_path, shorten(others), shorten(labels))
+        body = {"vit_cls": model.params["vit_cls"]}
+        params, placement = model.init_weights(jax.random.PRNGKey(seed), model.input_shape, body), mesh_of(body)
+        model.params = params if placement is None else place(params, placement)
+    return model
 
 
 def load_splits(data: DataArguments, seed: int = 0) -> tuple[Any, Any]:
