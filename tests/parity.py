@@ -16,9 +16,10 @@ import timm
 import torch
 import torchvision
 import transformers
-from conftest import read_npz
+from conftest import pixels as random_pixels
+from conftest import read_npz, tiny_model
 from PIL import Image
-from test_export import REFUSED
+from test_export import BORDERS, REFUSED
 from test_families import FOLDERS, differences, load
 from test_processor import CROP_STARTS
 
@@ -96,6 +97,18 @@ def test_timm_loads_what_is_exported(folder, tmp_path):
     with torch.no_grad():
         got = theirs(torch.from_numpy(pixels))
     compare(got, model(pixels)["logits" if "native.logits" in expected else "pooler_output"], "result")
+
+
+@pytest.mark.parametrize("fields", BORDERS.values(), ids=BORDERS)
+def test_timm_takes_an_image_that_is_no_multiple_of_the_patch(fields, tmp_path):
+    model = tiny_model(**fields)
+    export_pretrained(model, tmp_path, "timm")
+    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    images = random_pixels(size=(9, 11))
+    with torch.no_grad():
+        compare(theirs(torch.from_numpy(images)), model(images).logits, "logits")
+    again = FlaxViTClsForImageClassification.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(again(images).logits, model(images).logits)
 
 
 @pytest.mark.world

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import TINY, tiny_model
+from conftest import TINY, pixels, tiny_model
 from safetensors.numpy import load_file
 from test_families import FOLDERS, load
 from test_families_faults import no_part_of_the_model
@@ -300,6 +300,30 @@ def test_a_backbone_with_a_distillation_token_goes_out_whatever_head_it_might_ge
 def test_a_distillation_token_goes_to_timm_with_its_own_readout_alone(tmp_path):
     with pytest.raises(ConfigError, match="readout='mean': must be 'cls' with a distillation token in timm"):
         export_pretrained(tiny_model(use_distillation_token=True, readout="mean"), tmp_path / "out", "timm")
+
+
+BORDERED = {"image_size": (9, 11), "patch_size": 2, "ignore_border": True}
+BORDERS = {  # SigLIP's 384 pixels in patches of 14, and others of timm's classes
+    "siglip": BORDERED | {"readout": "map", "use_cls_token": False},
+    "vit": BORDERED,
+    "flexivit": BORDERED | {"position_interpolation": "bilinear", "position_embedding_tokens": "patches"},
+    "eva": BORDERED | {"key_bias": False},
+    "dinov3": BORDERED | {"position_embedding": "rope", "key_bias": False, "layer_norm_eps": 1e-5},
+    "beit": BORDERED | {"position_embedding": "relative", "key_bias": False},
+}
+
+
+@pytest.mark.parametrize("fields", BORDERS.values(), ids=BORDERS)
+def test_timm_is_told_to_take_the_size_alone_that_is_no_multiple_of_the_patch(fields, tmp_path):
+    model = tiny_model(**fields)
+    export_pretrained(model, tmp_path, "timm")
+    arguments = json.loads((tmp_path / "config.json").read_text())["model_args"]
+    if model.config.position_embedding != "relative":
+        assert arguments["dynamic_img_size"] is False  # else it refuses the size
+    else:
+        assert "dynamic_img_size" not in arguments  # timm's class has no such argument
+    again = FlaxViTClsForImageClassification.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(again(pixels(size=(9, 11))).logits, model(pixels(size=(9, 11))).logits)
 
 
 def test_half_precision_stays_half(tmp_path):

@@ -66,6 +66,8 @@ def export(config: ViTClsConfig, has_head: bool) -> Export:
     if config.position_embedding not in ("rope", "relative"):
         arguments |= {"class_token": config.use_cls_token, "no_embed_class": patches_only}
         arguments |= {"dynamic_img_size": config.position_interpolation != "bilinear"}
+    if config.position_embedding != "relative" and any(side % config.patch_size for side in config.image_hw):
+        arguments |= {"dynamic_img_size": False}  # where it is True, timm refuses an image with a border of no patch
     fields = {
         "architecture": _architecture(config),
         "num_classes": config.num_classes if has_head else 0,
