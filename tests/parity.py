@@ -3,6 +3,7 @@
 Not part of `make test`; there the same files are held to bit-equality on their way back.
 """
 
+import argparse
 import json
 import math
 import shutil
@@ -22,6 +23,7 @@ from PIL import Image
 from test_export import BORDERS, REFUSED
 from test_families import FOLDERS, differences, load
 from test_processor import CROP_STARTS
+from test_refusals import remedy
 
 from modeling_vit_cls import (
     CheckpointError,
@@ -506,3 +508,35 @@ def test_an_adapter_of_peft_gives_the_numbers_of_peft(case, tmp_path):
         expected = theirs(torch.from_numpy(pixels)).logits
     theirs.save_pretrained(tmp_path)
     compare(expected, FlaxViTClsForImageClassification.from_pretrained(tmp_path)(pixels).logits, case)
+
+
+def pickled(kind: str, tensors: dict[str, torch.Tensor]) -> dict[str, dict]:
+    """The pickled files of a checkpoint of timm, as trainers and libraries write them: {file name: content}."""
+    shared = {**tensors, "norm.bias": tensors["pos_embed"][0, 0]}  # a view of another tensor's memory
+    trained = {"epoch": 3, "optimizer": {"state": {}}, "args": argparse.Namespace(lr=1)}
+    names = sorted(tensors)
+    return {
+        "plain": {"x.pth": shared},
+        "DeiT": {"x.pth": {"model": tensors, "model_ema": {}, **trained}},
+        "DINO": {"x.pth.tar": {"student": {}, "teacher": {f"backbone.{k}": v for k, v in tensors.items()}, **trained}},
+        "Lightning": {"x.ckpt": {"state_dict": {f"model.{k}": v for k, v in tensors.items()}, "epoch": 1}},
+        "shards": {
+            f"pytorch_model-0000{i + 1}-of-00002.bin": {name: tensors[name] for name in names[i::2]} for i in range(2)
+        },
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["plain", "DeiT", "DINO", "Lightning", "shards"])
+def test_the_lines_that_convert_pickled_weights_do(kind, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=0)
+    for name, content in pickled(kind, theirs.state_dict()).items():
+        torch.save(content, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    exec(remedy(tmp_path), {})
+    images = random_pixels(size=(32, 32))
+    ours = FlaxViTClsModel.from_pretrained(tmp_path / "model.safetensors")(images).pooler_output
+    if kind == "plain":
+        theirs.norm.bias.data = theirs.pos_embed.data[0, 0]
+    with torch.no_grad():
+        compare(theirs.eval()(torch.from_numpy(images)), ours, kind)

@@ -279,3 +279,11 @@ def test_a_repository_of_pickles_alone_is_refused_with_the_remedy(hub, repo_id):
     with pytest.raises(CheckpointError, match=rf"^{repo_id}/pytorch_model.bin: pickled weights are never read"):
         FlaxViTClsModel.from_pretrained(repo_id)
     assert downloads(hub, repo_id) == {"config.json"}
+
+
+def test_a_repository_of_another_format_alone_is_refused_with_its_name(hub, repo_id):
+    vit = GOLDEN / "vit"
+    push_files(hub, repo_id, {"config.json": vit / "config.json", "model.onnx": vit / "versions.txt"})
+    with pytest.raises(CheckpointError, match=rf"^{repo_id}/model.onnx: is ONNX; expected model.safetensors"):
+        FlaxViTClsModel.from_pretrained(repo_id)
+    assert "model.onnx: is ONNX" in str(check_pretrained(repo_id).problem)

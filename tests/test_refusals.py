@@ -1,10 +1,14 @@
 """What does not fit is refused by the name of its file, tensor or field."""
 
 import json
+import sys
+import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors
 from conftest import rewrite, tiny_model
 from safetensors.numpy import load_file, save_file
 
@@ -128,9 +132,70 @@ def test_a_config_that_is_no_json_object_is_refused(folder, content):
         FlaxViTClsModel.from_pretrained(folder)
 
 
-def test_pickles_are_never_read(folder):
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: pickled weights are never read"):
+def remedy(folder) -> str:
+    """The lines that the error for a folder of pickled weights prints."""
+    with pytest.raises(CheckpointError, match="pickled weights are never read") as error:
+        FlaxViTClsModel.from_pretrained(folder)
+    return textwrap.dedent(str(error.value).partition("\n")[2])
+
+
+PICKLED = {  # files of a folder: what is read, and what is written
+    ("pytorch_model.bin",): (["pytorch_model.bin"], "model.safetensors"),
+    ("checkpoint.pth.tar", "optimizer.pt"): (["checkpoint.pth.tar"], "model.safetensors"),
+    ('a "quoted" {i} name.pth',): (['a "quoted" {i} name.pth'], "model.safetensors"),
+    ("pytorch_model-00002-of-00003.bin", "pytorch_model.bin.index.json"): (
+        [f"pytorch_model-0000{i}-of-00003.bin" for i in (1, 2, 3)],
+        "model.safetensors",
+    ),
+    ("open_clip_pytorch_model.bin", "open_clip_config.json"): (
+        ["open_clip_pytorch_model.bin"],
+        "open_clip_pytorch_model.safetensors",
+    ),
+    ("open_clip_pytorch_model.bin", "open_clip_config.json", "pytorch_model.bin", "config.json"): (
+        ["pytorch_model.bin"],
+        "model.safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("names", PICKLED)
+def test_pickles_are_never_read_and_the_error_has_the_lines_that_convert_all_of_them(names, tmp_path, monkeypatch):
+    """The lines run here with a torch that records what is asked of it; tests/parity.py has the real one."""
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    lines, loaded, saved = remedy(tmp_path), [], []
+
+    def load(file, map_location, weights_only):
+        assert weights_only is True
+        loaded.append(file)
+        return {}
+
+    torch = SimpleNamespace(load=load, serialization=SimpleNamespace(add_safe_globals=lambda _: None))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    saver = SimpleNamespace(save_file=lambda _, file: saved.append(file))
+    monkeypatch.setitem(sys.modules, "safetensors.torch", saver)
+    monkeypatch.setattr(safetensors, "torch", saver, raising=False)
+    exec(lines, {})
+    assert (loaded, *saved) == PICKLED[names]
+
+
+OTHER_FORMATS = {
+    "model.onnx": "is ONNX",
+    "tf_model.h5": "is HDF5 of Keras or TensorFlow",
+    "model.gguf": "is GGUF",
+    "model.keras": "is Keras's format",
+    "saved_model.pb": "is a program of TensorFlow",
+    "pytorch_model.bin.index.json": "is an index of pickled shards, which are missing",
+}
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+@pytest.mark.parametrize("name", OTHER_FORMATS)
+def test_weights_of_another_format_are_named(name, has_config, folder):
+    (folder / "model.safetensors").rename(folder / name)
+    if not has_config:
+        (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=f"/{name}: {OTHER_FORMATS[name]}.*; expected model.safetensors"):
         FlaxViTClsModel.from_pretrained(folder)
 
 

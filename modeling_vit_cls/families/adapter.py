@@ -15,7 +15,8 @@ import numpy as np
 from ..errors import CheckpointError, shorten
 from ..files.json_file import read_json
 from ..files.tensor import FLOATS, Tensor
-from ..files.weights import holds_standard_weights, pickle_refused
+from ..files.unread import pickle_refused
+from ..files.weights import holds_standard_weights
 from ..label_maps import LABEL_FIELDS
 from .family import Family
 from .not_read import ADAPTER

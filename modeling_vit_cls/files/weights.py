@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,13 @@ from .digests import NO_DIGEST, digest_of, stamp_of, to_metadata
 from .formats import SUFFIXES, read_file
 from .json_file import read_json
 from .tensor import Tensor
+from .unread import PICKLES, pickle_refused, unread_weights
 from .writing import gather, replace_metadata, write_safetensors
 
 logger = logging.getLogger(__name__)
 
 FLAX = "flax_model.msgpack"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}\.safetensors")
-
-PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
-_NO_WEIGHTS = ("training_args.", "optimizer.", "scheduler.", "scaler.", "rng_state")  # that a Trainer pickles
-_REMEDY = """pickled weights are never read: they can run code. Convert them once, with PyTorch:
-    import torch, safetensors.torch as st
-    tensors = {{k: v.contiguous().clone() for k, v in torch.load("{0}", weights_only=True).items()}}
-    st.save_file(tensors, "model.safetensors")"""
 
 
 def write_weights(
@@ -108,11 +102,6 @@ def holds_standard_weights(path: Path) -> bool:
     return any((folder / name).is_file() for name in (WEIGHTS, INDEX, FLAX))
 
 
-def pickle_refused(file: str | Path) -> CheckpointError:
-    """The error for a file of pickled weights, with the lines that convert it."""
-    return CheckpointError(f"{file}: {_REMEDY.format(Path(file).name)}")
-
-
 def _weight_files(path: Path) -> dict[Path, set[str] | None]:
     """The files to read, each with the names of the tensors that it must hold; None for any names."""
     if path.is_file():
@@ -120,7 +109,7 @@ def _weight_files(path: Path) -> dict[Path, set[str] | None]:
             return {path: None}
         if path.suffix == ".json" and path.name.startswith("model.safetensors.index."):  # of a variant
             return _shards(path)
-        if path.suffix in PICKLES:
+        if path.name.endswith(PICKLES):
             raise pickle_refused(path)
         raise CheckpointError(f"{path}: is no weight file; expected one that ends in {', '.join(SUFFIXES)}")
     single, index = path / WEIGHTS, path / INDEX
@@ -137,14 +126,9 @@ def _weight_files(path: Path) -> dict[Path, set[str] | None]:
         raise CheckpointError(f"{path}: holds several weight files; give one of them: {', '.join(map(str, files))}")
     if files:
         return {files[0]: None}
-    if pickles := pickled_weights(entry.name for entry in path.iterdir()):
-        raise pickle_refused(path / pickles[0])
+    if error := unread_weights((entry.name for entry in path.iterdir()), path):
+        raise error
     raise CheckpointError(f"{path}: holds no weights; expected {WEIGHTS}, or {INDEX} and its shards")
-
-
-def pickled_weights(names: Iterable[str]) -> list[str]:
-    """The names of pickled weights among those of a folder's files, sorted; without what else a Trainer pickles."""
-    return sorted(name for name in names if name.endswith(PICKLES) and not name.startswith(_NO_WEIGHTS))
 
 
 def _shards(index: Path, missing_ok: bool = False) -> dict[Path, set[str] | None]:

@@ -16,7 +16,8 @@ from ..families.not_read import ADAPTER
 from ..families.open import config_file
 from ..files.folder import to_path
 from ..files.formats import SUFFIXES
-from ..files.weights import FLAX, holds_weights, pickle_refused, pickled_weights
+from ..files.unread import pickle_refused, pickled_weights, unread_weights
+from ..files.weights import FLAX, holds_weights
 from ..names import CONFIG, INDEX, NESTED_PROCESSOR, OPEN_CLIP_CONFIG, PROCESSOR, WEIGHTS
 from .converted import converted_revision
 from .errors import errors_in_one_line
@@ -93,6 +94,8 @@ def checkpoint_path(
     folder = to_path(root / subfolder)
     known = (config_file(folder), folder / ADAPTER)
     if not folder.is_dir() or not (any(file.is_file() for file in known) or holds_weights(folder)):
+        if folder.is_dir() and (error := unread_weights((entry.name for entry in folder.iterdir()), folder)):
+            raise error
         where = f"{name}, subfolder {subfolder!r}" if subfolder else name
         raise CheckpointError(f"{where}: is no checkpoint, because there is no config.json in {folder}")
     return folder if variant is None else _of_variant(folder, variant)
@@ -131,13 +134,16 @@ def revision_without_pickles(
 ) -> str | None:
     """The revision with the safetensors of a repository that has pickled weights alone; None without pickled weights.
 
-    Raises CheckpointError, with the remedy, where the Hub's converter has not converted them, and where config.json or
-    another file that is read with the weights has changed since.
+    Raises CheckpointError, with the remedy, where the Hub's converter has not converted them, where config.json or
+    another file that is read with the weights has changed since, and for weights of a format that is not read.
     """
     prefix = _prefix(subfolder)
     own = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-    pickled = [prefix + name for name in pickled_weights(own) if "/" not in name]
+    own = [name for name in own if "/" not in name]
+    pickled = [prefix + name for name in pickled_weights(own)]
     if not pickled:
+        if error := unread_weights(own, f"{repo_id}/{prefix}".rstrip("/")):
+            raise error
         return None
     converted = None
     if revision in (None, "main"):
