@@ -221,7 +221,7 @@ def inside(prefix: str, name: str, folder: Path, bare: int = 0) -> Path:
 @pytest.mark.parametrize(
     "name", ["vit", "dinov2", "siglip", "clip", "timm_vit", "torchvision", "meta_dinov2_registers"]
 )
-@pytest.mark.parametrize("prefix", ["_orig_mod.", "model.", "ema_model._orig_mod.", "state_dict.model."])
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "ema_model._orig_mod.", "state_dict.model.", "net.", "encoder."])
 def test_a_wrapper_that_all_tensors_share_is_taken_off_and_reported(name, prefix, tmp_path, caplog):
     model, report = FlaxViTClsModel.from_pretrained(inside(prefix, name, tmp_path), output_loading_info=True)
     assert report.file_notes == [f"all tensors are inside {prefix!r}, which was left out of their names"]
@@ -237,6 +237,29 @@ def test_a_prefix_that_some_tensors_share_is_an_error(name, tmp_path):
         CheckpointError, match="tensor 'model.*' does not belong to a|tensor .* and .* more missing|match none"
     ):
         FlaxViTClsModel.from_pretrained(inside("model.", name, tmp_path, bare=1))
+
+
+def test_tensors_under_an_unknown_prefix_beside_others_are_named(tmp_path):
+    folder = inside("net.", "vit", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "criterion.weight": np.ones(5, np.float32)}, folder / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"missing; .* its tensor '(net|criterion)\..*' to no module of the model"
+    ):
+        FlaxViTClsModel.from_pretrained(folder)
+
+
+def test_an_image_tower_of_openclip_alone_is_in_no_wrapper(tmp_path):
+    tensors = load_file(golden("open_clip") / "open_clip_model.safetensors")
+    tower = {name: tensor for name, tensor in tensors.items() if name.startswith("visual.")}
+    for prefix, notes in (("", []), ("clip.", ["all tensors are inside 'clip.', which was left out of their names"])):
+        folder = tmp_path / f"{prefix}x"
+        folder.mkdir()
+        shutil.copy(golden("open_clip") / "open_clip_config.json", folder)
+        save_file({prefix + name: tensor for name, tensor in tower.items()}, folder / "open_clip_model.safetensors")
+        model, report = FlaxViTClsModel.from_pretrained(folder, output_loading_info=True)
+        assert report.file_notes == notes
+        assert_same(model.params, FlaxViTClsModel.from_pretrained(golden("open_clip")).params)
 
 
 def test_prefixes_of_a_family_are_no_wrapper(tmp_path):

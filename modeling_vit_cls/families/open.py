@@ -127,8 +127,12 @@ def open_checkpoint(
         return Source(path, NATIVE, config, tensors, {}, notes=notes)
     weights = read(weights_of(path) if is_open_clip(path) else path)
     refuse_quantised_names(weights, path)
-    likely = family or recognised(weights)  # a family removes its own prefixes, which may be names of wrappers too
-    weights, wrapper = unwrapped(weights, likely.prefixes if likely else ())
+
+    def own(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+        likely = family or recognised(weights)
+        return (*(likely.prefixes if likely else ()), *(("visual.",) if is_open_clip(path) else ()))
+
+    weights, wrapper = unwrapped(weights, own)
     family = family or family_of_tensors(weights, path)
     tensors = family.convert(weights)
     if adapter is not None:
@@ -228,7 +232,10 @@ def checked_tensors(source: Source, allow_missing: bool) -> tuple[dict[str, Tens
         file = min((str(tensor.file) for tensor in tensors.values()), default=str(source.path))
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         problem = f"tensor {full_names[missing[0]]!r}{more} missing"
-        raise CheckpointError(f"{file}: {problem}; the file does not belong to this config.json{_remedy(source)}")
+        spare = f", and its tensor {source.spare[0]!r} to no module of the model" if source.spare else ""
+        raise CheckpointError(
+            f"{file}: {problem}; the file does not belong to this config.json{spare}{_remedy(source)}"
+        )
     return {name: tensor for name, tensor in tensors.items() if name in expected}, missing
 
 

@@ -1,34 +1,28 @@
 """Names of wrappers around a model: a prefix that all tensors of a file share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..files.tensor import Tensor
 
-# DataParallel, torch.compile, Lightning and other trainers, averages of the weights, whole training states.
-_WRAPPERS = (
-    "module.",
-    "_orig_mod.",
-    "model.",
-    "backbone.",
-    "ema.",
-    "ema_model.",
-    "model_ema.",
-    "state_dict.",
-)
 
+def unwrapped(
+    tensors: Mapping[str, Tensor], own: Callable[[Mapping[str, Tensor]], tuple[str, ...]]
+) -> tuple[dict[str, Tensor], str]:
+    """The tensors without the prefixes that all of them share, and the removed prefix ("" if none).
 
-def unwrapped(tensors: Mapping[str, Tensor], own: tuple[str, ...]) -> tuple[dict[str, Tensor], str]:
-    """The tensors without the prefixes of wrappers that all of them have, and the removed prefix ("" if none).
-
-    Prefixes in `own` are those of the family, which removes them itself.
+    DataParallel, torch.compile, Lightning, averages of the weights and many programs keep a model in an attribute, and
+    the name of the attribute is such a prefix. `own` gives the prefixes of the tensors' family, which removes them itself.
     """
-    removed, names = "", list(tensors)
-    while names and (prefix := _shared(names, own)):
+    result, removed = dict(tensors), ""
+    while prefix := _shared(list(result), own(result)):
         removed += prefix
-        names = [name.removeprefix(prefix) for name in names]
-    return dict(zip(names, tensors.values())), removed
+        result = {name.removeprefix(prefix): tensor for name, tensor in result.items()}
+    return result, removed
 
 
 def _shared(names: list[str], own: tuple[str, ...]) -> str:
-    """The wrapper's prefix that all names have, or ""."""
-    return next((w for w in _WRAPPERS if w not in own and all(name.startswith(w) for name in names)), "")
+    """The first part, up to a dot, that all names share, or "". A single module of the model is no wrapper of one."""
+    first = f"{names[0].partition('.')[0]}." if names else ""
+    is_whole_model = any("." in name.removeprefix(first) for name in names)
+    is_shared = all(name.startswith(first) for name in names)
+    return first if is_shared and is_whole_model and not any(prefix.startswith(first) for prefix in own) else ""
