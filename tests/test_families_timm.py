@@ -63,6 +63,38 @@ def test_arguments_of_timm_are_read_or_refused(tmp_path):
             FlaxViTClsModel.from_pretrained(tmp_path)
 
 
+HARMLESS = {
+    "qk_norm": False,
+    "scale_attn_norm": False,
+    "scale_mlp_norm": False,
+    "proj_bias": True,
+    "pos_embed": "learn",
+}
+HARMLESS |= {"dynamic_img_pad": False, "embed_norm_layer": None, "fix_init": True}
+
+
+def test_arguments_with_the_value_that_they_have_anyway_change_nothing(tmp_path):
+    model = FlaxViTClsForImageClassification.from_pretrained(with_config("timm_vit", tmp_path, HARMLESS))
+    assert (
+        model.config.to_dict() == FlaxViTClsForImageClassification.from_pretrained(golden("timm_vit")).config.to_dict()
+    )
+    for name, value in (("pos_embed", "none"), ("proj_bias", False), ("dynamic_img_pad", True)):
+        with pytest.raises(CheckpointError, match=f"model_args: {name}={value!r} is not supported"):
+            FlaxViTClsModel.from_pretrained(with_config("timm_vit", tmp_path, {name: value}))
+
+
+@pytest.mark.parametrize("name", ["timm_vit", "timm_siglip"])
+def test_a_backbone_of_timm_that_pools_nothing_is_read_by_its_token_or_else_their_mean(name, tmp_path):
+    tensors = load_file(golden(name) / "model.safetensors")
+    folder = with_config(name, tmp_path, {"global_pool": "", "num_classes": 0}, num_classes=0)
+    kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(("head", "attn_pool"))}
+    save_file(kept, folder / "model.safetensors")
+    outputs = FlaxViTClsModel.from_pretrained(folder)(read_npz(golden(name) / "expected.npz")["native.pixels"])
+    tokens = np.asarray(outputs.last_hidden_state)
+    expected = tokens[:, 0] if name == "timm_vit" else tokens.mean(axis=1)
+    np.testing.assert_allclose(outputs.pooler_output, expected, atol=1e-5)
+
+
 CONTRADICTED = [  # golden checkpoint, model_args that build another model -> the tensor that shows it
     ("timm_vit", {"depth": 3}, "encoder.layer_02"),
     ("timm_vit", {"init_values": 1e-5}, "layer_scale1"),

@@ -9,13 +9,28 @@ from .sizes import PATCH_KERNEL, fields_shown, shape_of
 from .timm_architectures import ARCHITECTURES, present_name
 from .timm_processor import image_size
 
-# Arguments of create_model that are used here, are visible in the shape of a tensor, or matter only in training. Any
-# other argument may change what the model computes, so it is refused.
+# Arguments of create_model that are used here, are visible in the shape of a tensor, or matter only in training.
 _ACCEPTED = {"img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio"}
 _ACCEPTED |= {"qkv_bias", "init_values", "class_token", "no_embed_class", "reg_tokens", "num_reg_tokens", "pre_norm"}
 _ACCEPTED |= {"fc_norm", "use_fc_norm", "final_norm", "global_pool", "pool_include_prefix", "act_layer", "swiglu_mlp"}
 _ACCEPTED |= {"swiglu_align_to", "weight_init", "dynamic_img_size", "strict_img_size", "drop_rate", "pos_drop_rate"}
 _ACCEPTED |= {"patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"}
+_ACCEPTED |= {"fix_init", "head_init_scale"}
+# The only values with which these arguments build our block; each architecture of the table has them. Any other
+# argument, or other value, may change what the model computes, so it is refused.
+_HARMLESS = {
+    "qk_norm": False,
+    "scale_attn_norm": False,
+    "scale_mlp_norm": False,
+    "scale_attn_inner": False,
+    "scale_mlp": False,
+    "attn_only_layer_scale": False,
+    "use_post_norm": False,
+    "proj_bias": True,
+    "pos_embed": "learn",
+    "dynamic_img_pad": False,
+    "embed_norm_layer": None,
+}
 _EVA_NAMES = {"num_reg_tokens": "reg_tokens", "use_fc_norm": "fc_norm"}
 # Our fields that describe a checkpoint, and what timm calls them.
 _NAMES = {
@@ -34,7 +49,9 @@ def arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises CheckpointError for an argument that may change what the model computes.
     """
-    given: dict[str, Any] = fields.get("model_args") or {}
+    given: dict[str, Any] = dict(fields.get("model_args") or {})
+    for argument in [name for name in given if name in _HARMLESS and given[name] == _HARMLESS[name]]:
+        del given[argument]
     for argument in sorted(set(given) - _ACCEPTED):
         problem = f"{argument}={given[argument]!r} is not supported, because it may change what the model computes"
         raise CheckpointError(f"config.json: model_args: {problem}")
