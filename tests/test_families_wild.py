@@ -309,3 +309,28 @@ def test_code_of_a_repository_is_neither_run_nor_asked_about(kind, tmp_path, mon
         except (CheckpointError, ValueError):
             assert kind != "vit"
     assert not (folder / "RAN").exists()
+
+
+@pytest.mark.parametrize("name", ["meta_dino", "meta_dinov2_registers", "meta_dinov3"])
+def test_the_teacher_is_read_from_a_training_of_meta(name, tmp_path):
+    tensors = load_file(golden(name) / "model.safetensors")
+    bare = {key.removeprefix("module.").removeprefix("backbone."): tensor for key, tensor in tensors.items()}
+    heads = [f"{head}.{part}.weight" for head in ("head", "dino_head", "ibot_head") for part in ("mlp.0", "last_layer")]
+    network = {f"backbone.{key}": tensor for key, tensor in bare.items()} | {key: np.ones((8, 8)) for key in heads}
+    training = {f"{role}.{key}": tensor for role in ("student", "teacher") for key, tensor in network.items()}
+    training |= {key: np.zeros_like(tensor) for key, tensor in training.items() if key.startswith("student")}
+    save_file(training, tmp_path / "model.safetensors")
+    model = FlaxViTClsModel.from_pretrained(tmp_path)
+    assert_same(model.params, FlaxViTClsModel.from_pretrained(golden(name)).params)
+
+
+EXTREMES = [("vit", "initializer_range", 0), ("vit", "hidden_dropout_prob", 1.0), ("dinov2", "layerscale_value", 0.0)]
+
+
+@pytest.mark.parametrize(("name", "field", "value"), [*EXTREMES, ("dinov3", "layerscale_value", 0.0)])
+def test_a_field_of_training_alone_stops_no_checkpoint_of_another_library(name, field, value, tmp_path, caplog):
+    model = FlaxViTClsModel.from_pretrained(changed(name, tmp_path, **{field: value}))
+    assert_same(model.params, FlaxViTClsModel.from_pretrained(golden(name)).params)
+    assert f"={value!r} acts in training alone" in caplog.text
+    with pytest.raises(CheckpointError, match="-0.5"):
+        FlaxViTClsModel.from_pretrained(changed(name, tmp_path, **{field: -0.5}))

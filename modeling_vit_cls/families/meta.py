@@ -84,6 +84,9 @@ def _dinov3(_: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 _WIDTH_7B = 4096  # the only DINOv3 without biases in its attention
 _PREFIXES = ("module.", "teacher.", "backbone.")
 _PREFIXED = ("teacher.*", "*backbone.*")
+# What a training has beside the teacher's backbone: heads of the losses of DINO, iBOT and DINOv2, and the student.
+_TRAINING = ("head.mlp*.*", "head.last_layer*.*", "dino_head.*", "ibot_head.*", "student.*")
+_IGNORED = ("mask_token", *_TRAINING)
 _CROPPED = cropped(IMAGENET | BICUBIC)
 FAMILIES = (
     Family(
@@ -92,7 +95,7 @@ FAMILIES = (
         _DINOV3,
         signature=("storage_tokens", "rope_embed.periods", "*.attn.qkv.bias_mask"),
         prefixes=_PREFIXES,
-        ignored=("mask_token", "rope_embed.periods", "*.attn.qkv.bias_mask", "local_cls_norm.*", "projectors.*"),
+        ignored=(*_IGNORED, "rope_embed.periods", "*.attn.qkv.bias_mask", "local_cls_norm.*", "projectors.*"),
         processor=always(IMAGENET | BICUBIC),
     ),
     Family(
@@ -102,7 +105,7 @@ FAMILIES = (
         signature=("blocks.*.ls1.gamma",),
         proof=("*mask_token", "*register_tokens", "*.mlp.w12.weight", *_PREFIXED),
         prefixes=_PREFIXES,
-        ignored=("mask_token",),
+        ignored=_IGNORED,
         prepare=_without_chunks,
         processor=_CROPPED,
     ),
@@ -113,7 +116,7 @@ FAMILIES = (
         signature=("blocks.*.attn.qkv.weight",),
         proof=_PREFIXED,
         prefixes=_PREFIXES,
-        ignored=("head.mlp.*", "head.last_layer.*", "student.*"),
+        ignored=_IGNORED,
         processor=_CROPPED,
     ),
 )

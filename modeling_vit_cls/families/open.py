@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
+from ..config_rules import RULES
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, shorten
 from ..files.digests import architecture_digest
@@ -32,6 +33,10 @@ from .quantised import refuse_quantised_config, refuse_quantised_names
 from .sizes import fields_shown, refuse_contradictions
 from .timm import WRAPPER
 from .wrappers import unwrapped
+
+# Fields that change no prediction of weights from a file, and the value instead of one that ours cannot have.
+_TRAINING_ALONE = {"initializer_range": 0.02, "layer_scale_init_value": 1e-5}
+_TRAINING_ALONE |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"), 0.0)
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 Reader = Callable[[Path], dict[str, Tensor]]
@@ -65,7 +70,7 @@ class Source(NamedTuple):
         tensors: by canonical name, still unread.
         processor: the image processor's fields that the family or its config.json gives, or the reason why not.
         spare: names of tensors that are not part of the model.
-        notes: how the label maps in config.json differ from those of `config`.
+        notes: how labels, and fields of training, in config.json differ from those of `config`.
         from_tensors: fields that were read from the tensors, because the user's keywords say that config.json does not
             describe the model.
         file_notes: how the model was found in its files, as in `LoadReport`.
@@ -142,7 +147,8 @@ def open_checkpoint(
         labels, notes = read_labels(fields, _outputs(tensors))
         fields = {name: value for name, value in fields.items() if name not in LABEL_FIELDS} | labels
         fields, from_tensors = family.override(fields, overrides, tensors)
-        config = ViTClsConfig.from_dict(with_our_activation(_with_border(family.fields(fields, tensors))))
+        ours, more_notes = _without_extremes(family.fields(fields, tensors))
+        config = ViTClsConfig.from_dict(with_our_activation(_with_border(ours)))
         tensors = family.merge(fields, tensors)
     except (ConfigError, CheckpointError) as error:
         raise CheckpointError(f"{file if fields else path}, {family.name}: {error}") from error
@@ -163,7 +169,7 @@ def open_checkpoint(
         tensors,
         processor,
         spare=tuple(family.spare(weights)),
-        notes=tuple(notes),
+        notes=(*notes, *more_notes),
         from_tensors=tuple(from_tensors),
         file_notes=tuple(file_notes),
         adapter=adapter,
@@ -187,6 +193,20 @@ def _with_border(ours: dict[str, Any]) -> dict[str, Any]:
     are_numbers = isinstance(patch, int) and patch > 0 and all(isinstance(side, int) for side in sides)
     border = are_numbers and any(side % patch for side in sides)
     return ours | {"patch_size": patch, "ignore_border": ours.get("ignore_border", False) or border}
+
+
+def _without_extremes(ours: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Fields of a config of another library, and notes: what acts in training alone has no value that ours cannot have.
+
+    These are dropout of everything, and weights that are drawn as zeros. The numbers of the weights come from the file.
+    """
+    notes = []
+    for name, value in _TRAINING_ALONE.items():
+        given = ours.get(name)
+        if given in (0, 1) and not isinstance(given, bool) and not RULES[name][0](given):
+            ours = {**ours, name: value}
+            notes.append(f"{name}={given!r} acts in training alone, and cannot be given here: it is {value!r}")
+    return ours, notes
 
 
 def is_foreign(path: Path) -> bool:
