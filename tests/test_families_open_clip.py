@@ -93,6 +93,12 @@ def test_the_image_processor_is_that_of_the_config(tmp_path, caplog):
     assert "resize_mode='longest' is not supported" in caplog.text
 
 
+def test_of_a_tower_that_is_not_read_the_tower_is_the_reason(tmp_path):
+    folder = changed(tmp_path, timm_model_name="eva02_base_patch16_clip_224", timm_pool="token", timm_proj=None)
+    with pytest.raises(CheckpointError, match="timm_model_name='eva02_base_patch16_clip_224' is not one of timm's"):
+        FlaxViTClsModel.from_pretrained(folder)
+
+
 def test_beside_a_checkpoint_of_another_library_only_the_named_file_is_openclips(tmp_path):
     folder = changed(tmp_path)
     for file in ("config.json", "model.safetensors"):

@@ -334,3 +334,31 @@ def test_a_field_of_training_alone_stops_no_checkpoint_of_another_library(name, 
     assert f"={value!r} acts in training alone" in caplog.text
     with pytest.raises(CheckpointError, match="-0.5"):
         FlaxViTClsModel.from_pretrained(changed(name, tmp_path, **{field: -0.5}))
+
+
+def test_a_guess_of_the_family_that_fails_tells_what_to_add(tmp_path):
+    shutil.copy(golden("timm_vit") / "model.safetensors", tmp_path)  # with a head, which Meta's DINO has not
+    words = r"'head\..*' does not belong to .*, which is a guess .* add a config.json, \{\"architecture\": \"vit_...\""
+    with pytest.raises(CheckpointError, match=words):
+        FlaxViTClsModel.from_pretrained(tmp_path)
+
+
+def test_a_config_without_a_model_type_is_said_to_be_one(tmp_path):
+    folder = changed("vit", tmp_path, model_type=None)
+    with pytest.raises(CheckpointError, match="where config.json has no model_type .*; add one, as in the source's"):
+        FlaxViTClsModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "preprocessor_config.json"])
+def test_a_git_lfs_pointer_in_place_of_json_is_told_with_the_remedy(name, tmp_path, caplog):
+    folder = changed("vit", tmp_path)
+    if "index" in name:
+        (folder / "model.safetensors").unlink()
+    (folder / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    words = f"{name}: is a git-lfs pointer, not the file; run `git lfs install && git lfs pull`"
+    if name == "preprocessor_config.json":
+        FlaxViTClsModel.from_pretrained(folder)
+        assert words in caplog.text
+    else:
+        with pytest.raises(CheckpointError, match=words):
+            FlaxViTClsModel.from_pretrained(folder)

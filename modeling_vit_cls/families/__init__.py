@@ -105,17 +105,24 @@ def recognised(tensors: Mapping[str, Tensor]) -> Family | None:
     return None
 
 
-def family_of_tensors(tensors: Mapping[str, Tensor], path: object) -> Family:
-    """The family of a weight file without a config.json, from its tensor names.
+def is_proven(family: Family, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether some tensor names of a family are ones that no other library has."""
+    return any(fnmatchcase(name, pattern) for name in tensors for pattern in family.proof)
+
+
+def family_of_tensors(tensors: Mapping[str, Tensor], path: object, has_config: bool) -> Family:
+    """The family of a weight file, from its tensor names: there is no config.json, or it names no family.
 
     Warns where files of timm may have the same names. Raises CheckpointError, naming `path`, if there is no such
     family.
     """
     family = recognised(tensors)
     if family is not None:
-        if not any(fnmatchcase(name, pattern) for name in tensors for pattern in family.proof):
+        if not is_proven(family, tensors):
             logger.warning(_AMBIGUOUS, path, family.name)
         return family
     known = ", ".join(family.name for family in FAMILIES if family.signature)
-    problem = f"without a config.json, only weights of {known} are recognised, and these tensor names match none"
-    raise CheckpointError(f"{path}: {problem}; add the checkpoint's config.json")
+    without = "where config.json has no model_type or architecture" if has_config else "without a config.json"
+    remedy = "add one, as in the source's config.json" if has_config else "add the checkpoint's config.json"
+    problem = f"{without}, only weights of {known} are recognised, and these tensor names match none"
+    raise CheckpointError(f"{path}: {problem}; {remedy}")

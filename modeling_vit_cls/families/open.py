@@ -23,7 +23,7 @@ from ..files.weights import holds_standard_weights, read_weights
 from ..label_maps import LABEL_FIELDS, read_labels
 from ..names import CONFIG, DIGESTS, OPEN_CLIP_CONFIG, PROCESSOR
 from ..nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
-from . import FAMILIES, family_of, family_of_tensors, recognised, registered_config
+from . import FAMILIES, family_of, family_of_tensors, is_proven, recognised, registered_config
 from .activations import with_our_activation
 from .adapter import Adapter
 from .family import NATIVE, Family, canonical, has_classifier, side_of
@@ -37,6 +37,11 @@ from .wrappers import unwrapped
 # Fields that change no prediction of weights from a file, and the value instead of one that ours cannot have.
 _TRAINING_ALONE = {"initializer_range": 0.02, "layer_scale_init_value": 1e-5}
 _TRAINING_ALONE |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"), 0.0)
+
+_GUESSED = (
+    ", which is a guess by the tensor names; if the model is one of timm's, DeiT's or MAE's, add a config.json, "
+    '{"architecture": "vit_...", "num_classes": ...}'
+)
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 Reader = Callable[[Path], dict[str, Tensor]]
@@ -138,8 +143,14 @@ def open_checkpoint(
         return (*(likely.prefixes if likely else ()), *(("visual.",) if is_open_clip(path) else ()))
 
     weights, wrapper = unwrapped(weights, own)
-    family = family or family_of_tensors(weights, path)
-    tensors = family.convert(weights)
+    has_family = family is not None
+    family = family or family_of_tensors(weights, path, has_config=bool(fields))
+    try:
+        tensors = family.convert(weights)
+    except CheckpointError as error:
+        if has_family or is_proven(family, weights):
+            raise
+        raise CheckpointError(f"{error}{_GUESSED}") from error
     if adapter is not None:
         tensors, fields = adapter.merged(tensors, family), adapter.fields(fields, family)
     refuse_contradictions(tensors, overrides, path)

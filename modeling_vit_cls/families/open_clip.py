@@ -76,19 +76,25 @@ def family_of_model(fields: Mapping[str, Any], file: object) -> Family:
     vision = model.get("vision_cfg") if isinstance(model, dict) else None
     if not isinstance(vision, dict):
         raise CheckpointError(f"{file}: has no model_cfg with a vision_cfg")
-    name = vision.get("timm_model_name")
     try:
-        if not name:
+        if not vision.get("timm_model_name"):
             _check_tower(vision)
             return _TOWER
+        family = _family_of_trunk(vision)  # first, as another tower is the reason for most of the other fields
         _check_trunk(vision)
+        return family
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from error
+
+
+def _family_of_trunk(vision: Mapping[str, Any]) -> Family:
+    """The family of a tower of timm. Raises CheckpointError for one that is not supported."""
+    name = vision["timm_model_name"]
     for family, trunk in _TRUNKS:
         if isinstance(name, str) and re.fullmatch(trunk.architectures, present_name(name)):
             return family
     problem = "is not one of timm's plain Vision Transformers, which are the supported ones"
-    raise CheckpointError(f"{file}: vision_cfg: timm_model_name={shorten(name)} {problem}")
+    raise CheckpointError(f"vision_cfg: timm_model_name={shorten(name)} {problem}")
 
 
 def _check_tower(vision: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ def unwrapped(
     """The tensors without the prefixes that all of them share, and the removed prefix ("" if none).
 
     DataParallel, torch.compile, Lightning, averages of the weights and many programs keep a model in an attribute, and
-    the name of the attribute is such a prefix. `own` gives the prefixes of the tensors' family, which removes them itself.
+    the name of the attribute is such a prefix. `own` gives the prefixes of the tensors' family, which removes them.
     """
     result, removed = dict(tensors), ""
     while prefix := _shared(list(result), own(result)):

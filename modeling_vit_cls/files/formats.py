@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError, shorten
 from .digests import from_metadata
+from .json_file import LFS_HEAD, LFS_REMEDY
 from .tensor import DTYPES, Tensor, mapped
 
 SUFFIXES = (".safetensors", ".npz", ".msgpack")
@@ -49,8 +50,8 @@ def _why_unreadable(file: Path) -> str:
             head = opened.read(64)
     except OSError:
         return "cannot be read"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the weights; run `git lfs install && git lfs pull`"
+    if head.startswith(LFS_HEAD.encode()):
+        return f"is a git-lfs pointer, not the weights; {LFS_REMEDY}"
     if not head:
         return "is empty; download or save it again"
     return f"is not a whole {file.suffix[1:]} file; download or save it again"
