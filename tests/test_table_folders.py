@@ -73,6 +73,55 @@ def test_one_of_several_configurations_is_chosen(tmp_path):
             load_images(str(tmp_path), "train", dataset_config_name=name)
 
 
+def write_table(dataset, file) -> None:
+    if file.suffix == ".parquet":
+        dataset.to_parquet(str(file))
+    else:
+        with pyarrow.ipc.new_stream(file, dataset.data.table.schema) as writer:
+            writer.write_table(dataset.data.table)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_each_file_is_read_by_its_own_class_names(tmp_path, suffix):
+    turned = datasets.ClassLabel(names=["dog", "cat"])
+    write_table(rows([0, 1]), tmp_path / f"train.{suffix}")
+    write_table(rows([0, 1], turned), tmp_path / f"test.{suffix}")
+    for split, names in (("train", ["cat", "dog"]), ("test", ["dog", "cat"])):
+        dataset = load_images(str(tmp_path), split)
+        assert (class_names(dataset), list(dataset["label"])) == (names, [0, 1])
+        one = load_images(str(tmp_path), split, id2label={0: "cat", 1: "dog"})
+        assert class_names(one) == names
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize(
+    ("labels", "feature"), [([0, 1], datasets.ClassLabel(names=["dog", "cat"])), ([0, 1], WHOLE), (["cat"], TEXT)]
+)
+def test_files_of_one_split_with_other_classes_are_refused_by_name(tmp_path, suffix, labels, feature):
+    write_table(rows([0, 1]), tmp_path / f"train-00000-of-00002.{suffix}")
+    write_table(rows(labels, feature), tmp_path / f"train-00001-of-00002.{suffix}")
+    with pytest.raises(ConfigError, match=r"column label is ClassLabel.*cat.*00000-of-00002.*, but .*00001-of-00002"):
+        load_images(str(tmp_path), "train")
+
+
+def test_a_split_of_numbers_and_one_of_names_are_refused(tmp_path):
+    rows([0, 1], WHOLE).to_parquet(str(tmp_path / "train.parquet"))
+    rows(["0", "2"], TEXT).to_parquet(str(tmp_path / "test.parquet"))
+    assert class_names(load_images(str(tmp_path), "test")) == ["0", "1", "2"]
+    rows(["cat", "dog"], TEXT).to_parquet(str(tmp_path / "test.parquet"))
+    with pytest.raises(ConfigError, match=r"'label': has numbers in the split train and names in test"):
+        load_images(str(tmp_path), "train")
+
+
+def test_splits_of_a_folder_may_have_other_columns(tmp_path):
+    rows([0, 1]).to_parquet(str(tmp_path / "train.parquet"))
+    rows([0, 1]).remove_columns("label").to_parquet(str(tmp_path / "test.parquet"))
+    assert len(load_images(str(tmp_path), "train")) == 2
+    rows([0, 1]).rename_column("label", "kind").to_parquet(str(tmp_path / "train-00001-of-00002.parquet"))
+    with pytest.raises(ConfigError, match="its tables cannot be read"):
+        load_images(str(tmp_path), "train")
+
+
 def test_parquet_of_another_program(tmp_path):
     table = {"image": [{"bytes": png(), "path": "a.png"}] * 2, "label": ["dog", "cat"]}
     pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "train.parquet")

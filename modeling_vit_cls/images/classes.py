@@ -107,8 +107,7 @@ def table_rows(dataset: "datasets.Dataset") -> Any:
 def in_order(names: Iterable[str]) -> list[str]:
     """Names in order: by value where all of them are whole numbers, else by letters."""
     names = list(names)
-    are_numbers = all(re.fullmatch(r"-?[0-9]+", name) for name in names)
-    return sorted(names, key=lambda name: (int(name), name)) if are_numbers else sorted(names)
+    return sorted(names, key=lambda name: (int(name), name)) if _are_whole(names) else sorted(names)
 
 
 def label_text(value: Any) -> str | None:
@@ -128,17 +127,31 @@ def is_label_column(feature: Any) -> bool:
     """Whether a column of this type can hold labels: classes, texts or whole numbers."""
     if isinstance(feature, datasets.ClassLabel):
         return True
-    return isinstance(feature, datasets.Value) and feature.dtype.startswith(("string", "large_string", *_WHOLE))
+    return is_text(feature) or (isinstance(feature, datasets.Value) and feature.dtype.startswith(_WHOLE))
 
 
-def names_in(columns: Iterable["datasets.Dataset"], label: str) -> list[str] | None:
-    """The class names in a column of texts or numbers, over all splits; None where the column is a ClassLabel."""
+def is_text(feature: Any) -> bool:
+    """Whether a column of this type holds texts."""
+    return isinstance(feature, datasets.Value) and feature.dtype.startswith(("string", "large_string"))
+
+
+def names_in(splits: Mapping[str, "datasets.Dataset"], label: str) -> list[str] | None:
+    """The class names in a column of texts or numbers, over all splits; None where the column is a ClassLabel.
+
+    Raises ConfigError, naming two splits, where one has numbers and another names.
+    """
     names: set[str] = set()
-    for dataset in columns:
-        if isinstance(dataset.features.get(label), datasets.ClassLabel):
+    split_of: dict[bool, str] = {}  # a split of texts (True) and one of numbers
+    for split, dataset in splits.items():
+        feature = dataset.features.get(label)
+        if isinstance(feature, datasets.ClassLabel):
             return None
-        if label in dataset.features:
+        if feature is not None:
+            split_of[is_text(feature)] = split
             names |= {name for name in map(label_text, set(label_values(dataset, label))) if name is not None}
+    if len(split_of) == 2 and not _are_whole(names):
+        rule = f"has numbers in the split {split_of[False]} and names in {split_of[True]}: write the same in all splits"
+        raise ConfigError("label_column_name", label, rule)
     return in_order(names)
 
 
@@ -170,7 +183,7 @@ def by_number(dataset: "datasets.Dataset", label: str, id2label: Mapping[int, st
     if isinstance(feature, datasets.ClassLabel):
         return dataset
     values = label_values(dataset, label)
-    if feature.dtype in ("string", "large_string"):
+    if is_text(feature):
         texts = {name for name in map(label_text, values) if name is not None}
         if repeated := sorted(texts & set(_repeated(names))):
             raise ConfigError("label", repeated[0], f"is the name of several classes of the model: {_GIVE_NUMBERS}")
@@ -233,6 +246,10 @@ def _default_names(classes: int) -> list[str]:
 
 def _number_names(classes: int) -> list[str]:
     return [str(number) for number in range(classes)]
+
+
+def _are_whole(names: Iterable[str]) -> bool:
+    return all(re.fullmatch(r"-?[0-9]+", name) for name in names)
 
 
 def _are_numbers_from_0(names: Sequence[str]) -> bool:

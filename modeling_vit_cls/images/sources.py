@@ -81,7 +81,7 @@ def load_images(
     dataset = _split_of(source, split, dataset_name)
     label = _label_column(dataset, label_column_name)
     if id2label is None:
-        dataset = as_classes(dataset, label, names_in(source.values(), label))
+        dataset = as_classes(dataset, label, names_in(source, label))
     return labelled(dataset, image_column_name, label, id2label=id2label)
 
 

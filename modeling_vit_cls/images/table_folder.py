@@ -9,12 +9,14 @@ from typing import Any
 
 from ..errors import ConfigError, shorten
 from ..install import needs
+from .classes import is_label_column, is_text
 from .image_files import visible_entries
 from .splits import split_name
 
 try:
     import datasets
     import pyarrow.parquet
+    from datasets.exceptions import DatasetsError
 except ImportError as error:
     raise needs("datasets", "to load images", "train") from error
 
@@ -51,7 +53,8 @@ def table_files(folder: Path) -> list[Path]:
 def load_tables(folder: Path, files: list[Path], config_name: str | None) -> dict[str, Any]:
     """The splits of a folder of tables, {name: dataset}, from its `files` (see `table_files`).
 
-    Raises ConfigError where it holds several configurations and `config_name` names none of them.
+    Raises ConfigError where it holds several configurations and `config_name` names none of them, and where files of a
+    split differ in the classes of a column.
     """
     configs: dict[str, list[Path]] = {}
     for file in filter(_has_rows, files):
@@ -62,18 +65,57 @@ def load_tables(folder: Path, files: list[Path], config_name: str | None) -> dic
     if config not in configs or (config_name is None and len(configs) > 1):
         rule = f"must be one of {folder}: {', '.join(sorted(configs))}"
         raise ConfigError("dataset_config_name", config_name, rule)
-    splits: dict[str, list[str]] = {}
+    splits: dict[str, list[Path]] = {}
     for file in configs[config]:
-        splits.setdefault(_split_of(file.relative_to(folder)), []).append(glob.escape(os.path.abspath(file)))
+        splits.setdefault(_split_of(file.relative_to(folder)), []).append(file)
     suffixes = {file.suffix for file in configs[config]}
     if len(suffixes) > 1:
         raise ConfigError("dataset_name", str(folder), "holds both parquet and arrow files: keep one kind")
+    kind = _KINDS[suffixes.pop()]
     try:
-        tables: Any = datasets.load_dataset(_KINDS[suffixes.pop()], data_files=splits)
-    except (OSError, ValueError, RuntimeError) as error:
+        return {split: _load_split(kind, split, files) for split, files in splits.items()}
+    except ConfigError:
+        raise
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         reason = shorten(str(error.__cause__ or error), 200)[1:-1]
         raise ConfigError("dataset_name", str(folder), f"its tables cannot be read ({reason})") from error
-    return {str(name): table for name, table in tables.items()}
+
+
+def _load_split(kind: str, split: str, files: list[Path]) -> Any:
+    """One split from its files. Alone, because datasets reads all files by the class names of the first one.
+
+    Raises ConfigError, naming two files, where a column has other class names or another type in the second.
+    """
+    first, *others = files
+    columns = _columns(first)
+    for file in others:
+        for name, feature in _columns(file).items():
+            types = _label_type(columns.get(name)), _label_type(feature)
+            if None not in types and types[0] != types[1]:
+                rule = f"its column {name} is {shorten(columns[name], 200)} in {first}, but {shorten(feature, 200)} "
+                rule += f"in {file}: write the files of a split with the same ClassLabel, or with texts as labels"
+                raise ConfigError("dataset_name", str(first.parent), rule)
+    names = [glob.escape(os.path.abspath(file)) for file in files]
+    return datasets.load_dataset(kind, data_files={split: names})[split]
+
+
+def _columns(file: Path) -> dict[str, Any]:
+    """The columns of a file and their types, with the class names that datasets wrote into it."""
+    if file.suffix == ".parquet":
+        return datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(file))
+    with pyarrow.memory_map(str(file)) as opened:
+        try:
+            schema = pyarrow.ipc.open_stream(opened).schema
+        except pyarrow.ArrowInvalid:
+            schema = pyarrow.ipc.open_file(opened).schema
+    return datasets.Features.from_arrow_schema(schema)
+
+
+def _label_type(feature: Any) -> Any:
+    """What the files of a split must agree on: class names, or texts or numbers; None for any other column."""
+    if isinstance(feature, datasets.ClassLabel):
+        return feature.names
+    return is_text(feature) if is_label_column(feature) else None
 
 
 def _files(folder: Path, depth: int) -> list[Path]:
