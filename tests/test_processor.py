@@ -1,5 +1,6 @@
 """The image processor: transformers' numbers on ordinary images, and right pixels from all the others."""
 
+import io
 import struct
 import zlib
 
@@ -100,13 +101,33 @@ def test_grey_in_a_batch_of_colour():
     assert ViTClsImageProcessor()([PHOTO, PHOTO.convert("L"), PHOTO.convert("1")])["pixel_values"].shape[0] == 3
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I", "array"])
+@pytest.mark.parametrize("mode", ["I;16", "I of PPM", "array"])
 def test_sixteen_bits_keep_their_order(mode):
-    images = {"I;16": Image.fromarray(RAMP), "I": Image.fromarray(RAMP.astype(np.int32)), "array": RAMP}
+    file = io.BytesIO()
+    Image.fromarray(RAMP).save(file, "PPM")
+    images = {"I;16": Image.fromarray(RAMP), "I of PPM": Image.open(file), "array": RAMP}
     found = pixels_of(images[mode])[..., 0]
     assert (np.diff(found.ravel()) >= 0).all()
     assert (found.min(), found.max()) == (0, 255)
     assert np.corrcoef(found.ravel(), RAMP.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("kind", ["in memory", "bytes of TIFF"])
+def test_whole_numbers_of_32_bits_are_pixels_up_to_255(kind):
+    """`datasets` keeps arrays of int64 as such images; their range beyond 255 cannot be known."""
+
+    def image(high):
+        grey = Image.fromarray(np.linspace(0, high, 16).astype(np.int32).reshape(4, 4))
+        if kind == "in memory":
+            return grey
+        file = io.BytesIO()
+        grey.save(file, "TIFF")
+        return file.getvalue()
+
+    np.testing.assert_array_equal(pixels_of(image(255))[..., 0], np.arange(0, 256, 17).reshape(4, 4))
+    for high in (256, 4095, 65535, 1 << 20, -1):
+        with pytest.raises(BadImageError, match=f"32-bit integers from .*{high}.*, expected 0 to 255: make it uint8"):
+            pixels_of(image(high))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

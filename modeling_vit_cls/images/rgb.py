@@ -42,9 +42,10 @@ def load_image(image: Any, name: str | None = None) -> Image.Image:
 
     Files are regular files of one of `FORMATS`. The memory that decoding needs is estimated before, and at most
     `MAX_BYTES`. Arrays are uint8 or uint16, (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels. Transparent pixels
-    are composited on white, 16 bits are scaled to 8, CMYK and palettes are converted, the EXIF orientation is applied,
-    and an animation gives its first frame. `name` is the image's name in errors, by default its path or type. Raises
-    BadImageError, with this name, for anything that cannot be read as an image.
+    are composited on white, 16 bits are scaled to 8, 32-bit integers (Pillow's mode "I") must be 0 to 255, CMYK and
+    palettes are converted, the EXIF orientation is applied, and an animation gives its first frame. `name` is the
+    image's name in errors, by default its path or type. Raises BadImageError, with this name, for anything that cannot
+    be read as an image.
     """
     is_path = isinstance(image, str | os.PathLike)
     if name is None:
@@ -131,15 +132,17 @@ def _to_8_bits(array: np.ndarray) -> np.ndarray:
 def _upright_rgb(image: Image.Image, is_ours: bool) -> Image.Image:
     """Check the memory that decoding needs, then decode, turn upright and convert. In place if the image is ours."""
     _check_size(image)
+    is_32_bits = image.mode == "I" and image.format != "PPM"  # Pillow has no other mode for a PPM of 16 bits
     if is_ours:
         ImageOps.exif_transpose(image, in_place=True)
     else:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode == "I":  # Pillow's own conversion would clip to white
         array = np.asarray(image)
-        if array.min() < 0 or array.max() > 65535:
-            raise BadImageError(f"has values from {array.min()} to {array.max()}, expected 16 bits: 0 to 65535")
-        grey = _to_8_bits(array)
+        if is_32_bits and (array.min() < 0 or array.max() > 255):
+            given = f"has 32-bit integers from {array.min()} to {array.max()}, expected 0 to 255"
+            raise BadImageError(f"{given}: make it uint8 or uint16, so that its range is known")
+        grey = array.astype(np.uint8) if is_32_bits else _to_8_bits(array)
         grey[array == image.info.get("transparency")] = 255  # the grey that a PNG names as transparent
         return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
