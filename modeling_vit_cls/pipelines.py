@@ -2,14 +2,14 @@
 
 import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from .errors import CheckpointError, ConfigError
 from .images.processor import ViTClsImageProcessor
+from .images.rgb import is_one_image
 from .label_maps import numbered
 from .modeling_vit_cls import FlaxViTClsForImageClassification, FlaxViTClsModel, embedding_of
 from .predict import OnBadImage, predict
@@ -53,8 +53,7 @@ def load_trained(model_class: Any, name_or_path: str | os.PathLike[str], **optio
 
 def _several(images: Any) -> Iterable[Any]:
     """One image or several, as an iterable of images."""
-    is_array = hasattr(images, "ndim") and 1 < images.ndim < 4
-    if is_array or isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image | Mapping):
+    if is_one_image(images):
         return [images]
     return images
 

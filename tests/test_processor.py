@@ -1,10 +1,13 @@
 """The image processor: transformers' numbers on ordinary images, and right pixels from all the others."""
 
+import collections
 import io
 import struct
 import zlib
 
+import datasets
 import numpy as np
+import pandas
 import pytest
 import transformers
 from conftest import tiny_config
@@ -174,6 +177,20 @@ def test_arrays_of_either_layout():
     np.testing.assert_array_equal(pixels_of(upright.transpose(2, 0, 1)), upright)
     assert pixels_of(upright[:, :, :1]).shape == (480, 640, 3)
     assert NATIVE(np.stack([upright, upright]))["pixel_values"].shape == (2, 3, 480, 640)
+
+
+@pytest.mark.parametrize("number", [1, 3, 4])
+def test_a_column_of_grey_images_is_as_many_images(number):
+    """Three or four of them, stacked by NumPy, would be the channels of one image."""
+    greys = [np.random.default_rng(0).integers(0, 256, (4, 6), dtype=np.uint8) + row for row in range(number)]
+    images = [Image.fromarray(grey) for grey in greys]
+    column = datasets.Dataset.from_dict({"image": images}).cast_column("image", datasets.Image())["image"]
+    expected = NATIVE(images)["pixel_values"]
+    assert expected.shape == (number, 3, 4, 6)
+    for several in (column, collections.deque(images), pandas.Series(images), iter(images), tuple(greys)):
+        np.testing.assert_array_equal(NATIVE(several)["pixel_values"], expected)
+    with pytest.raises(BadImageError, match=r"list: expected a path, the bytes of a file .*or an array"):
+        NATIVE([images])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import BadImageError, ConfigError
 from .processor_call import fields_of_call
 from .processor_classes import FIELDS, OURS, our_fields
-from .rgb import load_image
+from .rgb import is_one_image, load_image
 
 _MAX_RESIZED = 25_000_000  # pixels of a resized image, and of Pillow's intermediate image: 100 MB each
 
@@ -152,7 +152,7 @@ class ViTClsImageProcessor(BaseImageProcessor):
     def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, images: Any, return_tensors: str | None = None, **kwargs: Any
     ) -> BatchFeature:
-        """One image or a list of them -> {"pixel_values": (B, C, H, W) float32}.
+        """One image or several, such as a list or a column -> {"pixel_values": (B, C, H, W) float32}.
 
         The arrays are NumPy's, or JAX's with `return_tensors="jax"`. `kwargs` are fields that replace those of the
         processor in this call (`do_normalize=False`); of `image_mean` and `image_std` one number holds for each
@@ -168,9 +168,7 @@ class ViTClsImageProcessor(BaseImageProcessor):
                 if _is_number(fields[name], -1e9):
                     fields[name] = [fields[name]] * len(self.image_mean)
             return self._with(fields).preprocess(images, return_tensors)
-        batch = images if isinstance(images, list | tuple) else [images]
-        if getattr(images, "ndim", 0) == 4:  # a batch in one array of NumPy or JAX
-            batch = list(np.asarray(images))
+        batch = [images] if is_one_image(images) else list(images)
         if not batch:
             raise BadImageError("expected at least one image, got an empty batch")
         arrays = [self._pixels(load_image(image)) for image in batch]

@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, BinaryIO
 
@@ -58,7 +59,7 @@ def load_image(image: Any, name: str | None = None) -> Image.Image:
             return _decoded(io.BytesIO(image))
         if isinstance(image, Image.Image):
             return _upright_rgb(image, is_ours=False)
-        return _upright_rgb(_from_array(np.asarray(image)), is_ours=True)
+        return _upright_rgb(_from_array(image), is_ours=True)
     except BadImageError as error:
         raise BadImageError(f"{name}: {error}") from error
     except FileNotFoundError as error:
@@ -68,6 +69,15 @@ def load_image(image: Any, name: str | None = None) -> Image.Image:
     except Exception as error:  # for damaged files Pillow raises nearly everything, also what it does not document
         reason = str(error) or type(error).__name__
         raise BadImageError(f"{name}: cannot be read as an image ({shorten(reason, 300)[1:-1]})") from error
+
+
+def is_one_image(images: Any) -> bool:
+    """Whether this is one image or a row of a dataset, and not several of them. What is no image counts as one."""
+    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image | Mapping):
+        return True
+    if hasattr(images, "ndim"):  # an array (B, H, W, C), or a column of images such as a pandas Series
+        return images.ndim not in (1, 4)
+    return hasattr(images, "read") or not (hasattr(images, "__iter__") or hasattr(images, "__getitem__"))
 
 
 @cache
@@ -107,8 +117,9 @@ def _decoded(file: BinaryIO) -> Image.Image:
     return _upright_rgb(opened, is_ours=True)
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype == object:  # None, an open file
+def _from_array(image: Any) -> Image.Image:
+    array = np.asarray(image) if hasattr(image, "ndim") else None  # NumPy would stack a list of images
+    if array is None or array.dtype == object:
         raise BadImageError("expected a path, the bytes of a file (`file.read()`), a PIL image or an array")
     if array.dtype not in (np.uint8, np.uint16):
         remedy = "scale it to 0..255 and cast it to uint8, so that its range is known"
