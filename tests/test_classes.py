@@ -8,11 +8,12 @@ import datasets
 import numpy as np
 import pytest
 from conftest import assert_same, tiny_config, tiny_model
+from photos import write_images
 
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification
 from modeling_vit_cls.evaluation.benchmark import benchmark
 from modeling_vit_cls.evaluation.evaluator import ViTClsEvaluator
-from modeling_vit_cls.images.classes import in_order, match_classes
+from modeling_vit_cls.images.classes import class_names, in_order, match_classes
 from modeling_vit_cls.images.sources import labelled, load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
 from modeling_vit_cls.training.recipe import read_recipe
@@ -170,6 +171,29 @@ def test_numbers_are_the_same_classes_in_a_column_and_loaded(tmp_path, names, la
         assert matrix.sum(axis=1).tolist() == np.bincount(expected, minlength=3).tolist()
         assert trainer(tmp_path, model).predict(data).label_ids.tolist() == expected
         tally.note("by number")
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "labels", "expected"),
+    [
+        (["-2", "0", "1"], "int64", [0, 1, -2], [1, 2, 0]),
+        (["False", "Maybe", "True"], "bool", [True, False], [2, 0]),
+        (["True", "False"], "bool", [True, False], [0, 1]),
+        (["no", "yes"], "bool", [True, False], [1, 0]),
+        (["none", "0", "1"], "int64", [0, 1], [1, 2]),
+        (["3", "3", "7"], "int64", [1, 2, 0], [1, 2, 0]),  # a name of two classes names none
+    ],
+)
+def test_numbers_that_are_names_of_the_model_are_met_by_name(names, kind, labels, expected):
+    """A model's own training data have its classes again."""
+    data = labelled(pictures(NAMES, labels, datasets.Value(kind)), id2label=dict(enumerate(names)))
+    assert list(data["label"]) == expected
+
+
+def test_folders_called_by_a_name_of_the_model_are_met_by_name(tmp_path):
+    root = write_images(tmp_path, *(f"test/{name}/1.png" for name in ("0", "1")))
+    for names in (["-2", "0", "1"], ["none", "0", "1"]):
+        assert class_names(load_images(str(root), "test", id2label=dict(enumerate(names)))) == ["0", "1"]
 
 
 def test_other_labels_copy_no_image(tmp_path, monkeypatch):

@@ -175,20 +175,22 @@ def as_classes(dataset: "datasets.Dataset", label: str, names: Sequence[str] | N
 def by_number(dataset: "datasets.Dataset", label: str, id2label: Mapping[int, str]) -> "datasets.Dataset":
     """A dataset whose column of texts or whole numbers is a ClassLabel of a model's classes.
 
-    Texts are class names of the model. Whole numbers are its class numbers, or its class names where these are numbers
-    themselves. With a text that the model does not know, the texts become the classes, and `match_classes` reports the
-    difference. Raises ConfigError, naming the row, for a number beyond the model's classes.
+    Texts are class names of the model. Whole numbers are its class names where each of them is a name, or all names are
+    numbers; else, and where names repeat, its class numbers. With a text that the model does not know, the texts become
+    the classes, and `match_classes` reports the difference. Raises ConfigError, naming the row, for a number beyond the
+    model's classes.
     """
     feature, names = dataset.features[label], model_names(id2label)
     if isinstance(feature, datasets.ClassLabel):
         return dataset
     values = label_values(dataset, label)
+    texts, repeated = {name for name in map(label_text, set(values)) if name is not None}, _repeated(names)
     if is_text(feature):
-        texts = {name for name in map(label_text, values) if name is not None}
-        if repeated := sorted(texts & set(_repeated(names))):
-            raise ConfigError("label", repeated[0], f"is the name of several classes of the model: {_GIVE_NUMBERS}")
+        if unclear := sorted(texts & set(repeated)):
+            raise ConfigError("label", unclear[0], f"is the name of several classes of the model: {_GIVE_NUMBERS}")
         return as_classes(dataset, label, names if texts <= set(names) else None)
-    if feature.dtype != "bool" and all(map(_is_number, names)):
+    are_names = texts <= set(names) or (feature.dtype != "bool" and all(map(_is_number, names)))
+    if are_names and not repeated:
         return as_classes(dataset, label, names)
     numbers = [-1 if label_text(value) is None else int(value) for value in values]
     for row, number in enumerate(numbers):
@@ -200,11 +202,13 @@ def by_number(dataset: "datasets.Dataset", label: str, id2label: Mapping[int, st
 def by_number_in_name(dataset: "datasets.Dataset", id2label: Mapping[int, str]) -> "datasets.Dataset":
     """A dataset whose classes are called by class numbers of a model -> the same dataset with the model's classes.
 
-    It is returned unchanged where the model's class names are numbers themselves, and where not every name of a class
-    is a class number of the model.
+    It is returned unchanged where they are class names of the model or all its class names are numbers, and where not
+    every name of a class is a class number of the model.
     """
     texts, names = class_names(dataset), model_names(id2label)
-    if all(map(_is_number, names)) or not all(_is_number(text) and int(text) < len(names) for text in texts):
+    if set(texts) <= set(names) or all(map(_is_number, names)):
+        return dataset
+    if not all(_is_number(text) and 0 <= int(text) < len(names) for text in texts):
         return dataset
     return _with_labels(dataset, "label", [int(texts[number]) for number in label_values(dataset)], names)
 
@@ -257,7 +261,7 @@ def _are_numbers_from_0(names: Sequence[str]) -> bool:
 
 
 def _is_number(name: str) -> bool:
-    return re.fullmatch(r"0|[1-9][0-9]*", name) is not None
+    return re.fullmatch(r"0|-?[1-9][0-9]*", name) is not None
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

@@ -60,8 +60,8 @@ def load_images(
         label_column_name: By default the only column of classes, or else a column of texts or whole numbers that is
             called label, labels or class. Its values in all splits become the classes.
         data_dir: A folder with the four IDX files of "fashion_mnist".
-        id2label: Of a model. Whole numbers in the column, or as names of folders, are then class numbers of the model,
-            and texts class names.
+        id2label: Of a model. Texts are then its class names. Whole numbers in the column, or as names of folders, are
+            its class names where they are among these, and else its class numbers.
 
     Raises ConfigError for a dataset, split or column that does not exist, and for examples without a class.
     """
