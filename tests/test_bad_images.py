@@ -3,6 +3,7 @@
 import json
 
 import datasets
+import numpy as np
 import pytest
 from conftest import tiny_model
 from photos import write_images
@@ -101,6 +102,39 @@ def test_a_run_that_goes_on_counts_the_training_images_of_before(folder):
     ended = again(1)
     ended.train(resume_from_checkpoint=True)  # no step is left to make
     assert ended.bad_training_images == whole.bad_training_images
+
+
+def test_an_update_without_a_readable_image_is_no_part_of_the_loss(folder):
+    good = pathless(folder, [])
+    order = np.arange(12).reshape(2, 6).T.reshape(-1)  # good and broken images by turns
+    mixed = datasets.concatenate_datasets([good, pathless(folder, [EMPTY] * 6).select(range(6, 12))]).select(order)
+    every = {"num_train_epochs": 1, "per_device_train_batch_size": 1, "learning_rate": 1e-9, "disable_tqdm": True}
+
+    def again(data, resume=False, output="out", **changes) -> FlaxTrainer:
+        how = TrainingArguments(str(folder / output), on_bad_image="skip", **every, **changes)
+        run = FlaxTrainer(tiny_model(num_labels=2, id2label=NAMES), how, data)
+        run.train_loss = run.train(resume_from_checkpoint=resume).training_loss
+        return run
+
+    expected = again(good, logging_strategy="no", save_strategy="no").train_loss
+    for each in (1, 5):
+        often = {
+            "output": f"every-{each}",
+            "logging_steps": each,
+            "save_strategy": "steps",
+            "save_steps": 4,
+            "save_total_limit": 3,
+        }
+        run = again(mixed, **often)
+        losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+        assert run.state.global_step == 12
+        assert min(losses) > 0
+        assert len(losses) == (6 if each == 1 else 2)
+        assert run.train_loss == pytest.approx(expected, rel=1e-3)
+        checkpoint = folder / f"every-{each}" / "checkpoint-4"
+        assert again(mixed, str(checkpoint), **often).train_loss == run.train_loss
+    with pytest.raises(BadImageError, match="no image of train_dataset could be read, the first was row "):
+        again(pathless(folder, [EMPTY] * 4).select(range(6, 10)), save_strategy="no")
 
 
 def test_more_broken_rows_than_the_limit_are_an_error(folder):

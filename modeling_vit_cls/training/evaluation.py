@@ -71,6 +71,7 @@ class BadImages:
 
     def __init__(self, limit: int):
         self.names: list[str] = []  # paths, or row numbers for images without a path
+        self.empty_steps: set[int] = set()  # the updates of the current training without a readable image
         self._limit, self._rows = limit, dict[tuple[str, int, str], None]()  # role, row and name, in order
 
     def note(self, dataset: Any, rows: Iterable[int], role: str) -> None:
@@ -93,15 +94,18 @@ class BadImages:
         return [name for image_role, _, name in self._rows if image_role == role]
 
     def export(self, state: TrainerState) -> None:
-        """Write the rows of the training data into a trainer's state, for a resumed run."""
+        """Write the rows of the training data and the empty steps into a trainer's state, for a resumed run."""
         rows = [row for role, row, _ in self._rows if role == "train"]
         if rows:  # row numbers, because paths differ between machines
-            state.stateful_callbacks |= {_STATE_NAME: {"train": rows}}  # pyright: ignore
+            kept = {"train": rows, "empty_steps": sorted(self.empty_steps)}
+            state.stateful_callbacks |= {_STATE_NAME: kept}  # pyright: ignore
 
     def restore(self, dataset: Any, state: TrainerState) -> None:
-        """Read the rows of the training data from the trainer's state of a resumed run."""
+        """Read the rows of the training data and the empty steps from the trainer's state of a resumed run."""
         states: Any = state.stateful_callbacks
-        for row in states.get(_STATE_NAME, {}).get("train", []):
+        kept = states.get(_STATE_NAME, {})
+        self.empty_steps = set(kept.get("empty_steps", []))
+        for row in kept.get("train", []):
             name = row_name(dataset[row]["image"], row)
             if ("train", row, name) not in self._rows:
                 self._add("train", row, name)

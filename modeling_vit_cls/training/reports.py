@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,19 @@ class TrainerReports:
         )
 
 
-def mean_loss(state: TrainerState, rest: float) -> float:
-    """The mean loss of all updates of a run, from its log and `rest`, the sum of losses since the last log."""
+def losses_between(before: float, last: float, empty_steps: Collection[int]) -> int:
+    """How many updates after the step `before` up to `last` have a loss: all but the `empty_steps`."""
+    return sum(step not in empty_steps for step in range(int(before) + 1, int(last) + 1))
+
+
+def mean_loss(state: TrainerState, rest: float, empty_steps: Collection[int]) -> float:
+    """The mean loss of all updates of a run that have one; `rest` is the sum of losses since the last log."""
     total, last = rest, 0
     for entry in state.log_history:
         if "loss" in entry:
-            total += entry["loss"] * (entry["step"] - last)
+            total += entry["loss"] * losses_between(last, entry["step"], empty_steps)
             last = entry["step"]
-    return total / max(state.global_step, 1)
+    return total / max(losses_between(0, state.global_step, empty_steps), 1)
 
 
 def _formatted(name: str, value: Any) -> str:

@@ -31,7 +31,7 @@ class TrainState:
         params: float32 parameters, stacked (nn/scan.py) if the blocks run as a scan.
         opt_state: state of the optimiser.
         ema: exponential moving average of the parameters, or None.
-        loss_sum: sum of the losses since the last log.
+        loss_sum: sum of the losses since the last log; a batch without a valid example adds 0.
     """
 
     step: jax.Array
@@ -78,10 +78,10 @@ def make_train_step(
     The arrays of the batch have shape (B, ...), or (parts, B / parts, ...) with gradient accumulation over `parts`. On
     the mesh of the arguments, the examples of each part are divided, and the state as `initial_state` divides it.
 
-    Measurements are "loss", the mean over the valid examples of the batch, for any number of gradient accumulation
-    steps; "grad_norm", the norm of the gradient before clipping; "finite", whether both are finite; "finite_by_name",
-    whether the gradient of each parameter is finite; "valid" (B,), that of the batch. Random numbers depend only on
-    seed and step.
+    Measurements are "loss", the mean over the valid examples of the batch, 0 without any, for any number of gradient
+    accumulation steps; "grad_norm", the norm of the gradient before clipping; "finite", whether both are finite;
+    "finite_by_name", whether the gradient of each parameter is finite; "valid" (B,), that of the batch. Random numbers
+    depend only on seed and step.
     """
     parts, mesh = arguments.gradient_accumulation_steps, arguments.device_mesh
 

@@ -39,7 +39,7 @@ from .checks import check_parts, check_run, warn_of_random_parts
 from .evaluation import BadImages, as_numbers, evaluate
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
-from .reports import TrainerReports, mean_loss
+from .reports import TrainerReports, losses_between, mean_loss
 from .run_folder import RunFolder, checkpoint_to_resume, copy_checkpoint, remove_outdated
 from .state import (
     abstract,
@@ -144,8 +144,8 @@ class FlaxTrainer(TrainerReports):
         they decide, and a signal to any process, counts for all. A process in which an error is raised ends at once.
 
         Raises FloatingPointError, naming the step and a parameter, if the loss or a gradient is not finite; ConfigError
-        if a checkpoint belongs to another run, another run is training into `output_dir`, the folder cannot be
-        written, or `freeze_backbone` would freeze newly drawn parameters; BadImageError for broken images.
+        if a checkpoint belongs to another run, another run is training into `output_dir`, or the folder cannot be
+        written; BadImageError for broken images, with on_bad_image="skip" if no image could be read.
         """
         try:
             with self.folder, self._stop:
@@ -163,7 +163,7 @@ class FlaxTrainer(TrainerReports):
         checkpoint = checkpoint_to_resume(Path(args.output_dir), resume)
         steps_per_epoch = batches_per_epoch(len(self.train_dataset), args.train_batch_size)
         total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
-        self.state, self._facts = _new_state(), None
+        self.state, self._facts, self._bad_images.empty_steps = _new_state(), None, set()
         self.state.max_steps = total
         if processes.count() > 1:
             check_same_run(self._run_facts(), Path(args.output_dir), checkpoint)
@@ -191,10 +191,14 @@ class FlaxTrainer(TrainerReports):
         self._call("on_train_begin")
         if checkpoint is None or not has_stopped_early(self.callback_handler):
             state = self._run(state, step, steps_per_epoch)
+        empty = self._bad_images.empty_steps
+        if 0 < self.state.global_step == len(empty):
+            rule = "no image of train_dataset could be read, the first was"
+            raise BadImageError(f"{rule} {self.bad_training_images[0]}: nothing was learned")
         steps = self.state.global_step - first_step
         images = steps * len(self.train_dataset) / steps_per_epoch
         metrics = speed_metrics("train", started, num_samples=round(images), num_steps=steps)
-        metrics["train_loss"] = mean_loss(self.state, float(state.loss_sum))
+        metrics["train_loss"] = mean_loss(self.state, float(state.loss_sum), empty)
         self.log(metrics)
         if args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load(Path(self.state.best_model_checkpoint))
@@ -267,6 +271,8 @@ class FlaxTrainer(TrainerReports):
         check_finite(step, metrics)
         valid = batch.valid if processes.count() == 1 else np.asarray(metrics["valid"])  # here only of its own images
         self._bad_images.note(self.train_dataset, broken_rows(batch.rows, valid), "train")
+        if not valid.any():
+            self._bad_images.empty_steps.add(step)
 
     def _log_evaluate_save(self, state: TrainState, last: tuple[int, dict[str, Any], Batch]) -> TrainState:
         """Log, evaluate and save, as far as the callbacks decided; in this order, as in transformers."""
@@ -276,8 +282,8 @@ class FlaxTrainer(TrainerReports):
         if control.should_log:
             control.should_log = False
             last_log = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
-            if last_log < self.state.global_step:
-                loss = float(state.loss_sum) / (self.state.global_step - last_log)
+            if losses := losses_between(last_log, self.state.global_step, self._bad_images.empty_steps):
+                loss = float(state.loss_sum) / losses
                 rate = float(np.asarray(self._schedule(self.state.global_step - 1)))
                 self.log({"loss": loss, "grad_norm": float(last[1]["grad_norm"]), "learning_rate": rate})
                 zero = jnp.zeros_like(state.loss_sum, device=state.loss_sum.sharding)
