@@ -189,6 +189,20 @@ def test_columns_that_are_no_classes_are_refused(labels, feature, message):
         labelled(rows(labels, feature))
 
 
+@pytest.mark.parametrize(
+    ("labels", "feature"), [(["a", "b"], TEXT), ([0, 1], WHOLE), ([[0], [0, 1]], datasets.List(WHOLE))]
+)
+def test_a_column_called_label_is_not_passed_over_for_other_classes(labels, feature):
+    data = rows(labels, feature).add_column("source", [1, 0], feature=datasets.ClassLabel(names=["web", "camera"]))
+    with pytest.raises(
+        ConfigError, match=r"label_column_name=None: must be given: 2 of the columns .* may be the clas"
+    ):
+        labelled(data)
+    assert list(labelled(data, label_column_name="source")["label"]) == [1, 0]
+    if feature in (TEXT, WHOLE):
+        assert list(labelled(data, label_column_name="label")["label"]) == [0, 1]
+
+
 def test_a_repository_whose_splits_share_a_file_is_refused(tmp_path):
     files = [f"{split}/{kind}/1.png" for split in ("train", "test") for kind in ("bullet train", "dog")]
     root = write_images(tmp_path, *files)

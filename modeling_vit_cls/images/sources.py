@@ -58,7 +58,7 @@ def load_images(
         split: The name of the split. For a folder other spellings match too: "val" is "validation".
         image_column_name: By default the only column of images.
         label_column_name: By default the only column of classes, or else a column of texts or whole numbers that is
-            called label, labels or class. Its values in all splits become the classes.
+            called label, labels or class; needed where both are there. Its values in all splits become the classes.
         data_dir: A folder with the four IDX files of "fashion_mnist".
         id2label: Of a model. Texts are then its class names. Whole numbers in the column, or as names of folders, are
             its class names where they are among these, and else its class numbers.
@@ -232,9 +232,10 @@ def _label_column(dataset: "datasets.Dataset", name: str | None) -> str:
             raise ConfigError("label_column_name", name, rule)
         return name
     names = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    names = names or [name for name in LABEL_COLUMNS if is_label_column(features.get(name))]
+    if not set(names) & set(LABEL_COLUMNS):  # a column by such a name may be the labels, whatever its type
+        names += [name for name in LABEL_COLUMNS if name in features and (names or is_label_column(features[name]))]
     if len(names) != 1:
-        rule = f"must be given: {len(names)} of the columns {dataset.column_names} are of type ClassLabel"
+        rule = f"must be given: {len(names)} of the columns {dataset.column_names} may be the classes"
         remedy = "or rename the column of classes to label and remove the others"
         raise ConfigError("label_column_name", None, f"{rule}; {remedy}")
     return names[0]
