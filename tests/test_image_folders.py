@@ -1,5 +1,6 @@
 """Folders of images: which files are in which split, of which class, and what is refused."""
 
+import json
 import os
 import re
 
@@ -172,6 +173,17 @@ def test_whole_numbers_are_the_same_classes_however_they_are_written(tmp_path, n
     (root / "test" / name).write_text(table)
     test = load_images(str(root), "test")
     assert (class_names(test), labels_of(test)) == (["0", "1", "10"], ["0", "10", "1"])
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_spaces_around_a_label_are_no_part_of_it(tmp_path, name):
+    root = write_images(tmp_path, "train/0.png", "train/1.png", "train/2.png")
+    labels = ["cat ", " cat", "dog"]
+    lines = [json.dumps({"file_name": f"{row}.png", "label": label}) for row, label in enumerate(labels)]
+    if name == "metadata.csv":
+        lines = ["file_name,label", *(f"{row}.png,{label}" for row, label in enumerate(labels))]
+    (root / "train" / name).write_text("\n".join(lines))
+    assert labels_of(load_images(str(root), "train")) == ["cat", "cat", "dog"]
 
 
 def test_a_class_may_be_called_by_a_version(tmp_path):

@@ -24,9 +24,9 @@ def read_metadata(file: Path, label_column_name: str | None = None) -> dict[Path
     """{path of an image: its label as text}, in the file's order; None for an image without a label.
 
     The labels are in the column `label_column_name`, by default in one called label, labels or class. -1 is a missing
-    label. In a CSV file in which all labels are whole numbers, 1.0 is 1, as pandas writes where one is missing. Raises
-    ConfigError, naming the file and the row, for a table that cannot be read, for a path outside the folder, and for an
-    image with two labels.
+    label, and spaces around a text are no part of it. In a CSV file in which all labels are whole numbers, 1.0 is 1, as
+    pandas writes where one is missing. Raises ConfigError, naming the file and the row, for a table that cannot be
+    read, for a path outside the folder, and for an image with two labels.
     """
     labels: dict[Path, str | None] = {}
     for number, (image, row) in enumerate(read_rows(file), 1):
@@ -63,7 +63,7 @@ def _label(file: Path, number: int, row: Mapping[str, Any], column: str | None) 
     value = next((row[name] for name in columns if name in row), None)
     try:
         if value is None or isinstance(value, str | int | float):
-            return label_text(value)
+            return label_text(value.strip() if isinstance(value, str) else value)
     except ConfigError:  # a fraction
         pass
     raise _problem(file, f"row {number}: a label must be a text or a whole number, got {type(value).__name__}")
