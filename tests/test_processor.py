@@ -152,6 +152,14 @@ def test_transparency_is_laid_on_white():
     assert abs(half - 127).max() <= 1
 
 
+def test_a_palette_with_transparent_colours_is_laid_on_white():
+    image = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
+    image.paste((0, 90, 0, 255), (0, 0, 2, 4))
+    palette = image.quantize()
+    assert palette.palette.mode == "RGBA"
+    np.testing.assert_array_equal(pixels_of(palette), pixels_of(image))
+
+
 @pytest.mark.parametrize(("value", "colours"), [("B", 1), ("H", 1), ("B", 3), ("H", 3)], ids=str)
 def test_the_colour_that_a_png_names_as_transparent_is_white(value, colours, tmp_path):
     """Two rows of one pixel, the second of them transparent; "B" are 8 bits, "H" 16."""

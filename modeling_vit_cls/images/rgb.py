@@ -34,7 +34,6 @@ MAX_BYTES = 640_000_000  # of memory until the image is RGB: a JPEG of 64 megapi
 _DECODERS = {"WEBP": 20, "AVIF": 13, "JPEG2000": 26, "TIFF": 12, "GIF": 9}
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # bytes per pixel; other modes 4
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
-_TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 _BLOCK = 1 << 22  # pixels that are composited on white at a time
 
 
@@ -158,7 +157,7 @@ def _upright_rgb(image: Image.Image, is_ours: bool) -> Image.Image:
         return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
         raise BadImageError("holds floating-point values of unknown range: scale them to 8 or 16 bits")
-    if image.mode in _TRANSPARENT or "transparency" in image.info:
+    if image.has_transparency_data:
         return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
