@@ -203,6 +203,13 @@ def test_a_column_called_label_is_not_passed_over_for_other_classes(labels, feat
         assert list(labelled(data, label_column_name="label")["label"]) == [0, 1]
 
 
+def test_a_column_of_images_of_another_mode_is_refused():
+    for mode in (None, "RGB"):
+        assert len(labelled(rows([0, 1]).cast_column("image", datasets.Image(mode=mode)))) == 2
+    with pytest.raises(ConfigError, match=r"image_column_name='image': is of type Image\(mode='L'\), expected no mode"):
+        labelled(rows([0, 1]).cast_column("image", datasets.Image(mode="L")))
+
+
 def test_a_repository_whose_splits_share_a_file_is_refused(tmp_path):
     files = [f"{split}/{kind}/1.png" for split in ("train", "test") for kind in ("bullet train", "dog")]
     root = write_images(tmp_path, *files)

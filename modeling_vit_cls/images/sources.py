@@ -116,8 +116,13 @@ def _split_of(splits: Mapping[str, Any], split: str, dataset_name: str) -> "data
 def image_column(dataset: "datasets.Dataset", name: str | None = None) -> str:
     """The name of a dataset's column of images: `name`, or that of the only one. Raises ConfigError for another."""
     image = name or _only_image_column(dataset)
-    if not _is_image_column(dataset.features.get(image)):
+    feature = dataset.features.get(image)
+    if not _is_image_column(feature):
         rule = f"must be a column of type Image; the columns are {dataset.features}"
+        raise ConfigError("image_column_name", image, rule)
+    if (mode := getattr(feature, "mode", None)) not in (None, "RGB"):
+        rule = f"is of type Image(mode={mode!r}), expected no mode or RGB, because images are read as RGB here: use "
+        rule += f"dataset.cast_column({image!r}, datasets.Image()); a processor of one image_mean makes them grey"
         raise ConfigError("image_column_name", image, rule)
     return image
 
