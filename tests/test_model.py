@@ -223,6 +223,14 @@ def test_auto_classes_build_from_a_config():
 
 
 GOOD = pixels()
+
+
+class Tensor:
+    """What an image processor returns with return_tensors="pt": a shape, and a dtype that NumPy does not know."""
+
+    shape, dtype, numpy = GOOD.shape, "torch.float32", GOOD.copy
+
+
 WRONG_CALLS = {
     "no batch axis": (GOOD[0], "add one in front"),
     "five axes": (GOOD[None], "a batch has 4 axes"),
@@ -244,6 +252,8 @@ WRONG_CALLS = {
     "list": (GOOD.tolist(), "got list"),
     "none": (None, "got NoneType"),
     "text": ("cat.png", "got str"),
+    "of PyTorch": (Tensor(), r"got Tensor .*x\.numpy\(\)"),
+    "features": ({"pixel_values": GOOD}, r"got dict .*model\(\*\*features\)"),
 }
 
 
@@ -257,6 +267,9 @@ def test_wrong_call_says_what_was_expected_and_what_came(model, name, jitted):
     with pytest.raises(BadImageError, match=words) as error:
         call(value)
     assert "expected pixel_values of shape (batch, 3, 8, 8)" in str(error.value)
+    if not jitted:
+        with pytest.raises(BadImageError, match=words):
+            model.forward_intermediates(value)
 
 
 def test_other_size_must_still_be_whole_patches(model):

@@ -1,10 +1,11 @@
 """Checks of arguments: the shape for initialisation, a batch of pixels, the blocks of `forward_intermediates`."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import BadImageError, ConfigError, shorten
@@ -26,8 +27,8 @@ def check_pixels(pixel_values: Any, config: ViTClsConfig, any_size: bool = False
     height, width = config.image_hw
     expected = f"pixel_values of shape (batch, {config.num_channels}, {height}, {width}), floating-point"
     shape, dtype = getattr(pixel_values, "shape", None), getattr(pixel_values, "dtype", None)
-    if shape is None or dtype is None or not isinstance(shape, tuple):
-        remedy = "; np.stack them" if isinstance(pixel_values, list | tuple) else ""
+    if not isinstance(shape, tuple) or not isinstance(dtype, np.dtype):  # PyTorch has dtypes of its own
+        remedy = _to_array(pixel_values)
         raise BadImageError(f"expected {expected}; got {type(pixel_values).__name__} {shorten(pixel_values)}{remedy}")
     got = f"expected {expected}; got shape {tuple(shape)}, {dtype}"
     patch, channels = config.patch_size, config.num_channels
@@ -48,6 +49,15 @@ def check_pixels(pixel_values: Any, config: ViTClsConfig, any_size: bool = False
             raise BadImageError(f"{got}: height and width must be multiples of patch_size={patch}")
     elif tuple(shape[2:]) != (height, width):
         raise BadImageError(f"{got}: resize the images, or pass interpolate_pos_encoding=True")
+
+
+def _to_array(value: Any) -> str:
+    """What to do with something that is no array: "; np.stack them", or nothing."""
+    if isinstance(value, list | tuple):
+        return "; np.stack them"
+    if isinstance(value, Mapping):
+        return "; pass what is in it by name, model(**features)"
+    return "; pass it as an array of NumPy, x.numpy()" if hasattr(value, "numpy") else ""
 
 
 def chosen_blocks(indices: Any, depth: int) -> tuple[int, ...]:
