@@ -1,6 +1,7 @@
 """The three errors of the package. Their messages tell what was expected, what came, and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -47,3 +48,8 @@ def did_you_mean(name: object, names: Iterable[str], form: str = "{!r}") -> str:
 def one_line(text: object) -> str:
     """Any text on one line, without unprintable characters: control codes, and marks that reverse the direction."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+
+
+def without_token(text: str, token: str | None) -> str:
+    """A text with `token` and all others of the Hub replaced by ***: the answer of a server may repeat the request."""
+    return re.sub(r"hf_[A-Za-z0-9]{8,}", "***", text.replace(token, "***") if token else text)

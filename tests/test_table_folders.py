@@ -1,6 +1,7 @@
 """Datasets that are no folders of images: parquet as the Hub has it, save_to_disk, columns of texts and numbers."""
 
 import io
+import tarfile
 
 import datasets
 import huggingface_hub
@@ -134,6 +135,49 @@ def test_parquet_of_another_program(tmp_path):
     (tmp_path / "train.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(ConfigError, match="its tables cannot be read"):
         load_images(str(tmp_path), "train")
+
+
+def test_each_split_of_a_folder_of_tables_has_its_own_columns_and_classes(tmp_path):
+    names = datasets.ClassLabel(names=["dog", "ant", "cat"])
+    rows([2, 0, 1], names).to_parquet(str(tmp_path / "train.parquet"))
+    rows([0, 1]).to_parquet(str(tmp_path / "test.parquet"))
+    rows([0, 1]).remove_columns("label").to_parquet(str(tmp_path / "hidden-00000-of-00001.parquet"))
+    for split, expected in (("train", ["cat", "dog", "ant"]), ("test", ["cat", "dog"])):
+        dataset = load_images(str(tmp_path), split)
+        assert [class_names(dataset)[number] for number in dataset["label"]] == expected
+    with pytest.raises(ConfigError, match="label_column_name=None: must be given"):
+        load_images(str(tmp_path), "hidden")
+    rows([0, 1]).remove_columns("label").to_parquet(str(tmp_path / "test-00001-of-00002.parquet"))
+    with pytest.raises(ConfigError, match=r"of the split test \(the columns of its files differ: .*'label'"):
+        load_images(str(tmp_path), "train")
+
+
+def generation_failed(cause: Exception) -> Exception:
+    error = datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.world
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (generation_failed(ValueError("JSON parse error\nin row 0")), "ValueError: JSON parse error in row 0"),
+        (ValueError("Config name is missing.\nPick one among: ['x', 'y']"), r"Config name is missing\..*\['x', 'y'\]"),
+        (tarfile.ReadError("truncated header"), "ReadError: truncated header"),
+        (KeyError(), r"\(KeyError\)"),
+        (OSError("403 Forbidden: no, Bearer hf_" + "x" * 34), r"403 Forbidden: no, Bearer \*\*\*\)"),
+    ],
+)
+def test_whatever_datasets_fails_with_is_one_line_with_the_cause(hub, monkeypatch, error, reason):
+    def load_dataset(*_, **__):
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(ConfigError, match=f"dataset_name='me/photos': .*{reason}") as refused:
+        load_images("me/photos", "train")
+    assert "\n" not in str(refused.value)
+    assert refused.value.__suppress_context__  # the cause may hold the request, and the request the token
 
 
 def test_parquet_beside_images_is_left_to_its_owner(tmp_path):

@@ -1,6 +1,5 @@
 """Error messages of a download in one line: the repository, the reason and what to do, without a token."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, without_token
 
 
 class NoAnswerError(CheckpointError):
@@ -46,7 +45,7 @@ def download_error(error: Exception, repo_id: str, revision: str | None, token: 
 def in_one_line(reason: str, repo_id: str, revision: str | None, token: str | bool | None) -> str:
     """The repository, its revision and the reason of an error, without a token."""
     suffix = f" at revision {revision!r}" if revision not in (None, "main") else ""
-    return f"{repo_id}{suffix}: {without_token(reason, token)}"
+    return f"{repo_id}{suffix}: {without_token(reason, token if isinstance(token, str) else get_token())}"
 
 
 def _reason(error: Exception, repo_id: str, revision: str | None) -> str:
@@ -98,11 +97,3 @@ def _is_of_the_connection(error: Exception) -> bool:
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or its type if the message is empty."""
     return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def without_token(text: str, token: str | bool | None) -> str:
-    """A text with every token replaced by ***, because the answer of a server may repeat the request."""
-    secret = token if isinstance(token, str) else get_token()
-    if secret:
-        text = text.replace(secret, "***")
-    return re.sub(r"hf_[A-Za-z0-9]{8,}", "***", text)

@@ -10,8 +10,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from ..errors import ConfigError, nearest, shorten
+from ..errors import ConfigError, nearest
 from ..install import needs
+from .read_errors import reason_of
 
 try:
     import datasets
@@ -37,13 +38,12 @@ def load_hub_dataset(name: str, config_name: str | None, revision: str | None) -
     try:
         with _offline() if unreachable else nullcontext():
             splits: Any = datasets.load_dataset(name, config_name, revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:  # what datasets raises for whatever it cannot find or read
+    except Exception as error:  # of datasets, and of the libraries for files and HTTP below it
         if unreachable:
             rule = f"there is no such folder{_near(name)}, no such dataset in the cache, and the Hub does not answer"
-            raise ConfigError("dataset_name", name, f"{rule} ({unreachable})") from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError("dataset_name", name, f"{rule} ({unreachable})") from None
         rule = f"is neither 'digits', 'fashion_mnist', a local folder{_near(name)}, nor a dataset that can be loaded"
-        raise ConfigError("dataset_name", name, f"{rule} from the Hub ({shorten(reason, 200)[1:-1]})") from error
+        raise ConfigError("dataset_name", name, f"{rule} from the Hub ({reason_of(error)})") from None
     check_disjoint(name, splits)
     return dict(splits)
 

@@ -11,6 +11,7 @@ from ..errors import ConfigError, shorten
 from ..install import needs
 from .classes import is_label_column, is_text
 from .image_files import visible_entries
+from .read_errors import reason_of
 from .splits import split_name
 
 try:
@@ -36,9 +37,8 @@ def load_saved(folder: Path) -> dict[str, Any]:
     """The splits in a folder of `save_to_disk`, {name: dataset}. Raises ConfigError for a damaged one."""
     try:
         saved = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        reason = shorten(str(error), 200)[1:-1]
-        rule = f"is an incomplete or damaged folder of save_to_disk ({reason})"
+    except Exception as error:  # of datasets and of the libraries below it
+        rule = f"is an incomplete or damaged folder of save_to_disk ({reason_of(error)})"
         raise ConfigError("dataset_name", str(folder), rule) from error
     if isinstance(saved, datasets.DatasetDict):
         return {str(name): split for name, split in saved.items()}
@@ -68,24 +68,31 @@ def load_tables(folder: Path, files: list[Path], config_name: str | None) -> dic
     splits: dict[str, list[Path]] = {}
     for file in configs[config]:
         splits.setdefault(_split_of(file.relative_to(folder)), []).append(file)
-    suffixes = {file.suffix for file in configs[config]}
-    if len(suffixes) > 1:
+    suffix, *more = {file.suffix for file in configs[config]}
+    if more:
         raise ConfigError("dataset_name", str(folder), "holds both parquet and arrow files: keep one kind")
-    kind = _KINDS[suffixes.pop()]
-    try:
-        return {split: _load_split(kind, split, files) for split, files in splits.items()}
-    except ConfigError:
-        raise
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        reason = shorten(str(error.__cause__ or error), 200)[1:-1]
-        raise ConfigError("dataset_name", str(folder), f"its tables cannot be read ({reason})") from error
+    return {split: _load_split(folder, _KINDS[suffix], split, files) for split, files in splits.items()}
 
 
-def _load_split(kind: str, split: str, files: list[Path]) -> Any:
+def _load_split(folder: Path, kind: str, split: str, files: list[Path]) -> Any:
     """One split from its files. Alone, because datasets reads all files by the class names of the first one.
 
-    Raises ConfigError, naming two files, where a column has other class names or another type in the second.
+    Raises ConfigError, naming two files, where a column has other class names or another type in the second, and naming
+    the split where its files cannot be read.
     """
+    names = [glob.escape(os.path.abspath(file)) for file in files]
+    try:
+        _check_types(files)
+        return datasets.load_dataset(kind, data_files={split: names}, split=split)
+    except ConfigError:
+        raise
+    except Exception as error:  # of datasets and of the libraries below it
+        rule = f"its tables cannot be read, those of the split {split} ({reason_of(error)})"
+        raise ConfigError("dataset_name", str(folder), rule) from error
+
+
+def _check_types(files: list[Path]) -> None:
+    """Raise ConfigError, naming two files, where a column of labels has other class names or another type."""
     first, *others = files
     columns = _columns(first)
     for file in others:
@@ -95,8 +102,6 @@ def _load_split(kind: str, split: str, files: list[Path]) -> Any:
                 rule = f"its column {name} is {shorten(columns[name], 200)} in {first}, but {shorten(feature, 200)} "
                 rule += f"in {file}: write the files of a split with the same ClassLabel, or with texts as labels"
                 raise ConfigError("dataset_name", str(first.parent), rule)
-    names = [glob.escape(os.path.abspath(file)) for file in files]
-    return datasets.load_dataset(kind, data_files={split: names})[split]
 
 
 def _columns(file: Path) -> dict[str, Any]:
