@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from . import processes
-from .errors import BadImageError
+from .errors import BadImageError, shorten
 from .files.finite import is_finite
 from .files.host import to_host
 from .images.processor import ViTClsImageProcessor
@@ -151,8 +151,24 @@ def _read(
         return
     for rows in (part[start : start + batch_size] for part in parts for start in range(0, len(part), batch_size)):
         own = [rows[place] for place in places if place < len(rows)]
-        read = images[own[0] : own[-1] + 1] if own else []
+        read = _sliced(images, own[0], own[-1] + 1) if own else []
         yield rows, own, [read[row - own[0]] for row in own]
+
+
+def _sliced(images: Sequence[Any], start: int, stop: int) -> Sequence[Any]:
+    """Images of some rows. One that its sequence cannot decode, such as a column of `datasets`, is a BadImageError."""
+    try:
+        return images[start:stop]
+    except Exception:  # for damaged files Pillow raises nearly everything
+        return [_read_one(images, row) for row in range(start, stop)]
+
+
+def _read_one(images: Sequence[Any], row: int) -> Any:
+    try:
+        return images[row]
+    except Exception as error:
+        reason = shorten(str(error) or type(error).__name__, 300)[1:-1]
+        return BadImageError(f"row {row}: cannot be read as an image ({reason})")
 
 
 def _batches(
@@ -167,6 +183,8 @@ def _batches(
     is_whole, is_shared = len(places) == batch_size, mesh is not None and mesh.is_multi_process
 
     def prepare(image: Any, row: int) -> np.ndarray | BadImageError:
+        if isinstance(image, BadImageError):
+            return image
         try:
             if image is None or isinstance(image, Mapping):
                 return processor([open_image(image)])["pixel_values"][0]

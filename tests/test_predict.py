@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from conftest import spread, tiny_model
@@ -105,6 +106,35 @@ def test_a_pipeline_takes_one_image_or_several_of_every_kind(model, tmp_path):
     assert [found for _, found in classify.iterate(iter([file, file]), top_k=np.int64(1))] == [expected[0][:1]] * 2
     with pytest.raises(BadImageError, match="has image, label, expected an image as bytes and path"):
         classify([{"image": images(1)[0], "label": 1}])
+
+
+def test_one_thing_that_is_no_image_is_told_what_an_image_is(model, tmp_path):
+    Image.fromarray(images(1)[0]).save(tmp_path / "0.png")
+    classify = ImageClassificationPipeline(model)
+    with (tmp_path / "0.png").open("rb") as file:
+        for wrong in (file, io.BytesIO(file.read()), object()):
+            with pytest.raises(BadImageError, match=r"expected a path, the bytes of a file \(`file.read\(\)`\)"):
+                classify(wrong)
+    for wrong, message in (
+        (None, "has no image"),
+        (5, "expected an array of uint8"),
+        (np.float32(0), "expected an array"),
+    ):
+        with pytest.raises(BadImageError, match=message):
+            classify(wrong)
+
+
+def test_a_broken_image_of_a_decoded_column_is_named_by_its_row(model):
+    file = io.BytesIO()
+    Image.fromarray(images(1)[0]).save(file, "PNG")
+    rows = [{"bytes": content, "path": None} for content in (file.getvalue(), b"no image", file.getvalue())]
+    features = datasets.Features({"image": datasets.Image()})
+    column = datasets.Dataset.from_dict({"image": rows}, features=features)["image"]
+    classify, errors = ImageClassificationPipeline(model), {}
+    with pytest.raises(BadImageError, match="row 1: cannot be read as an image"):
+        classify(column)
+    assert [row for row, _ in classify.iterate(column, on_bad_image=errors.__setitem__)] == [0, 2]
+    assert list(errors) == [1]
 
 
 def test_class_names_with_the_keys_of_json_are_names(model):
