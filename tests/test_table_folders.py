@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import zipfile
 
 import datasets
 import huggingface_hub
@@ -10,9 +11,9 @@ import pytest
 from photos import write_images
 from PIL import Image
 
-from modeling_vit_cls import ConfigError
-from modeling_vit_cls.images.hub_dataset import check_disjoint
-from modeling_vit_cls.images.sources import class_names, labelled, load_images, splits_of
+from modeling_vit_cls import BadImageError, ConfigError
+from modeling_vit_cls.images.hub_dataset import with_classes
+from modeling_vit_cls.images.sources import class_names, labelled, load_images, open_image, splits_of
 
 
 def png(level: int = 0) -> bytes:
@@ -258,7 +259,39 @@ def test_a_repository_whose_splits_share_a_file_is_refused(tmp_path):
     files = [f"{split}/{kind}/1.png" for split in ("train", "test") for kind in ("bullet train", "dog")]
     root = write_images(tmp_path, *files)
     with pytest.raises(ConfigError, match=r"one image is in its splits train and test .*/bullet train/1\.png"):
-        check_disjoint("me/trains", datasets.load_dataset("imagefolder", data_dir=str(root)))
+        with_classes("me/trains", datasets.load_dataset("imagefolder", data_dir=str(root)))
+
+
+def test_a_repository_of_archives_is_refused(tmp_path):
+    (tmp_path / "zipped").mkdir()
+    with zipfile.ZipFile(tmp_path / "zipped" / "train.zip", "w") as archive:
+        archive.writestr("metadata.csv", "file_name,label\n1.png,cat\n")
+        archive.writestr("1.png", png())
+    splits = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "zipped"))
+    with pytest.raises(
+        ConfigError, match=r"its images are in archives \(zip://1\.png::.*unpack it, and give the folder"
+    ):
+        with_classes("me/zipped", splits)
+    row = splits["train"].cast_column("image", datasets.Image(decode=False))[0]["image"]
+    with pytest.raises(BadImageError, match=r"train\.zip: is in an archive, expected a file: unpack it first"):
+        open_image(row)
+
+
+def test_folders_called_as_splits_are_no_classes(tmp_path, caplog):
+    root = write_images(tmp_path, *(f"{split}/{number}.png" for split in ("train", "test") for number in (1, 2)))
+    splits = with_classes("me/photos", datasets.load_dataset("imagefolder", data_dir=str(root), drop_labels=False))
+    assert {split: (len(rows), rows.column_names) for split, rows in splits.items()} == {
+        "train": (2, ["image"]),
+        "test": (2, ["image"]),
+    }
+    assert "me/photos: its images have no classes, only the folders test, train" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["imagefolder", "csv", "parquet"])
+def test_a_reader_of_datasets_is_no_dataset(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(write_images(tmp_path, "train/cat/1.png", "train/dog/1.png"))
+    with pytest.raises(ConfigError, match=f"dataset_name='{name}': is a reader of datasets, .* give the folder itself"):
+        load_images(name, "train")
 
 
 def test_a_folder_has_no_revision_and_images_no_configuration(tmp_path):

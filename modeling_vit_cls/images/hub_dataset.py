@@ -1,5 +1,6 @@
 """A dataset on the Hub by its id. One request first checks that it exists, so that a typo costs no retries."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,13 +14,16 @@ from huggingface_hub.utils import validate_repo_id
 from ..errors import ConfigError, nearest
 from ..install import needs
 from .read_errors import reason_of
+from .splits import split_name
 
 try:
     import datasets
     from datasets import config as datasets_config
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 except ImportError as error:
     raise needs("datasets", "to load images", "train") from error
 
+_log = logging.getLogger(__name__)
 _TIMEOUT = 10.0  # seconds
 
 
@@ -28,6 +32,10 @@ def load_hub_dataset(name: str, config_name: str | None, revision: str | None) -
 
     Raises ConfigError, with a message of one line, for a name that is neither a folder nor a dataset.
     """
+    if name in _PACKAGED_DATASETS_MODULES:  # "imagefolder", "csv": datasets would read the current folder
+        raise ConfigError(
+            "dataset_name", name, "is a reader of datasets, not a dataset: give the folder itself, or an id"
+        )
     if "://" in name:
         raise ConfigError("dataset_name", name, "is a URL: give the id on the Hub, user/name, or a folder")
     try:
@@ -44,25 +52,35 @@ def load_hub_dataset(name: str, config_name: str | None, revision: str | None) -
             raise ConfigError("dataset_name", name, f"{rule} ({unreachable})") from None
         rule = f"is neither 'digits', 'fashion_mnist', a local folder{_near(name)}, nor a dataset that can be loaded"
         raise ConfigError("dataset_name", name, f"{rule} from the Hub ({reason_of(error)})") from None
-    check_disjoint(name, splits)
-    return dict(splits)
+    return with_classes(name, splits)
 
 
-def check_disjoint(name: str, splits: Mapping[str, Any]) -> None:
-    """Raise ConfigError where datasets put one image file of a repository into two splits.
+def with_classes(name: str, splits: Mapping[str, Any]) -> dict[str, Any]:
+    """The splits without the column "label" that datasets gives to images in the folders train and test alone.
 
-    datasets looks for words such as "train" anywhere in a path, also in the name of a class.
+    Raises ConfigError where a repository of image files is not read as it is meant: where datasets put one file into
+    two splits, because it looks for words such as "train" anywhere in a path, also in the name of a class; and for
+    files in archives, which are not unpacked.
     """
+    folders = {split: dataset for split, dataset in splits.items() if dataset.info.builder_name == "imagefolder"}
     split_of: dict[str, str] = {}
-    for split, dataset in splits.items():
-        if dataset.info.builder_name != "imagefolder":
-            continue
+    for split, dataset in folders.items():
         for image in dataset.cast_column("image", datasets.Image(decode=False))["image"]:
             path = image["path"]
+            if "::" in path:
+                rule = (
+                    f"its images are in archives ({path}): `hf download` the repository, unpack it, and give the folder"
+                )
+                raise ConfigError("dataset_name", name, rule)
             if split_of.setdefault(path, split) != split:
                 rule = f"one image is in its splits {split_of[path]} and {split} ({path}), because datasets looks for "
                 rule += "split names anywhere in a path: `hf download` the repository and give the folder instead"
                 raise ConfigError("dataset_name", name, rule)
+    names = {label for dataset in folders.values() for label in getattr(dataset.features.get("label"), "names", ())}
+    if not names or not all(map(split_name, names)):
+        return dict(splits)
+    _log.warning("%s: its images have no classes, only the folders %s", name, ", ".join(sorted(names)))
+    return {split: dataset.remove_columns("label") for split, dataset in splits.items()}
 
 
 def _reason_unreachable(name: str, revision: str | None) -> str | None:

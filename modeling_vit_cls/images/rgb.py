@@ -90,6 +90,8 @@ def _open_file(path: str | bytes) -> BinaryIO:
     """A regular file, opened for reading. A pipe would wait for its writer, and a device may never end."""
     if str(path).startswith(("http://", "https://")):
         raise BadImageError("is a URL, expected a file: download it first")
+    if "::" in str(path) and "://" in str(path):  # as datasets writes it
+        raise BadImageError("is in an archive, expected a file: unpack it first")
     if str(path).startswith("data:image/"):
         remedy = "give the bytes, base64.b64decode of what follows the comma"
         raise BadImageError(f"holds the image itself, expected a path: {remedy}")
