@@ -146,7 +146,7 @@ def test_each_split_of_a_folder_of_tables_has_its_own_columns_and_classes(tmp_pa
     for split, expected in (("train", ["cat", "dog", "ant"]), ("test", ["cat", "dog"])):
         dataset = load_images(str(tmp_path), split)
         assert [class_names(dataset)[number] for number in dataset["label"]] == expected
-    with pytest.raises(ConfigError, match="label_column_name=None: must be given"):
+    with pytest.raises(ConfigError, match="label_column_name=None: no column is of type ClassLabel"):
         load_images(str(tmp_path), "hidden")
     rows([0, 1]).remove_columns("label").to_parquet(str(tmp_path / "test-00001-of-00002.parquet"))
     with pytest.raises(ConfigError, match=r"of the split test \(the columns of its files differ: .*'label'"):
@@ -224,7 +224,11 @@ def test_texts_and_whole_numbers_become_classes_of_all_splits(tmp_path, train, t
     ("labels", "feature", "message"),
     [
         ([0.5, 1.0], datasets.Value("float64"), "label=0.5: must be a whole number or a text"),
-        ([[0], [1]], datasets.List(WHOLE), "label_column_name=None: must be given"),
+        (
+            [[0], [1]],
+            datasets.List(WHOLE),
+            "label_column_name=None: no column .* a label is one class, no list and not one-hot",
+        ),
         (["a", None], TEXT, "1 of 2 examples have no class, the first is row 1"),
         (["a", ""], TEXT, "1 of 2 examples have no class, the first is row 1"),
     ],
@@ -240,7 +244,7 @@ def test_columns_that_are_no_classes_are_refused(labels, feature, message):
 def test_a_column_called_label_is_not_passed_over_for_other_classes(labels, feature):
     data = rows(labels, feature).add_column("source", [1, 0], feature=datasets.ClassLabel(names=["web", "camera"]))
     with pytest.raises(
-        ConfigError, match=r"label_column_name=None: must be given: 2 of the columns .* may be the clas"
+        ConfigError, match=r"label_column_name=None: several columns can be .* \(source, label\)"
     ):
         labelled(data)
     assert list(labelled(data, label_column_name="source")["label"]) == [1, 0]
@@ -253,6 +257,27 @@ def test_a_column_of_images_of_another_mode_is_refused():
         assert len(labelled(rows([0, 1]).cast_column("image", datasets.Image(mode=mode)))) == 2
     with pytest.raises(ConfigError, match=r"image_column_name='image': is of type Image\(mode='L'\), expected no mode"):
         labelled(rows([0, 1]).cast_column("image", datasets.Image(mode="L")))
+
+
+@pytest.mark.parametrize("dtype", ["string", "large_string", "string_view"])
+def test_texts_of_every_type_are_class_names_of_a_model(dtype):
+    dataset = labelled(rows(["dog", "cat"], datasets.Value(dtype)), id2label={0: "cat", 1: "dog"})
+    assert (class_names(dataset), list(dataset["label"])) == (["cat", "dog"], [1, 0])
+
+
+def test_columns_that_cannot_be_chosen_are_told_what_to_do():
+    paths = datasets.Dataset.from_dict({"image": ["0.png"], "label": ["cat"]})
+    for given in ({}, {"image_column_name": "image"}):
+        with pytest.raises(ConfigError, match=r"image_column_name=.*dataset\.cast_column\(NAME, datasets\.Image\(\)\)"):
+            labelled(paths, **given)
+    two = rows([0, 1])
+    for name in ("image", "label"):
+        other = two.select_columns([name]).rename_column(name, "other")
+        twice = datasets.concatenate_datasets([two, other], axis=1)
+        with pytest.raises(ConfigError, match=rf"{name}_column_name=None: several .*\({name}, other\).*select_columns"):
+            labelled(twice)
+    with pytest.raises(ConfigError, match="label_column_name='label': .* no list and not one-hot"):
+        labelled(rows([[0], [1]], datasets.List(WHOLE)), label_column_name="label")
 
 
 def test_a_repository_whose_splits_share_a_file_is_refused(tmp_path):

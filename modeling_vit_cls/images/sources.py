@@ -33,6 +33,8 @@ except ImportError as error:
 
 __all__ = ["class_names", "labelled", "load_images", "named", "open_image", "row_name", "splits_of"]
 
+_CHOOSE = "give the name of one, or keep only one with dataset.select_columns"
+_CAST_PATHS = "dataset.cast_column(NAME, datasets.Image()) makes one of a column of paths"
 OnBadImage = Literal["raise", "skip"]
 
 
@@ -118,7 +120,7 @@ def image_column(dataset: "datasets.Dataset", name: str | None = None) -> str:
     image = name or _only_image_column(dataset)
     feature = dataset.features.get(image)
     if not _is_image_column(feature):
-        rule = f"must be a column of type Image; the columns are {dataset.features}"
+        rule = f"must be a column of type Image; {_CAST_PATHS}; the columns are {dataset.features}"
         raise ConfigError("image_column_name", image, rule)
     if (mode := getattr(feature, "mode", None)) not in (None, "RGB"):
         rule = f"is of type Image(mode={mode!r}), expected no mode or RGB, because images are read as RGB here: use "
@@ -222,10 +224,12 @@ def _is_image_column(feature: Any) -> bool:
 def _only_image_column(dataset: "datasets.Dataset") -> str:
     names = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     names = names or [name for name, feature in dataset.features.items() if _is_image_column(feature)]
-    if len(names) != 1:
-        rule = f"must be given: {len(names)} of the columns {dataset.column_names} are of type Image"
-        remedy = "or keep only one of them with dataset.select_columns"
-        raise ConfigError("image_column_name", None, f"{rule}; {remedy}")
+    if len(names) > 1:
+        rule = f"several columns are of type Image ({', '.join(names)}): {_CHOOSE}"
+        raise ConfigError("image_column_name", None, rule)
+    if not names:
+        rule = f"no column is of type Image; {_CAST_PATHS}; the columns are {dataset.features}"
+        raise ConfigError("image_column_name", None, rule)
     return names[0]
 
 
@@ -233,14 +237,20 @@ def _label_column(dataset: "datasets.Dataset", name: str | None) -> str:
     features = dataset.features
     if name is not None:
         if not is_label_column(features.get(name)):
-            rule = f"must be a column of type ClassLabel, of texts or of whole numbers; the columns are {features}"
+            rule = (
+                "must be a column of type ClassLabel, of texts or of whole numbers, one class for each image, no list"
+            )
+            rule += f" and not one-hot; the columns are {features}"
             raise ConfigError("label_column_name", name, rule)
         return name
     names = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     if not set(names) & set(LABEL_COLUMNS):  # a column by such a name may be the labels, whatever its type
         names += [name for name in LABEL_COLUMNS if name in features and (names or is_label_column(features[name]))]
-    if len(names) != 1:
-        rule = f"must be given: {len(names)} of the columns {dataset.column_names} may be the classes"
-        remedy = "or rename the column of classes to label and remove the others"
-        raise ConfigError("label_column_name", None, f"{rule}; {remedy}")
+    if len(names) > 1:
+        rule = f"several columns can be the labels ({', '.join(names)}): {_CHOOSE}"
+        raise ConfigError("label_column_name", None, rule)
+    if not names:
+        rule = f"no column is of type ClassLabel, or called {' or '.join(LABEL_COLUMNS)} and of texts or whole numbers"
+        remedy = "give its name, or rename it with dataset.rename_column; a label is one class, no list and not one-hot"
+        raise ConfigError("label_column_name", None, f"{rule}: {remedy}; the columns are {features}")
     return names[0]

@@ -17,7 +17,6 @@ from .splits import split_name
 try:
     import datasets
     import pyarrow.parquet
-    from datasets.exceptions import DatasetsError
 except ImportError as error:
     raise needs("datasets", "to load images", "train") from error
 
