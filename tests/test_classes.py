@@ -297,6 +297,15 @@ def test_kinds_of_datasets_that_are_not_taken_are_named(tmp_path, kind, tally):
         tally.note("refused by its kind, with the remedy")
 
 
+def test_images_without_labels_are_predicted_by_a_pipeline(tmp_path):
+    run = trainer(tmp_path, classifier(NAMES))
+    for unlabelled in (ROWS.remove_columns("label"), pictures(NAMES, [-1] * 3)):
+        with pytest.raises(
+            ConfigError, match="label_column_name=.*; ImageClassificationPipeline predicts images without"
+        ):
+            run.predict(unlabelled)
+
+
 def test_no_examples_are_an_error_before_training(tmp_path):
     for field, given in (("train_dataset", [ROWS.select([])]), ("eval_dataset", [ROWS, ROWS.select([])])):
         with pytest.raises(ConfigError, match=f"{field}=.*has no examples"):

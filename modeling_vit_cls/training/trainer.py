@@ -220,8 +220,15 @@ class FlaxTrainer(TrainerReports):
         return self._evaluate_and_log(dataset, self.model.params, metric_key_prefix)
 
     def predict(self, test_dataset: Any, metric_key_prefix: str = "test") -> PredictionOutput:
-        """Logits (N, K), labels (N,) and metrics for a dataset of N images."""
-        output = self._evaluate(self._fitting(test_dataset, "test_dataset"), self.model.params, metric_key_prefix)
+        """Logits (N, K), labels (N,) and metrics for a dataset of N images with labels."""
+        try:
+            rows = self._fitting(test_dataset, "test_dataset")
+        except ConfigError as error:
+            if error.field != "label_column_name":
+                raise
+            rule = f"{error.rule}; ImageClassificationPipeline predicts images without labels"
+            raise ConfigError(error.field, error.value, rule) from error
+        output = self._evaluate(rows, self.model.params, metric_key_prefix)
         self._call("on_predict", metrics=output.metrics)
         return output
 
