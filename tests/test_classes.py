@@ -270,6 +270,7 @@ KINDS = {
     ),
     "streaming splits": (datasets.IterableDatasetDict(train=ROWS.to_iterable_dataset()), "without streaming=True"),
     "a dict of sets": ({"easy": ROWS, "hard": ROWS}, r"pass one split, as dataset\['easy'\]; there are easy, hard"),
+    "columns": ({"image": [None], "label": [0]}, r"datasets.Dataset.from_dict\(columns, features=...\)"),
     "a list": ([{"image": None, "label": 0}], "datasets.Dataset.from_list"),
     "a tuple": ((ROWS, ROWS), "datasets.Dataset.from_list"),
     "a name": ("digits", r"load it: .*load_images\('digits', 'train'\)"),
@@ -295,6 +296,19 @@ def test_kinds_of_datasets_that_are_not_taken_are_named(tmp_path, kind, tally):
             meet()
         assert refused.value.field == field
         tally.note("refused by its kind, with the remedy")
+
+
+def test_the_evaluator_tells_what_labels_it_takes():
+    model, compute = classifier(NAMES), ViTClsEvaluator().compute
+    texts, numbers = (pictures(NAMES, feature=datasets.Value(kind)) for kind in ("string", "int64"))
+    with pytest.raises(ConfigError, match=r"label_column='label': .* not texts: cast them with data\.cast_column"):
+        compute(model, texts, metric="accuracy")
+    for mapping in (None, model.config.id2label):
+        with pytest.raises(ConfigError, match=r"label_mapping=.*as model\.config\.label2id does"):
+            compute(model, numbers, metric="accuracy", label_mapping=mapping)
+    assert compute(model, numbers, metric="accuracy", label_mapping=model.config.label2id)["accuracy"] >= 0
+    with pytest.raises(ConfigError, match="data=.*has no examples"):
+        compute(model, numbers.select([]), metric="accuracy")
 
 
 def test_images_without_labels_are_predicted_by_a_pipeline(tmp_path):

@@ -201,6 +201,7 @@ def test_a_class_may_be_called_by_a_version(tmp_path):
         ("file_name,label\n", "metadata.csv.*has no rows"),
         ("file_name,label\n0.png,a\n1.png,b\na/../0.png,b\n", r"row 3: a/\.\./0\.png has the label 'b', .*row 'a'"),
         ('file_name,label\n"0.png,cat\n', r"metadata.csv.*cannot be read as CSV .*: is a quote not closed"),
+        ("file_name;label\n0.png;cat\n", "row 1 has no text in a column file_name; separate the columns by commas"),
         ("file_name,label\n0.png,a\n1.png,b,c\n", "row 2 has more fields than the first line: quote a field"),
         ("file_name,label\n0.png,-1\n1.png,1\n", "1 of its 2 images are in no folder of a class"),
     ],

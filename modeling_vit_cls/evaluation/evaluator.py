@@ -25,17 +25,22 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
     `model_or_pipeline` is a FlaxViTClsForImageClassification or its ImageClassificationPipeline. `data` is a dataset,
     from `load_images` or with decoded images. `metric` is a metric of predicted classes (`load_metric`), by default the
     accuracy. Classes of the data are matched with the model's by name if their names are the same, even if a
-    `label_mapping` gives other numbers; without a mapping the names must be the same.
+    `label_mapping` gives other numbers; without a mapping the names must be the same. Whole numbers need a mapping.
 
     The class of `evaluate` itself looks for TensorFlow models of transformers, which transformers 5 does not have.
     """
 
     def prepare_data(self, data: Any, input_column: str, label_column: str, *args: Any, **kwargs: Any) -> Any:
         """References and images. Images are decoded by this package, whose errors name a broken one."""
+        if len(data) == 0:
+            raise ConfigError("data", "Dataset", "has no examples")
         if isinstance(data.features.get(input_column), datasets.Image):
             data = data.cast_column(input_column, datasets.Image(decode=False))
         prepared = super().prepare_data(data, input_column, label_column, *args, **kwargs)
         feature = data.features[label_column]
+        if isinstance(feature, datasets.Value) and "string" in feature.dtype:
+            remedy = "cast them with data.cast_column(label_column, datasets.ClassLabel(names=...))"
+            raise ConfigError("label_column", label_column, f"must hold classes or their numbers, not texts: {remedy}")
         self._names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
         return prepared
 
@@ -56,6 +61,9 @@ class ViTClsEvaluator(ImageClassificationEvaluator):
         if names is not None and (label_mapping is None or set(label_mapping) == set(names)):
             numbers = match_classes(names, self._id2label)
             label_mapping = {self._id2label[number]: index for index, number in enumerate(numbers)}
+        if label_mapping is None or not set(label_mapping) >= set(self._id2label.values()):
+            rule = "must map each class name of the model to a number, as model.config.label2id does"
+            raise ConfigError("label_mapping", label_mapping, rule)
         return super().predictions_processor(predictions, label_mapping)
 
     def prepare_metric(self, metric: Any) -> Any:

@@ -28,6 +28,9 @@ def check_dataset(dataset: Any, field: str = "dataset") -> "datasets.Dataset":
 def _remedy(dataset: Any) -> str:
     if isinstance(dataset, datasets.IterableDataset | datasets.IterableDatasetDict):
         return "a streaming dataset has no rows to draw at random: load it without streaming=True"
+    if isinstance(dataset, Mapping) and not all(hasattr(split, "features") for split in dataset.values()):
+        columns = "a column of images (datasets.Image()) and one of classes (datasets.ClassLabel(names=...))"
+        return f"make one from the columns with datasets.Dataset.from_dict(columns, features=...): {columns}"
     if isinstance(dataset, Mapping):
         names = [str(name) for name in dataset]
         first = "train" if "train" in names or not names else names[0]

@@ -51,7 +51,8 @@ def read_rows(file: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
             raise _problem(file, f"row {number} has more fields than the first line: quote a field with a comma")
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
-            raise _problem(file, f"row {number} has no text in a column file_name")
+            hint = "; separate the columns by commas" if any(re.search("[;\t]", column) for column in row) else ""
+            raise _problem(file, f"row {number} has no text in a column file_name{hint}")
         path = os.path.normpath(name)
         if os.path.isabs(path) or path.split(os.sep)[0] == "..":
             raise _problem(file, f"row {number}: {name} is not in this folder")
