@@ -243,9 +243,7 @@ def test_columns_that_are_no_classes_are_refused(labels, feature, message):
 )
 def test_a_column_called_label_is_not_passed_over_for_other_classes(labels, feature):
     data = rows(labels, feature).add_column("source", [1, 0], feature=datasets.ClassLabel(names=["web", "camera"]))
-    with pytest.raises(
-        ConfigError, match=r"label_column_name=None: several columns can be .* \(source, label\)"
-    ):
+    with pytest.raises(ConfigError, match=r"label_column_name=None: several columns can be .* \(source, label\)"):
         labelled(data)
     assert list(labelled(data, label_column_name="source")["label"]) == [1, 0]
     if feature in (TEXT, WHOLE):
