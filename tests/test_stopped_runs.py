@@ -8,10 +8,11 @@ from contextlib import suppress
 import pytest
 import yaml
 from conftest import assert_same
-from small_runs import At, base, run, steps_without_compiling
+from small_runs import At, base, run, steps_without_compiling, trainer
 from transformers import TrainerCallback
 
 from hub_scripts.__main__ import main
+from modeling_vit_cls import FlaxViTClsForImageClassification
 
 pytestmark = pytest.mark.world
 
@@ -40,13 +41,15 @@ def test_a_stopped_run_keeps_its_step_and_goes_on_as_if_it_had_not(tmp_path, cap
     whole = run(tmp_path / "whole", max_steps=3)
     capsys.readouterr()
     with pytest.raises(error) as stopped:
-        run(tmp_path / "run", callbacks=[At(2, send(number))], max_steps=3)
+        (stopped_run := trainer(tmp_path / "run", callbacks=[At(2, send(number))], max_steps=3)).train()
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
     assert f"stopped by {number.name} after step 2" in said[0]
     assert "trainer.train(resume_from_checkpoint=True)" in said[0]
     assert error is KeyboardInterrupt or stopped.value.code == 143
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-2"]
+    saved = FlaxViTClsForImageClassification.from_pretrained(tmp_path / "run" / "checkpoint-2")
+    assert_same(stopped_run.model.params, saved.params)
     again = run(tmp_path / "run", max_steps=3, resume_from_checkpoint=True)
     assert_same(again.model.params, whole.model.params)
 

@@ -1,5 +1,6 @@
 """The trainer: what it computes, what it keeps, what it refuses."""
 
+import copy
 import json
 from operator import length_hint
 
@@ -229,6 +230,49 @@ def test_callbacks_see_and_stop_the_run(tmp_path):
     assert run.train().global_step == 5
     assert events.seen == ["epoch", "step", "step", "step", "save", "epoch", "step", "step", "save"]
     assert sorted(events.rows[:72]) == list(range(72))
+
+
+class Watching(TrainerCallback):
+    """Measures, copies and saves the model of each step."""
+
+    def __init__(self):
+        self.losses, self.kept = [], []
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        self.kept.append((model.params, copy.deepcopy(model).params))
+        self.losses.append(self.trainer.evaluate(metric_key_prefix="now")["now_loss"])
+        self.trainer.save_model(f"{args.output_dir}/seen-{state.global_step}")
+        assert self.trainer.predict(ROWS.select(range(20))).metrics["test_loss"] == self.losses[-1]
+        if state.global_step == 4:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.world
+@pytest.mark.parametrize("changes", [{}, {"scan_layers": False, "ema_decay": 0.5}], ids=["stacked", "average"])
+def test_callbacks_have_the_parameters_of_their_step_and_an_interrupted_run_those_of_the_last(tmp_path, changes):
+    often = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    run = trainer(tmp_path, tiny_model(**DIGITS), [watching := Watching()], learning_rate=0.01, **often, **changes)
+    watching.trainer = run
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    measured = [entry["eval_loss"] for entry in run.state.log_history if "eval_loss" in entry]
+    assert watching.losses[:3] == measured
+    assert len(set(watching.losses)) == 4
+    for step, kept in enumerate(watching.kept, 1):
+        folders = [tmp_path / f"seen-{step}"] + [tmp_path / f"checkpoint-{step}"] * (step < 4)
+        for folder in folders:
+            saved = FlaxViTClsForImageClassification.from_pretrained(folder).params
+            assert close(kept[0], saved, 0)
+            assert close(kept[1], saved, 0)
+    assert close(run.model.params, kept[0], 0)
+    assert run.evaluate()["eval_loss"] == watching.losses[-1]
+
+    again = trainer(tmp_path, tiny_model(**DIGITS), learning_rate=0.01, **often, **changes)
+    began, (third, _) = [], watching.kept[2]
+    again.add_callback(callback := TrainerCallback())
+    callback.on_train_begin = lambda *_, model, **__: began.append(close(model.params, third, 0))
+    again.train(resume_from_checkpoint=True)
+    assert began == [True]
 
 
 @pytest.mark.world

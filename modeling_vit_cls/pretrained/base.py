@@ -281,6 +281,8 @@ class FlaxPreTrainedModel(_Upstream):
     def params(self) -> Params:
         """The parameters, a nested dict. Raises ConfigError on a model made with `_do_init=False`, which has none."""
         self._refuse_without_params()
+        if callable(self._params):
+            self.params = self._params()
         return self._params
 
     @params.setter
@@ -291,6 +293,16 @@ class FlaxPreTrainedModel(_Upstream):
         params = unfreeze(params) if isinstance(params, FrozenDict) else dict(params)
         check_tensors(flatten_dict(params, sep="."), self._shapes, whole=True)
         self._params = params
+
+    def defer_params(self, read: Callable[[], Params]) -> None:
+        """Take the parameters from `read()` when they are next needed: a trainer has others after each step."""
+        self._params = read
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle or a copy of the model has: the parameters of now."""
+        if self._is_initialized:
+            self._params = self.params
+        return self.__dict__
 
     def _refuse_without_params(self) -> None:
         if not self._is_initialized:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalPrediction, PredictionOutput, TrainOutput, speed_metrics
 
@@ -27,7 +28,7 @@ from ..images.rows import unskipped
 from ..images.sources import labelled
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from ..nn.mesh import checked_mesh, place
-from ..nn.scan import stack_params
+from ..nn.scan import is_stacked, stack_params, unstack
 from ..pretrained.loading import load_params
 from ..pretrained.processor_fit import check_processor
 from ..scores import refuse_unless_single_label
@@ -131,7 +132,7 @@ class FlaxTrainer(TrainerReports):
         self.callback_handler.remove_callback(callback)
 
     def train(self, resume_from_checkpoint: bool | str | os.PathLike[str] | None = None) -> TrainOutput:
-        """Train. The model then has the trained parameters.
+        """Train. The model then has the trained parameters; after an error or a stop, those of the last step.
 
         Args:
             resume_from_checkpoint: a checkpoint-N folder, or True for the last one in `output_dir`, if there is one.
@@ -178,6 +179,7 @@ class FlaxTrainer(TrainerReports):
             like = abstract(state)
             del state  # its memory is needed for the one that is read
             state, self.state = read_training_state(checkpoint, like, self._run_facts())
+            self._follow(state)
             restore_callbacks(self.callback_handler, self.state)
             self.state.is_world_process_zero = self.state.is_local_process_zero = processes.is_first()
             self._bad_images.restore(self.train_dataset, self.state)
@@ -211,13 +213,16 @@ class FlaxTrainer(TrainerReports):
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Measure and log loss, accuracy and what `compute_metrics` returns on a dataset; default: `eval_dataset`.
 
-        Log, callbacks and reports get them as in an evaluation during training. Each name begins with the prefix; one
-        that does already stays.
+        Training calls it too, with the parameters of the last step. Each name begins with the prefix; one that does
+        already stays.
         """
         dataset = self.eval_dataset if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
         if dataset is None:
             raise ConfigError("eval_dataset", None, "is needed to evaluate")
-        return self._evaluate_and_log(dataset, self.model.params, metric_key_prefix)
+        metrics = self._evaluate(dataset, metric_key_prefix).metrics or {}
+        self.log({name: value for name, value in metrics.items() if not name.endswith(("_runtime", "_per_second"))})
+        self._call("on_evaluate", metrics=metrics)
+        return metrics
 
     def predict(self, test_dataset: Any, metric_key_prefix: str = "test") -> PredictionOutput:
         """Logits (N, K), labels (N,) and metrics for a dataset of N images with labels."""
@@ -228,7 +233,7 @@ class FlaxTrainer(TrainerReports):
                 raise
             rule = f"{error.rule}; ImageClassificationPipeline predicts images without labels"
             raise ConfigError(error.field, error.value, rule) from error
-        output = self._evaluate(rows, self.model.params, metric_key_prefix)
+        output = self._evaluate(rows, metric_key_prefix)
         self._call("on_predict", metrics=output.metrics)
         return output
 
@@ -255,10 +260,11 @@ class FlaxTrainer(TrainerReports):
             if last is None:
                 processes.ready(step, state, placed)
             state, metrics = processes.settled(step(state, placed))
-            if last is not None:
-                self._check(*last)  # the previous step, while the device computes this one
+            self._follow(state)
             self.state.global_step += 1
             self.state.epoch = self.state.global_step / steps_per_epoch
+            if last is not None:
+                self._check(*last)  # the previous step, while the device computes this one
             last = (self.state.global_step, metrics, batch)
             self._call("on_step_end", rows=batch.rows)
             state = self._log_evaluate_save(state, last)
@@ -299,11 +305,16 @@ class FlaxTrainer(TrainerReports):
             control.should_evaluate = False
             if self.eval_dataset is None:
                 raise ConfigError("eval_dataset", None, f"is needed for eval_strategy={self.args.eval_strategy!r}")
-            self._note_best(self._evaluate_and_log(self.eval_dataset, state.eval_params, "eval"))
+            self._note_best(self.evaluate())
+            self._follow(state)  # without the copy that was evaluated
         if control.should_save:
             control.should_save = False
             self._save_checkpoint(state)
         return state
+
+    def _follow(self, state: TrainState) -> None:
+        """Give the model the parameters of a state, which are copied if they are read before the next step."""
+        self.model.defer_params(partial(_copied, state.params if state.ema is None else state.ema))
 
     def _save_checkpoint(self, state: TrainState) -> Path:
         output_dir, step = Path(self.args.output_dir), self.state.global_step
@@ -330,14 +341,7 @@ class FlaxTrainer(TrainerReports):
             self.state.best_model_checkpoint = str(folder)
             self.control.should_save = True  # at any step: the best checkpoint is loaded at the end
 
-    def _evaluate_and_log(self, dataset: Any, params: Any, prefix: str) -> dict[str, float]:
-        """The metrics of an evaluation, which are logged without their times."""
-        metrics = self._evaluate(dataset, params, prefix).metrics or {}
-        self.log({name: value for name, value in metrics.items() if not name.endswith(("_runtime", "_per_second"))})
-        self._call("on_evaluate", metrics=metrics)
-        return metrics
-
-    def _evaluate(self, dataset: Any, params: Any, prefix: str) -> PredictionOutput:
+    def _evaluate(self, dataset: Any, prefix: str) -> PredictionOutput:
         args, started = self.args, time.perf_counter()
         size = args.eval_batch_size
         steps = range(batches_per_epoch(len(dataset), size))
@@ -350,7 +354,7 @@ class FlaxTrainer(TrainerReports):
 
         predictions, losses, label_ids = evaluate(
             self._evaluated,
-            params,
+            self.model.params,
             dataset,
             processor=self.processing_class,
             batch_size=size,
@@ -444,6 +448,13 @@ class FlaxTrainer(TrainerReports):
         if self.control.should_epoch_stop:
             rule = "an epoch cannot end early, because order and randomness are functions of the step: set"
             raise ConfigError("should_epoch_stop", True, f"{rule} should_training_stop, which ends the training")
+
+
+def _copied(params: Any) -> Any:
+    """A copy of the parameters of a state, unstacked: the next step writes into its arrays."""
+    leaves: dict[str, Any] = flatten_dict(params, sep=".")
+    copies = {name: leaf if is_stacked(name) else jnp.copy(leaf) for name, leaf in leaves.items()}
+    return unflatten_dict(unstack(copies), sep=".")
 
 
 def _new_state() -> TrainerState:
