@@ -14,7 +14,7 @@ from conftest import tiny_config, tiny_model
 from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import TrainerCallback
 
-from modeling_vit_cls import BadImageError, CheckpointError, ConfigError, FlaxViTClsForImageClassification
+from modeling_vit_cls import BadImageError, CheckpointError, ConfigError, FlaxViTClsForImageClassification, processes
 from modeling_vit_cls.images.batch import Batch
 from modeling_vit_cls.images.batches import training_batches
 from modeling_vit_cls.images.sources import load_images
@@ -273,6 +273,26 @@ def test_callbacks_have_the_parameters_of_their_step_and_an_interrupted_run_thos
     callback.on_train_begin = lambda *_, model, **__: began.append(close(model.params, third, 0))
     again.train(resume_from_checkpoint=True)
     assert began == [True]
+
+
+def test_what_needs_all_processes_is_refused_in_a_callback_which_process_0_calls_alone(tmp_path, monkeypatch):
+    class Alone(TrainerCallback):
+        refused = 0
+
+        def on_step_end(self, args, state, control, model, **kwargs):
+            calls = {"evaluate": run.evaluate, "predict": lambda: run.predict(ROWS), "save_model": run.save_model}
+            with monkeypatch.context() as patch:
+                patch.setattr(processes, "count", lambda: 2)
+                run.log({"noted": 1.0})  # tells the others nothing, for they are elsewhere
+                for name, call in (calls | {"model.params": lambda: model.params}).items():
+                    with pytest.raises(ConfigError, match=f"callbacks='on_step_end': {name} needs all processes"):
+                        call()
+                    self.refused += 1
+
+    run = trainer(tmp_path, tiny_model(**DIGITS), [alone := Alone()], max_steps=2)
+    run.train()
+    assert alone.refused == 8
+    assert run.evaluate()
 
 
 @pytest.mark.world

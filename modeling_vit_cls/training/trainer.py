@@ -108,6 +108,7 @@ class FlaxTrainer(TrainerReports):
         self._bad_images = BadImages(args.max_bad_images)
         self.folder, self.go_on = RunFolder(args.output_dir), "trainer.train(resume_from_checkpoint=True)"
         self._stop, self._facts = StopSignals(), None
+        self._event: str | None = None  # for which callbacks are being called
         self.state, self.control = _new_state(), TrainerControl()
         self.callback_handler = make_handler(args, callbacks or [], model, self.processing_class)
         self._evaluated = model.without_params(jnp.bfloat16) if args.bf16 else model
@@ -142,7 +143,8 @@ class FlaxTrainer(TrainerReports):
         that the model can be saved.
 
         In a run of several processes, all of them call this. Callbacks run in process 0 alone, which also writes; what
-        they decide, and a signal to any process, counts for all. A process in which an error is raised ends at once.
+        they decide, and a signal to any process, counts for all; `evaluate`, `predict`, `save_model` and `model.params`
+        need all processes, and are a ConfigError in a callback. A process in which an error is raised ends at once.
 
         Raises FloatingPointError, naming the step and a parameter, if the loss or a gradient is not finite; ConfigError
         if a checkpoint belongs to another run, another run is training into `output_dir`, or the folder cannot be
@@ -216,6 +218,7 @@ class FlaxTrainer(TrainerReports):
         Training calls it too, with the parameters of the last step. Each name begins with the prefix; one that does
         already stays.
         """
+        self._refuse_in_callbacks("evaluate")
         dataset = self.eval_dataset if eval_dataset is None else self._fitting(eval_dataset, "eval_dataset")
         if dataset is None:
             raise ConfigError("eval_dataset", None, "is needed to evaluate")
@@ -226,6 +229,7 @@ class FlaxTrainer(TrainerReports):
 
     def predict(self, test_dataset: Any, metric_key_prefix: str = "test") -> PredictionOutput:
         """Logits (N, K), labels (N,) and metrics for a dataset of N images with labels."""
+        self._refuse_in_callbacks("predict")
         try:
             rows = self._fitting(test_dataset, "test_dataset")
         except ConfigError as error:
@@ -239,6 +243,7 @@ class FlaxTrainer(TrainerReports):
 
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
         """Save model, config, image processor and trainer state in one step; default: into `args.output_dir`."""
+        self._refuse_in_callbacks("save_model")
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
         # before a training each process has a model of its own: on the mesh it is one, which process 0 writes
         params = None if processes.count() == 1 else place(self.model.params, self.args.device_mesh)
@@ -314,7 +319,19 @@ class FlaxTrainer(TrainerReports):
 
     def _follow(self, state: TrainState) -> None:
         """Give the model the parameters of a state, which are copied if they are read before the next step."""
-        self.model.defer_params(partial(_copied, state.params if state.ema is None else state.ema))
+        params = state.params if state.ema is None else state.ema
+
+        def read() -> Any:
+            self._refuse_in_callbacks("model.params")
+            return _copied(params)
+
+        self.model.defer_params(read)
+
+    def _refuse_in_callbacks(self, name: str) -> None:
+        """Raise ConfigError in a callback of a run of several processes, for what needs them all."""
+        if self._event is not None and processes.count() > 1:
+            rule = f"{name} needs all processes, and callbacks run in process 0 alone: set control.should_evaluate or "
+            raise ConfigError("callbacks", self._event, rule + "control.should_save, or call it outside of callbacks")
 
     def _save_checkpoint(self, state: TrainState) -> Path:
         output_dir, step = Path(self.args.output_dir), self.state.global_step
@@ -440,10 +457,14 @@ class FlaxTrainer(TrainerReports):
         if event == "on_step_begin":
             control.should_log = control.should_evaluate = control.should_save = False
         if processes.is_first():
-            self.control = self.callback_handler.call_event(event, self.args, self.state, control, **kwargs)
+            outer, self._event = self._event, event
+            try:
+                self.control = self.callback_handler.call_event(event, self.args, self.state, control, **kwargs)
+            finally:
+                self._event = outer
         if event not in _DECIDING:
             return
-        if processes.count() > 1:
+        if processes.count() > 1 and self._event is None:  # in a callback that logs, process 0 is alone
             vars(self.control).update(self._stop.share(vars(self.control)))
         if self.control.should_epoch_stop:
             rule = "an epoch cannot end early, because order and randomness are functions of the step: set"
