@@ -1,8 +1,10 @@
 """What a trainer is given and what it says: refusals by name, losses, lines, best checkpoints, metrics, card, push."""
 
+import ast
 import json
 import logging
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ from transformers.trainer_callback import ExportableState
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel
 from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
-from modeling_vit_cls.training.foreign import TRAINER_INSTEAD
+from modeling_vit_cls.training.foreign import METHODS_INSTEAD, TRAINER_INSTEAD
 from modeling_vit_cls.training.run_folder import checkpoints_of, remove_outdated
 
 pytestmark = pytest.mark.world
@@ -215,6 +217,35 @@ def test_what_a_trainer_does_not_take_is_refused_by_name(tmp_path):
         FlaxTrainer(model, arguments, ROWS, callbacks=EarlyStoppingCallback())
     with pytest.raises(ConfigError, match="compute_metrics='accuracy': must be a function"):
         FlaxTrainer(model, arguments, ROWS, compute_metrics="accuracy")
+
+
+def test_methods_of_transformers_trainer_that_are_never_called_are_refused(tmp_path):
+    model, arguments = FlaxViTClsForImageClassification(CONFIG), TrainingArguments(str(tmp_path))
+    for name in METHODS_INSTEAD:
+        with pytest.raises(ConfigError, match=f"{name}='Mine': FlaxTrainer never calls this method: "):
+            type("Mine", (FlaxTrainer,), {name: lambda *_: None})(model, arguments, ROWS)
+    run = trainer(tmp_path)
+    run.compute_loss = lambda *_: 0
+    with pytest.raises(ConfigError, match="compute_loss='FlaxTrainer': .*label_smoothing_factor"):
+        run.train()
+
+    class Adding(FlaxTrainer):
+        def evaluate(self, *args, **kwargs):
+            return super().evaluate(*args, **kwargs) | {"eval_f1": 0.5}
+
+    often = {"eval_strategy": "epoch", "metric_for_best_model": "f1", "max_steps": 1, "save_strategy": "no"}
+    added = Adding(model, TrainingArguments(str(tmp_path), **often), ROWS, ROWS, compute_metrics=lambda _: {})
+    added.train()
+    assert added.state.best_metric == 0.5
+
+
+def test_each_public_method_of_transformers_trainer_is_there_or_refused_or_for_its_caller():
+    source = Path(transformers.__file__).with_name("trainer.py").read_text()
+    (theirs,) = [node for node in ast.parse(source).body if getattr(node, "name", None) == "Trainer"]
+    names = {node.name for node in theirs.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"}
+    for_callers = {"tokenizer", "pop_callback", "hyperparameter_search", "is_local_process_zero", "end"}
+    for_callers |= {"get_num_trainable_parameters", "get_learning_rates", "get_optimizer_group"}
+    assert names - set(METHODS_INSTEAD) - for_callers <= set(dir(FlaxTrainer))
 
 
 def test_a_run_that_would_fail_later_is_refused_before_its_first_step(tmp_path):

@@ -14,7 +14,7 @@ from ..files.host import to_host
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
 from .arguments import TrainingArguments
 from .callbacks import check_callbacks
-from .foreign import refuse_trainer_keywords
+from .foreign import refuse_trainer_keywords, refuse_trainer_methods
 from .optimizer import trained
 
 _log = logging.getLogger(__name__)
@@ -23,10 +23,12 @@ _OWN_PARTS = ("readout.attention_pooling", "representation")  # what a load draw
 
 
 def check_parts(
-    trainer: type, model: Any, args: Any, compute_metrics: Any, callbacks: Any, unknown: Mapping[str, Any]
+    trainer: Any, model: Any, args: Any, compute_metrics: Any, callbacks: Any, unknown: Mapping[str, Any]
 ) -> None:
-    """Raise ConfigError, naming the argument, for an argument of the trainer's constructor of a wrong type."""
-    refuse_trainer_keywords(unknown, set(inspect.signature(trainer).parameters) - {"unknown"})
+    """Raise ConfigError, naming it, for an argument of the trainer's constructor of a wrong type, or a method of
+    transformers' Trainer."""
+    refuse_trainer_methods(trainer)
+    refuse_trainer_keywords(unknown, set(inspect.signature(type(trainer)).parameters) - {"unknown"})
     if not isinstance(model, FlaxViTClsForImageClassification):
         raise ConfigError("model", type(model).__name__, "must be a FlaxViTClsForImageClassification")
     if type(model).__call__ is not FlaxViTClsForImageClassification.__call__:
@@ -45,6 +47,7 @@ def check_parts(
 def check_run(trainer: Any) -> None:
     """Raise ConfigError, naming the argument, for a run that would fail later, or train in float16."""
     args = trainer.args
+    refuse_trainer_methods(trainer)  # one may have been set since
     if trainer.model.dtype == jnp.float16 and not args.bf16:
         rule = "the model computes in float16, in which small gradients become zero, and losses are not scaled here"
         raise ConfigError("dtype", "float16", f"{rule}: give bf16=True, or load the model in float32")

@@ -115,6 +115,29 @@ TRAINER_INSTEAD = {
     "image_processor": "is called processing_class: give the image processor there",
 }
 
+_LOOP = "a step is one compiled function of JAX: for another one write a loop of your own (docs/own_loop.md)"
+_DATA = "the trainer makes batches of a dataset's images and classes itself: change the dataset"
+_EVALUATION = "override `evaluate`, or give compute_metrics"
+
+# The same for methods of transformers' Trainer that subclasses override there, which FlaxTrainer would never call.
+METHODS_INSTEAD = {
+    **dict.fromkeys(("compute_loss", "compute_loss_context_manager"), TRAINER_INSTEAD["compute_loss_func"]),
+    **dict.fromkeys(("create_optimizer", "create_scheduler"), TRAINER_INSTEAD["optimizers"]),
+    **dict.fromkeys(("create_optimizer_and_scheduler", "get_decay_parameter_names"), TRAINER_INSTEAD["optimizers"]),
+    "get_optimizer_cls_and_kwargs": TRAINER_INSTEAD["optimizers"],
+    **dict.fromkeys(("get_train_dataloader", "get_eval_dataloader", "get_test_dataloader"), _DATA),
+    **dict.fromkeys(("_get_train_sampler", "_get_eval_sampler", "num_examples", "num_tokens"), _DATA),
+    **dict.fromkeys(("prediction_step", "prediction_loop", "evaluation_loop"), _EVALUATION),
+    **dict.fromkeys(("training_step", "get_batch_samples", "autocast_smart_context_manager"), _LOOP),
+    **dict.fromkeys(("_inner_training_loop", "_prepare_inputs", "set_initial_training_values"), _LOOP),
+    **dict.fromkeys(("floating_point_ops", "store_flos", "torch_jit_model_eval"), _LOOP),
+    "call_model_init": TRAINER_INSTEAD["model_init"],
+    "compare_trainer_and_checkpoint_args": "a checkpoint of another run is always refused",
+    "init_hf_repo": _PUSH,
+    **dict.fromkeys(("create_accelerator_and_postprocess", "propagate_args_to_deepspeed"), _MESH),
+    **dict.fromkeys(("get_total_train_batch_size", "get_tp_size", "get_cp_size", "get_sp_size"), _MESH),
+}
+
 _CARD_FACTS = {"language", "license", "tags", "finetuned_from", "tasks", "dataset_tags", "dataset", "dataset_args"}
 _CARD = (
     "is not an argument here: the card is written from config.json, results.json and recipe.yaml; edit it afterwards"
@@ -185,6 +208,13 @@ def refuse_trainer_keywords(keywords: Mapping[str, Any], known: set[str]) -> Non
             raise ConfigError(name, value, f"is not an argument of FlaxTrainer{did_you_mean(name, known)}")
         if value is not None and value != (None, None):
             raise ConfigError(name, value, f"is not an argument of FlaxTrainer: {TRAINER_INSTEAD[name]}")
+
+
+def refuse_trainer_methods(trainer: Any) -> None:
+    """Raise ConfigError for the first method that a subclass of FlaxTrainer overrides for transformers' Trainer."""
+    for name, remedy in METHODS_INSTEAD.items():
+        if hasattr(trainer, name):
+            raise ConfigError(name, type(trainer).__name__, f"FlaxTrainer never calls this method: {remedy}")
 
 
 def _changes_nothing(name: str, value: Any) -> bool:

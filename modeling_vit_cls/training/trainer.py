@@ -93,7 +93,7 @@ class FlaxTrainer(TrainerReports):
         **unknown: Any,
     ):
         args = TrainingArguments("tmp_trainer") if args is None else args
-        check_parts(type(self), model, args, compute_metrics, callbacks, unknown)
+        check_parts(self, model, args, compute_metrics, callbacks, unknown)
         refuse_unless_single_label(model.config, "FlaxTrainer")
         checked_mesh(args.device_mesh, model.config)
         self.model, self.args, self.compute_metrics = model, args, compute_metrics
