@@ -17,6 +17,7 @@ from transformers.trainer_callback import ExportableState
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel
 from modeling_vit_cls.images.sources import load_images
 from modeling_vit_cls.training import FlaxTrainer, TrainingArguments
+from modeling_vit_cls.training.callbacks import export_callbacks
 from modeling_vit_cls.training.foreign import METHODS_INSTEAD, TRAINER_INSTEAD
 from modeling_vit_cls.training.run_folder import checkpoints_of, remove_outdated
 
@@ -105,6 +106,25 @@ def test_numbers_of_numpy_and_jax_are_metrics_and_what_is_no_number_is_refused(t
         run.compute_metrics = lambda _, wrong=wrong: wrong
         with pytest.raises(ConfigError, match=rule):
             run.evaluate()
+
+
+def test_numbers_of_numpy_and_jax_may_be_logged_and_kept_by_callbacks_and_what_json_has_not_is_refused(tmp_path):
+    callback = Counted(1)
+    callback.on_step_begin = lambda *_, **__: run.log({"mine": np.float32(1.5), "of_jax": jnp.bfloat16(2)})
+    callback.count = np.int64(0)
+    run = trainer(tmp_path, callbacks=[callback], save_strategy="steps", save_steps=1)
+    run.train()
+    kept = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
+    assert kept["log_history"][1] == {"mine": 1.5, "of_jax": 2.0, "epoch": 0.3333, "step": 1}
+    assert kept["stateful_callbacks"]["Counted"]["attributes"]["count"] == 2
+    run.save_metrics("mine", {"f1": np.float32(0.5), "each": np.arange(2)})
+    assert json.loads((tmp_path / "mine_results.json").read_text()) == {"f1": 0.5, "each": [0, 1]}
+    for name, call in (("logs", run.log), ("metrics", lambda values: run.save_metrics("mine", values))):
+        with pytest.raises(ConfigError, match=f"{name}=.*'mine' must be a number, or what JSON can keep"):
+            call({"mine": {1, 2}})
+    callback.count = object()
+    with pytest.raises(ConfigError, match="callbacks=.*'Counted' must be a number, or what JSON can keep"):
+        export_callbacks(run.callback_handler, run.state)
 
 
 def test_names_with_the_prefix_of_the_evaluation_keep_it(tmp_path):

@@ -12,6 +12,7 @@ from transformers.utils.import_utils import is_in_notebook
 
 from ..errors import ConfigError
 from .arguments import TrainingArguments
+from .evaluation import as_json
 
 
 class ImagesPerSecondCallback(ProgressCallback):
@@ -101,9 +102,11 @@ def export_callbacks(handler: CallbackHandler, state: TrainerState) -> None:
     """Store the state of the callbacks in a trainer's state, so that a resumed run finds it.
 
     As in transformers it is stored by the name of the class, as a list if there are several callbacks of one class.
+    Raises ConfigError, naming the class, for a state that JSON cannot keep.
     """
     kept: Any = [callback for callback in handler.callbacks if isinstance(callback, ExportableState)]
-    state.stateful_callbacks = TrainerState(stateful_callbacks=kept).stateful_callbacks
+    stored: Any = TrainerState(stateful_callbacks=kept).stateful_callbacks
+    state.stateful_callbacks = as_json("callbacks", stored)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def has_stopped_early(handler: CallbackHandler) -> bool:

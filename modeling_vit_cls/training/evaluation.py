@@ -1,5 +1,6 @@
 """Evaluation during training: logits, losses and labels of a dataset; and the record of broken images."""
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -64,6 +65,20 @@ def as_numbers(metrics: Any) -> dict[str, Any]:
             raise ConfigError("compute_metrics", type(value).__name__, rule)
         numbers[str(name)] = value
     return numbers
+
+
+def as_json(field: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A dict as JSON keeps it, with numbers and arrays of NumPy and JAX converted to Python's.
+
+    Raises ConfigError, naming `field` and the value by its name, for what JSON cannot keep.
+    """
+    kept = {}
+    for name, value in values.items():
+        try:
+            kept[name] = json.loads(json.dumps(value, default=lambda array: array.tolist()))
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(field, shorten(value), f"{name!r} must be a number, or what JSON can keep") from error
+    return kept
 
 
 class BadImages:

@@ -12,6 +12,7 @@ from .. import processes
 from ..errors import ConfigError
 from ..files.folder import replace_file
 from .arguments import TrainingArguments
+from .evaluation import as_json
 from .foreign import refuse_card_facts
 from .state import write_trainer_state
 
@@ -33,7 +34,7 @@ class TrainerReports:
         """Print the metrics of a split as a table."""
         if not processes.is_first():
             return
-        texts = {name: _formatted(name, value) for name, value in sorted(metrics.items())}
+        texts = {name: _formatted(name, value) for name, value in sorted(as_json("metrics", metrics).items())}
         widths = [max((len(text) for text in column), default=0) for column in (texts, texts.values())]
         print(f"***** {split} metrics *****")
         for name, value in texts.items():
@@ -42,10 +43,12 @@ class TrainerReports:
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
         """Write metrics to `SPLIT_results.json` in `output_dir`, and with `combined` also into `all_results.json`.
 
-        Raises ConfigError, naming the file, if the old `all_results.json` does not contain metrics as JSON.
+        Raises ConfigError, naming the file, if the old `all_results.json` does not contain metrics as JSON, and for a
+        value that JSON cannot keep.
         """
         if not processes.is_first():
             return
+        metrics = as_json("metrics", metrics)
         folder = Path(self.args.output_dir)
         _write_json(folder / f"{split}_results.json", metrics)
         if combined:

@@ -37,7 +37,7 @@ from .best import is_best
 from .binding import Run, run_of
 from .callbacks import export_callbacks, has_stopped_early, make_handler, restore_callbacks
 from .checks import check_parts, check_run, warn_of_random_parts
-from .evaluation import BadImages, as_numbers, evaluate
+from .evaluation import BadImages, as_json, as_numbers, evaluate
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
 from .reports import TrainerReports, losses_between, mean_loss
@@ -250,8 +250,8 @@ class FlaxTrainer(TrainerReports):
         self.model.write_checkpoint(folder, params, also=lambda build: write_trainer_state(build, self.state))
 
     def log(self, logs: dict[str, float]) -> None:
-        """Add an entry to the log and call the callbacks."""
-        logs = {**logs, "epoch": round(float(self.state.epoch or 0), 4)}
+        """Add an entry to the log and call the callbacks. Raises ConfigError for values that JSON cannot keep."""
+        logs = {**as_json("logs", logs), "epoch": round(float(self.state.epoch or 0), 4)}
         self.state.log_history.append({**logs, "step": self.state.global_step})
         self._call("on_log", logs=logs)
 
