@@ -64,6 +64,16 @@ def test_the_loss_of_a_run_is_the_mean_over_its_updates_however_it_is_logged_or_
     assert set(saved[-1]) == {"train_loss", "epoch", "step"}  # times are other ones in each run
 
 
+def test_a_loss_that_a_callback_logs_does_not_take_the_place_of_the_trainers(tmp_path):
+    plain = trainer(tmp_path / "plain", logging_steps=2, num_train_epochs=2)
+    callback = TrainerCallback()
+    callback.on_step_end = lambda *_, **__: run.log({"loss": 100.0})
+    run = trainer(tmp_path / "logged", logging_steps=2, num_train_epochs=2, callbacks=[callback])
+    assert run.train().training_loss == plain.train().training_loss
+    own = [entry for entry in run.state.log_history if entry.get("loss") != 100]
+    assert own[:-1] == plain.state.log_history[:-1]  # the last ones have the times of the run
+
+
 def test_ties_go_to_the_lower_loss_and_what_is_best_is_there_at_the_end(tmp_path):
     often = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 5}
     best = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "save_total_limit": 1}

@@ -127,11 +127,16 @@ def losses_between(before: float, last: float, empty_steps: Collection[int]) -> 
 def mean_loss(state: TrainerState, rest: float, empty_steps: Collection[int]) -> float:
     """The mean loss of all updates of a run that have one; `rest` is the sum of losses since the last log."""
     total, last = rest, 0
-    for entry in state.log_history:
-        if "loss" in entry:
-            total += entry["loss"] * losses_between(last, entry["step"], empty_steps)
-            last = entry["step"]
+    for step, loss in training_losses(state):
+        total += loss * losses_between(last, step, empty_steps)
+        last = step
     return total / max(losses_between(0, state.global_step, empty_steps), 1)
+
+
+def training_losses(state: TrainerState) -> list[tuple[int, float]]:
+    """Step and loss of each entry of the trainer's own in the log of its training; callbacks may log a loss too."""
+    own = [entry for entry in state.log_history if entry.keys() >= {"loss", "grad_norm", "learning_rate"}]
+    return [(int(entry["step"]), entry["loss"]) for entry in own]
 
 
 def _formatted(name: str, value: Any) -> str:

@@ -40,7 +40,7 @@ from .checks import check_parts, check_run, warn_of_random_parts
 from .evaluation import BadImages, as_json, as_numbers, evaluate
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
-from .reports import TrainerReports, losses_between, mean_loss
+from .reports import TrainerReports, losses_between, mean_loss, training_losses
 from .run_folder import RunFolder, checkpoint_to_resume, copy_checkpoint, remove_outdated
 from .state import (
     abstract,
@@ -299,7 +299,7 @@ class FlaxTrainer(TrainerReports):
             self._check(*last)
         if control.should_log:
             control.should_log = False
-            last_log = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
+            last_log = max((step for step, _ in training_losses(self.state)), default=0)
             if losses := losses_between(last_log, self.state.global_step, self._bad_images.empty_steps):
                 loss = float(state.loss_sum) / losses
                 rate = float(np.asarray(self._schedule(self.state.global_step - 1)))
