@@ -200,6 +200,12 @@ def test_steps_are_numbers_or_shares_of_all_and_evaluations_follow_the_log():
                 TrainingArguments("x", eval_steps=evaluate, save_steps=save, **best)
 
 
+def test_a_number_that_is_too_large_is_refused_with_the_range():
+    for name, value in (("learning_rate", 1e30), ("learning_rate", float("inf")), ("seed", -(2**60))):
+        with pytest.raises(ConfigError, match=rf"{name}=.*number between -2\*\*53 and 2\*\*53"):
+            TrainingArguments("x", **{name: value})
+
+
 @pytest.mark.parametrize("share", [0, 0.05, 0.1, 0.3, 0.7, 0.999, 1, 5])
 def test_a_share_of_warm_up_is_rounded_up_as_in_transformers(share):
     for total in (1, 5, 7, 10, 12, 30, 63):

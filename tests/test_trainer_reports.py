@@ -213,6 +213,17 @@ def test_an_epoch_that_a_callback_would_end_early_is_refused(event, tmp_path):
     assert run.train().global_step == 3
 
 
+def test_a_callback_that_returns_something_else_is_named(tmp_path):
+    run = trainer(tmp_path, callbacks=[Returning, EarlyStoppingCallback(1)], eval_strategy="steps", eval_steps=1)
+    with pytest.raises(ConfigError, match="callbacks=True: on_evaluate of Returning must return None or a Trainer"):
+        run.train()
+
+
+class Returning(TrainerCallback):
+    def on_evaluate(self, *_, **__):
+        return True
+
+
 def test_nan_is_never_the_best(tmp_path, caplog):
     values = iter([np.nan, 0.25, np.nan])
     often = {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "f1", "greater_is_better": True}

@@ -354,6 +354,15 @@ def test_a_run_goes_on_only_as_itself(tmp_path):
 
 
 @pytest.mark.world
+def test_a_text_says_true_and_a_number_names_no_checkpoint(tmp_path):
+    again = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    with pytest.raises(ConfigError, match="resume_from_checkpoint=1: must be True, False or a checkpoint-N folder"):
+        trainer(tmp_path, **again).train(resume_from_checkpoint=1)
+    for text in ("false", "true", str(tmp_path / "checkpoint-2")):
+        assert trainer(tmp_path, **again).train(resume_from_checkpoint=text).global_step == 2
+
+
+@pytest.mark.world
 def test_a_run_that_has_ended_makes_no_further_step(tmp_path):
     again = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
     first = trainer(tmp_path, **again)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
@@ -177,9 +178,7 @@ class TrainingArguments:
         check_fields(self)
         _check(self, "output_dir", self.output_dir.strip() != "", "must not be empty: give a folder")
         self.output_dir = os.path.expanduser(self.output_dir)
-        truth: Any = {"true": True, "false": False}
-        resume = self.resume_from_checkpoint or "false"
-        self.resume_from_checkpoint = truth.get(resume.lower(), os.path.expanduser(resume))
+        self.resume_from_checkpoint = chosen_checkpoint(self.resume_from_checkpoint)  # pyright: ignore
         self.optim = _SAME.get(self.optim, self.optim)  # pyright: ignore[reportAttributeAccessIssue]
         self.lr_scheduler_type = _SAME.get(self.lr_scheduler_type, self.lr_scheduler_type)  # pyright: ignore
         self.eval_steps = self.eval_steps or self.derived["eval_steps"]
@@ -268,6 +267,20 @@ class TrainingArguments:
     def to_json_string(self) -> str:
         """All fields as JSON."""
         return json.dumps(self.to_dict(), indent=2)
+
+
+def chosen_checkpoint(value: Any) -> bool | str:
+    """`resume_from_checkpoint` as True for the last checkpoint, False for none, or a folder; texts may say true too.
+
+    Raises ConfigError for anything else.
+    """
+    if isinstance(value, bool | np.bool_ | None):
+        return bool(value)
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError("resume_from_checkpoint", value, "must be True, False or a checkpoint-N folder")
+    text = os.path.expanduser(os.fspath(value))
+    truth: dict[str, bool | str] = {"true": True, "false": False, "": False}
+    return truth.get(text.lower(), text)
 
 
 def _integrations(names: Any) -> Any:

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, ExportableState
 from transformers.utils.import_utils import is_in_notebook
@@ -72,6 +72,22 @@ def log_line(state: TrainerState, logs: dict[str, Any]) -> str:
     return f"step {state.global_step}/{state.max_steps}, epoch {epoch:g}: {phase}: {', '.join(texts)}"
 
 
+class Callbacks(CallbackHandler):
+    """transformers' handler, which raises ConfigError, naming the callback, for one that returns a wrong type."""
+
+    def call_event(self, event: str, args: Any, state: Any, control: Any, **kwargs: Any) -> TrainerControl:
+        """Call all callbacks for an event -> the control that the last one returned, or that was given."""
+        names = ("model", "processing_class", "optimizer", "lr_scheduler", "train_dataloader", "eval_dataloader")
+        parts = {name: getattr(self, name) for name in names} | kwargs
+        for callback in self.callbacks:
+            result = getattr(callback, event)(args, state, control, **parts)
+            if not isinstance(result, TrainerControl | None):
+                rule = f"{event} of {type(callback).__name__} must return None or a TrainerControl"
+                raise ConfigError("callbacks", result, rule)
+            control = control if result is None else result
+        return control
+
+
 def make_handler(arguments: TrainingArguments, more: list[Any], model: Any, processing_class: Any) -> CallbackHandler:
     """The handler of the callbacks that the arguments need, and of `more`.
 
@@ -89,7 +105,7 @@ def make_handler(arguments: TrainingArguments, more: list[Any], model: Any, proc
         callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
     with_bar = not arguments.disable_tqdm and (sys.stderr.isatty() or is_in_notebook())
     callbacks.append(ImagesPerSecondCallback if with_bar else LogLinesCallback)
-    return CallbackHandler(callbacks, model, processing_class, None, None)
+    return Callbacks(callbacks, model, processing_class, None, None)
 
 
 def check_callbacks(handler: CallbackHandler, arguments: TrainingArguments) -> None:

@@ -74,8 +74,10 @@ def _number(name: str, value: Any, rule: str = "must be a number") -> int | floa
     if isinstance(value, str):
         raise ConfigError(name, value, f"{rule}: write it without quotes")
     number: Any = value
-    if isinstance(value, bool) or not isinstance(value, Real) or not -_LARGEST < number < _LARGEST:  # NaN fails too
+    if isinstance(value, bool) or not isinstance(value, Real) or number != number:  # NaN
         raise ConfigError(name, value, rule)
+    if not -_LARGEST < number < _LARGEST:
+        raise ConfigError(name, value, f"{rule} between -2**53 and 2**53")
     return int(value) if isinstance(value, Integral) else float(value)
 
 

@@ -32,7 +32,7 @@ from ..nn.scan import is_stacked, stack_params, unstack
 from ..pretrained.loading import load_params
 from ..pretrained.processor_fit import check_processor
 from ..scores import refuse_unless_single_label
-from .arguments import TrainingArguments
+from .arguments import TrainingArguments, chosen_checkpoint
 from .best import is_best
 from .binding import Run, run_of
 from .callbacks import export_callbacks, has_stopped_early, make_handler, restore_callbacks
@@ -162,8 +162,8 @@ class FlaxTrainer(TrainerReports):
         args, started = self.args, time.time()
         check_run(self)
         assert self.train_dataset is not None
-        resume = (args.resume_from_checkpoint or False) if resume_from_checkpoint is None else resume_from_checkpoint
-        checkpoint = checkpoint_to_resume(Path(args.output_dir), resume)
+        resume = args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+        checkpoint = checkpoint_to_resume(Path(args.output_dir), chosen_checkpoint(resume))
         steps_per_epoch = batches_per_epoch(len(self.train_dataset), args.train_batch_size)
         total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
         self.state, self._facts, self._bad_images.empty_steps = _new_state(), None, set()
