@@ -117,7 +117,7 @@ def test_one_thing_that_is_no_image_is_told_what_an_image_is(model, tmp_path):
                 classify(wrong)
     for wrong, message in (
         (None, "has no image"),
-        (5, "expected an array of uint8"),
+        (5, "int: expected a path"),
         (np.float32(0), "expected an array"),
     ):
         with pytest.raises(BadImageError, match=message):

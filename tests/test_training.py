@@ -2,6 +2,7 @@
 
 import copy
 import json
+import multiprocessing
 from operator import length_hint
 
 import datasets
@@ -431,3 +432,10 @@ def test_a_model_of_other_classes_or_another_size_is_refused(tmp_path):
     other = FlaxViTClsForImageClassification(tiny_config(image_size=16, **DIGITS)).image_processor
     with pytest.raises(ConfigError, match="must give"):
         FlaxTrainer(model, arguments(tmp_path), ROWS, processing_class=other)
+
+
+def test_a_script_that_its_readers_run_again_is_told_so(tmp_path, monkeypatch):
+    """While a process of Python's multiprocessing runs the script of its parent, it has this mark."""
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(ConfigError, match="dataloader_num_workers=1: .* below `if __name__ == '__main__':`"):
+        trainer(tmp_path, dataloader_num_workers=1).train()

@@ -90,7 +90,11 @@ class TrainingArguments:
     )
 
     seed: int = argument("Seed of initial parameters, order, augmentation and dropout.", 0)
-    dataloader_num_workers: int = argument("Processes that read training images; 0 for threads, as evaluation has.", 0)
+    dataloader_num_workers: int = argument(
+        "Processes that read training images; 0 for threads, as evaluation has. A script with them trains below "
+        "`if __name__ == '__main__':`.",
+        0,
+    )
     on_bad_image: Literal["raise", "skip"] = argument(
         "What to do with a broken image: stop with an error, or leave it out.", "raise"
     )

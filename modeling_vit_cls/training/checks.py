@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import multiprocessing
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +43,18 @@ def check_parts(
         raise ConfigError("compute_metrics", compute_metrics, "must be a function of an EvalPrediction")
     if callbacks is not None and not isinstance(callbacks, list | tuple):
         raise ConfigError("callbacks", callbacks, "must be a list of callbacks")
+
+
+def refuse_in_readers(workers: int) -> None:
+    """Raise ConfigError in a process that reads images while it runs the user's script again, which Python lets it do.
+
+    It would train too, and the first process would wait for it without end.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        rule = (
+            "each process that reads images runs the script again: put what trains below `if __name__ == '__main__':`"
+        )
+        raise ConfigError("dataloader_num_workers", workers, f"{rule}, or use 0, and end the first process")
 
 
 def check_run(trainer: Any) -> None:

@@ -36,7 +36,7 @@ from .arguments import TrainingArguments, chosen_checkpoint
 from .best import is_best
 from .binding import Run, run_of
 from .callbacks import export_callbacks, has_stopped_early, make_handler, restore_callbacks
-from .checks import check_parts, check_run, warn_of_random_parts
+from .checks import check_parts, check_run, refuse_in_readers, warn_of_random_parts
 from .evaluation import BadImages, as_json, as_numbers, evaluate
 from .optimizer import make_optimizer, make_schedule
 from .processing_class import trained_with
@@ -150,6 +150,7 @@ class FlaxTrainer(TrainerReports):
         if a checkpoint belongs to another run, another run is training into `output_dir`, or the folder cannot be
         written; BadImageError for broken images, with on_bad_image="skip" if no image could be read.
         """
+        refuse_in_readers(self.args.dataloader_num_workers)
         try:
             with self.folder, self._stop:
                 return self._train(resume_from_checkpoint)
