@@ -19,7 +19,7 @@ from .splits import split_name
 try:
     import datasets
     from datasets import config as datasets_config
-    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+    from datasets import packaged_modules
 except ImportError as error:
     raise needs("datasets", "to load images", "train") from error
 
@@ -32,7 +32,8 @@ def load_hub_dataset(name: str, config_name: str | None, revision: str | None) -
 
     Raises ConfigError, with a message of one line, for a name that is neither a folder nor a dataset.
     """
-    if name in _PACKAGED_DATASETS_MODULES:  # "imagefolder", "csv": datasets would read the current folder
+    # "imagefolder", "csv": datasets would read the current folder
+    if name in getattr(packaged_modules, "_PACKAGED_DATASETS_MODULES", ()):
         raise ConfigError(
             "dataset_name", name, "is a reader of datasets, not a dataset: give the folder itself, or an id"
         )
