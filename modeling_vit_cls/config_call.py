@@ -70,9 +70,10 @@ def _complete_labels(kwargs: dict[str, Any]) -> dict[str, Any]:
     id2label = id2label or from_inverse or {}
     if count is not None and count != len(id2label):
         raise ConfigError("num_labels", count, f"the label map has {len(id2label)} entries: give one of the two")
-    if from_inverse is not None or inverse is None:
-        inverse = {label: index for index, label in (from_inverse or id2label).items()}
-    return {**kwargs, "id2label": id2label, "label2id": inverse}
+    if inverse is None:
+        inverse = {label: index for index, label in id2label.items()}
+    label2id = {text: int(i) if isinstance(i, np.integer) else i for text, i in inverse.items()}
+    return {**kwargs, "id2label": id2label, "label2id": label2id}
 
 
 def _label_map(field: str, value: Any, flip: bool) -> dict[int, str] | None:
