@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
         {**measurements, "images": images_digest(dataset, "image")},
         model,
         model_name=arguments.model,
+        model_revision=arguments.revision,
         dataset_name=arguments.dataset_name,
         split=arguments.split,
         revision=arguments.dataset_revision,

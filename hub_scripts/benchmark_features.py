@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
         "features": features,
     }
     found = {**measured.found, "duplicates": duplicates}
-    written = results(found, backbone, model_name=arguments.model, **common, **known_of_training(Path(arguments.model)))
+    measured_model = {"model_name": arguments.model, "model_revision": arguments.revision}
+    written = results(found, backbone, **measured_model, **common, **known_of_training(Path(arguments.model)))
     # Printed first, so that the results are not lost if a file cannot be written.
     print(written.to_json() if arguments.json else _table(written))
     if arguments.output:

@@ -150,6 +150,16 @@ class ViTClsConfig(PretrainedConfig):
         for name, value in fields.items():
             setattr(self, name, value)
 
+    def __init_subclass__(cls, **kwargs: Any):
+        """Give a subclass without an `__init__` ours: transformers 5 would make one of its annotations instead."""
+        if "__init__" not in vars(cls):
+
+            def __init__(self: Any, *args: Any, **fields: Any) -> None:
+                super(cls, self).__init__(*args, **fields)
+
+            cls.__init__ = __init__
+        super().__init_subclass__(**kwargs)
+
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "ViTClsConfig":
         """The config of a named architecture (see `list_variants`). Keywords replace its fields."""

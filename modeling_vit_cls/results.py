@@ -53,9 +53,10 @@ class MeasuredData(Origin):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredModel:
-    """The model that was measured; `class_name` is "class" in the file."""
+    """The model that was measured; `class_name` is "class" in the file, `revision` that of a model on the Hub."""
 
     name: str | None = None
+    revision: str | None = None
     class_name: str | None = field(default=None, metadata={"name": "class"})
     readout: str | None = None
     parameters: int | None = _number()

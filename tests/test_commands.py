@@ -325,7 +325,7 @@ sys.exit(main(sys.argv[1:]))
 
 OF_A_REVISION = {
     "predict": ["MODEL", "photos/test/0/0.png"],
-    "benchmark": ["MODEL", "--dataset_name", "photos"],
+    "benchmark": ["MODEL", "--dataset_name", "photos", "--output", "results.json"],
     "benchmark probe": ["MODEL", "--method", "probe", "--dataset_name", "photos", "--output_dir", "probe"],
     "embed": ["MODEL", "photos", "--output", "embedded"],
     "explain": ["MODEL", "photos/test/0/0.png", "--output", "pictures"],
@@ -357,6 +357,8 @@ def test_a_verb_takes_the_revision_of_a_model(verb, hub, model, tmp_path, monkey
     assert main(words) == 1
     assert repo_id in capsys.readouterr().err
     assert main([*words, "--revision", "v1"]) == 0, capsys.readouterr().err
+    if verb == "benchmark":
+        assert Results.read(tmp_path / "results.json").model.revision == "v1"
     if verb == "benchmark probe":
         assert Results.read(tmp_path / "probe" / "results.json").training.base_model.revision == "v1"
     if verb == "embed":

@@ -106,6 +106,19 @@ def test_a_registered_subclass_of_the_config_is_saved_and_loaded_with_its_fields
     assert (type(other.config), other.config.divisor) == (Divided, 5)
 
 
+def test_a_subclass_of_the_config_needs_no_constructor():
+    class Named(ViTClsConfig):
+        model_type = "vit_named"
+        remark: str = ""
+
+    class Again(Divided):
+        pass
+
+    assert Named(**TINY).to_dict() == ViTClsConfig(**TINY).to_dict() | {"model_type": "vit_named"}
+    assert (Again(7, **TINY).divisor, Again(7, **TINY).hidden_size) == (7, 16)
+    assert FlaxViTClsForImageClassification(Named(**TINY))(pixels()).logits.shape == (2, 5)
+
+
 def test_fields_of_a_subclass_that_no_load_would_take_are_not_saved(tmp_path):
     class Extra(ViTClsConfig):
         def __init__(self, extra: int = 1, **kwargs):

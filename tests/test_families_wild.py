@@ -219,7 +219,8 @@ def inside(prefix: str, name: str, folder: Path, bare: int = 0) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["vit", "dinov2", "siglip", "clip", "timm_vit", "torchvision", "meta_dinov2_registers"]
+    "name",
+    ["vit", "dinov2", "siglip", "clip", "timm_vit", "timm_registers_gap", "torchvision", "meta_dinov2_registers"],
 )
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "ema_model._orig_mod.", "state_dict.model.", "net.", "encoder."])
 def test_a_wrapper_that_all_tensors_share_is_taken_off_and_reported(name, prefix, tmp_path, caplog):
@@ -260,6 +261,17 @@ def test_an_image_tower_of_openclip_alone_is_in_no_wrapper(tmp_path):
         model, report = FlaxViTClsModel.from_pretrained(folder, output_loading_info=True)
         assert report.file_notes == notes
         assert_same(model.params, FlaxViTClsModel.from_pretrained(golden("open_clip")).params)
+
+
+def test_a_wrapper_may_have_the_name_of_a_prefix_of_the_family(tmp_path):
+    """`self.vit = ViTForImageClassification(...)` names `vit.vit.embeddings...` and `vit.classifier...`."""
+    tensors = load_file(golden("vit") / "model.safetensors")
+    assert {name.partition(".")[0] for name in tensors} == {"vit", "classifier"}
+    model, report = FlaxViTClsForImageClassification.from_pretrained(
+        inside("vit.", "vit", tmp_path), output_loading_info=True
+    )
+    assert report.file_notes == ["all tensors are inside 'vit.', which was left out of their names"]
+    assert_same(model.params, FlaxViTClsForImageClassification.from_pretrained(golden("vit")).params)
 
 
 def test_prefixes_of_a_family_are_no_wrapper(tmp_path):

@@ -96,13 +96,23 @@ def test_each_file_is_read_by_its_own_class_names(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
-@pytest.mark.parametrize(
-    ("labels", "feature"), [([0, 1], datasets.ClassLabel(names=["dog", "cat"])), ([0, 1], WHOLE), (["cat"], TEXT)]
-)
+@pytest.mark.parametrize(("labels", "feature"), [([0, 1], datasets.ClassLabel(names=["dog", "cat"])), (["cat"], TEXT)])
 def test_files_of_one_split_with_other_classes_are_refused_by_name(tmp_path, suffix, labels, feature):
     write_table(rows([0, 1]), tmp_path / f"train-00000-of-00002.{suffix}")
     write_table(rows(labels, feature), tmp_path / f"train-00001-of-00002.{suffix}")
     with pytest.raises(ConfigError, match=r"column label is ClassLabel.*cat.*00000-of-00002.*, but .*00001-of-00002"):
+        load_images(str(tmp_path), "train")
+
+
+def test_files_of_one_split_may_differ_where_no_label_is_read_wrongly(tmp_path):
+    """Numbers after a ClassLabel are its classes; columns that are no labels may have any type."""
+    for number, (labels, other) in enumerate(((rows([0, 1]), TEXT), (rows([1, 1], WHOLE), WHOLE))):
+        values = ["x", "y"] if other is TEXT else [1, 2]
+        labels.add_column("photo", values, feature=other).to_parquet(str(tmp_path / f"train-{number}.parquet"))
+    dataset = load_images(str(tmp_path), "train")
+    assert (class_names(dataset), list(dataset["label"])) == (["cat", "dog"], [0, 1, 1, 1])
+    (tmp_path / "train-0.parquet").rename(tmp_path / "train-2.parquet")
+    with pytest.raises(ConfigError, match="column label is Value.* but ClassLabel"):
         load_images(str(tmp_path), "train")
 
 

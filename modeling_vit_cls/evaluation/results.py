@@ -23,6 +23,7 @@ def results(
     model: Any,
     *,
     model_name: str,
+    model_revision: str | None = None,
     dataset_name: str,
     split: str,
     revision: str | None = None,
@@ -38,6 +39,7 @@ def results(
             training data, and "images", the digest of the images.
         model: the model that was measured.
         model_name, dataset_name: folders or ids on the Hub; the record tells which.
+        model_revision: revision of the model.
         split: split of the dataset.
         revision: revision of the dataset.
         recipe, training: recipe and record of the model's training, if they are known.
@@ -54,7 +56,7 @@ def results(
         dataset = tested
     return Results(
         model=MeasuredModel(
-            name=record(model_name)["name"],
+            **{name: value for name, value in record(model_name, model_revision).items() if name != "source"},
             class_name=type(model).__name__,
             readout=found.get("readout", model.config.readout),
             parameters=model.num_parameters(),

@@ -169,7 +169,7 @@ def _num_classes(fields: dict[str, Any], given: dict[str, Any]) -> int:
 def _refuse_norms(tensors: Mapping[str, Tensor], fc_norm: bool) -> None:
     """Raise CheckpointError for a norm at the other place, before or after pooling; ours has the same name at both."""
     for tensor in (tensors[key] for key in ("norm.scale", "norm.bias") if key in tensors):
-        if tensor.name.startswith("fc_norm") != fc_norm:
+        if ("fc_norm" in tensor.name.split(".")) != fc_norm:
             expected = "fc_norm, after the pooling" if fc_norm else "norm, before the pooling"
             problem = f"has tensor {tensor.name!r}, but timm builds {expected}"
             raise CheckpointError(f"{tensor.file.name}: {problem}; check fc_norm and global_pool in config.json")

@@ -21,8 +21,13 @@ def unwrapped(
 
 
 def _shared(names: list[str], own: tuple[str, ...]) -> str:
-    """The first part, up to a dot, that all names share, or "". A single module of the model is no wrapper of one."""
+    """The first part, up to a dot, that all names share, or "". A single module of the model is no wrapper of one.
+
+    A prefix of the family is one only where names behind it begin with it again: `self.vit = ViTFor...(...)`.
+    """
     first = f"{names[0].partition('.')[0]}." if names else ""
-    is_whole_model = any("." in name.removeprefix(first) for name in names)
-    is_shared = all(name.startswith(first) for name in names)
-    return first if is_shared and is_whole_model and not any(prefix.startswith(first) for prefix in own) else ""
+    if not all(name.startswith(first) for name in names):
+        return ""
+    behind = [name.removeprefix(first) for name in names]
+    is_own = any(prefix.startswith(first) for prefix in own) and not any(name.startswith(first) for name in behind)
+    return first if any("." in name for name in behind) and not is_own else ""

@@ -11,6 +11,7 @@ from ..errors import ConfigError, shorten
 from ..install import needs
 from .classes import is_label_column, is_text
 from .image_files import visible_entries
+from .metadata import LABEL_COLUMNS
 from .read_errors import reason_of
 from .splits import split_name
 
@@ -96,11 +97,20 @@ def _check_types(files: list[Path]) -> None:
     columns = _columns(first)
     for file in others:
         for name, feature in _columns(file).items():
-            types = _label_type(columns.get(name)), _label_type(feature)
-            if None not in types and types[0] != types[1]:
+            if name in columns and _contradict(name, columns[name], feature):
                 rule = f"its column {name} is {shorten(columns[name], 200)} in {first}, but {shorten(feature, 200)} "
                 rule += f"in {file}: write the files of a split with the same ClassLabel, or with texts as labels"
                 raise ConfigError("dataset_name", str(first.parent), rule)
+
+
+def _contradict(name: str, first: Any, second: Any) -> bool:
+    """Whether labels of the second type would be read wrongly by the first: names by number, or as texts."""
+    is_class = [isinstance(feature, datasets.ClassLabel) for feature in (first, second)]
+    if all(is_class):
+        return first.names != second.names
+    if name not in LABEL_COLUMNS or not (is_label_column(first) and is_label_column(second)):
+        return False
+    return is_class[1] or is_text(first) != is_text(second)  # numbers after a ClassLabel are its classes
 
 
 def _columns(file: Path) -> dict[str, Any]:
@@ -113,13 +123,6 @@ def _columns(file: Path) -> dict[str, Any]:
         except pyarrow.ArrowInvalid:
             schema = pyarrow.ipc.open_file(opened).schema
     return datasets.Features.from_arrow_schema(schema)
-
-
-def _label_type(feature: Any) -> Any:
-    """What the files of a split must agree on: class names, or texts or numbers; None for any other column."""
-    if isinstance(feature, datasets.ClassLabel):
-        return feature.names
-    return is_text(feature) if is_label_column(feature) else None
 
 
 def _files(folder: Path, depth: int) -> list[Path]:

@@ -213,7 +213,7 @@ def refuse_trainer_keywords(keywords: Mapping[str, Any], known: set[str]) -> Non
 def refuse_trainer_methods(trainer: Any) -> None:
     """Raise ConfigError for the first method that a subclass of FlaxTrainer overrides for transformers' Trainer."""
     for name, remedy in METHODS_INSTEAD.items():
-        if hasattr(trainer, name):
+        if callable(getattr(trainer, name, None)):
             raise ConfigError(name, type(trainer).__name__, f"FlaxTrainer never calls this method: {remedy}")
 
 
