@@ -108,7 +108,7 @@ class ImageClassificationPipeline(_ImagePipeline):
         function_to_apply: str | None = None,
         on_bad_image: OnBadImage | None = None,
     ) -> Iterator[tuple[int, list[Prediction]]]:
-        """Yield row and predictions of each image as soon as its batch is computed; `on_bad_image` as in `predict`."""
+        """Yield row and predictions of each image while the next batch is computed; `on_bad_image` as in `predict`."""
         function = function_of(self.model.config, function_to_apply or self.function_to_apply)
         if top_k is not None and (not hasattr(top_k, "__index__") or operator.index(top_k) < 1):
             raise ConfigError("top_k", top_k, "must be a positive integer, or None for all labels")
