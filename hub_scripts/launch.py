@@ -71,7 +71,8 @@ class _Processes:
         running = dict(enumerate(self._all))
         while running:
             time.sleep(_POLL_SECONDS)
-            for index, process in list(running.items()):
+            # One that a signal ended comes first: it may be why others failed in the same moment.
+            for index, process in sorted(running.items(), key=lambda item: item[1].poll() or 0):
                 code = process.poll()
                 if code is None:
                     continue
