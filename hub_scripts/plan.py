@@ -50,7 +50,8 @@ def _config(arguments: argparse.Namespace, overrides: dict[str, Any]) -> ViTClsC
     """The config of a named architecture, with 1,000 classes, or of a checkpoint."""
     model = arguments.model
     if "/" in model or Path(model).exists():
-        return ViTClsConfig.from_dict(read_config(model, arguments.revision).to_dict(), **overrides)
+        config = read_config(model, arguments.revision)
+        return type(config).from_dict(config.to_dict(), **overrides)
     return ViTClsConfig.from_variant(model, **{"num_labels": 1000, **overrides})
 
 

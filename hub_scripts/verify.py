@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 from modeling_vit_cls import CheckpointError
-from modeling_vit_cls.families.open import Source, checked_tensors, open_checkpoint
+from modeling_vit_cls.families.open import Source, open_checkpoint
+from modeling_vit_cls.families.strict import checked_tensors
 from modeling_vit_cls.files.file_digests import check_digests
 from modeling_vit_cls.files.folder import read_undisturbed
 from modeling_vit_cls.files.tensor import Tensor

@@ -26,7 +26,8 @@ from timm.models import get_pretrained_cfg
 from modeling_vit_cls.catalogue import TABLE, CatalogueRow
 from modeling_vit_cls.errors import CheckpointError
 from modeling_vit_cls.families import family_of
-from modeling_vit_cls.families.open import checked_tensors, has_head, open_checkpoint, parameter_shapes
+from modeling_vit_cls.families.open import has_head, open_checkpoint, parameter_shapes
+from modeling_vit_cls.families.strict import checked_tensors
 from modeling_vit_cls.nn.vit import FlaxViTClsForImageClassificationModule, FlaxViTClsModule
 
 SOURCES = Path(__file__).with_name("catalogue")

@@ -36,7 +36,8 @@ from modeling_vit_cls import (
 from modeling_vit_cls.families import family_of, timm_export
 from modeling_vit_cls.families import timm as timm_families
 from modeling_vit_cls.families import torchvision as torchvision_families
-from modeling_vit_cls.families.open import Source, checked_tensors, parameter_shapes
+from modeling_vit_cls.families.open import Source, parameter_shapes
+from modeling_vit_cls.families.strict import checked_tensors
 from modeling_vit_cls.families.timm_architectures import ARCHITECTURES, present_name
 from modeling_vit_cls.files.tensor import Tensor
 from modeling_vit_cls.images.processor_classes import CLASSES

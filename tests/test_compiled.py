@@ -19,6 +19,7 @@ from modeling_vit_cls import (
     ViTClsConfig,
 )
 from modeling_vit_cls.nn.vit import FlaxViTClsForImageClassificationModule
+from modeling_vit_cls.pretrained.check import read_config
 
 LOWERED = []  # an event for each function that was compiled, or taken from a cache on disk
 jax.monitoring.register_event_duration_secs_listener(
@@ -102,6 +103,7 @@ def test_a_registered_subclass_of_the_config_is_saved_and_loaded_with_its_fields
         again = loader.from_pretrained(tmp_path)
         assert (type(again), type(again.config), again.config.divisor) == (DividedModel, Divided, 10)
         np.testing.assert_array_equal(again(pixels()).logits, model(pixels()).logits)
+    assert read_config(tmp_path).divisor == 10
     other = DividedModel.from_pretrained(tmp_path, config=Divided(5, **TINY)).with_readout("mean")
     assert (type(other.config), other.config.divisor) == (Divided, 5)
 

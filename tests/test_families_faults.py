@@ -18,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 from test_families import FOLDERS, golden, load
 
 from modeling_vit_cls import CheckpointError, ConfigError, FlaxViTClsModel, export_pretrained
-from modeling_vit_cls.families.open import checked_tensors, open_checkpoint
+from modeling_vit_cls.families.open import open_checkpoint
+from modeling_vit_cls.families.strict import checked_tensors
 
 
 def read(folder: Path) -> dict[str, np.ndarray]:

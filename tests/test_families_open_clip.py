@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 from test_families import golden, load
 
 from modeling_vit_cls import CheckpointError, FlaxViTClsModel, export_pretrained
-from modeling_vit_cls.families.open import Source, checked_tensors, open_checkpoint
+from modeling_vit_cls.families.open import Source, open_checkpoint
+from modeling_vit_cls.families.strict import checked_tensors
 from modeling_vit_cls.variants import variant_fields
 
 WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"

@@ -333,7 +333,7 @@ def test_copies_of_a_subclass_keep_its_attributes(tmp_path):
     how |= dict.fromkeys(("eval_strategy", "save_strategy"), "steps") | {"eval_steps": 1, "save_steps": 1}
     trainer = FlaxTrainer(model, TrainingArguments(str(tmp_path), **how), digits, digits)
     trainer.train()
-    assert trainer.model.temperature == 50.0
+    assert model.without_params("bfloat16").temperature == trainer.model.temperature == 50.0
 
 
 @pytest.mark.parametrize("name", ["__call__", "preprocess"])

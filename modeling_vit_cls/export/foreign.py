@@ -13,7 +13,8 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError
 from ..families import FAMILIES, timm_export
 from ..families.family import Family
-from ..families.open import Source, checked_tensors, open_checkpoint
+from ..families.open import Source, open_checkpoint
+from ..families.strict import checked_tensors
 from ..files.weights import write_weights
 from ..images.processor import ViTClsImageProcessor
 from ..names import CONFIG, PROCESSOR

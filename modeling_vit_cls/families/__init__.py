@@ -97,6 +97,11 @@ def registered_config(model_type: object) -> type[ViTClsConfig] | None:
     return config_class if issubclass(config_class, ViTClsConfig) else None
 
 
+def own_config(fields: dict[str, Any]) -> ViTClsConfig:
+    """The config of one of our checkpoints, of the subclass that is registered for its `model_type` if there is one."""
+    return (registered_config(fields.get("model_type")) or ViTClsConfig).from_dict(fields)
+
+
 def recognised(tensors: Mapping[str, Tensor]) -> Family | None:
     """The family that some of these tensor names belong to alone, if there is one."""
     for family in FAMILIES:

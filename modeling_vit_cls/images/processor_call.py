@@ -1,14 +1,15 @@
 """The keywords of one call of the image processor: fields that replace its own, and keywords of transformers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
+from ..keyword_table import Refused, without
 
 # They concern speed, or text. The layout of an array is read from its shape.
 _IGNORED = ("input_data_format", "disable_grouping", "image_seq_length")
 # Refused with a remedy, unless the first item accepts the value: one that changes nothing.
-_REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+_REFUSED: Refused = {
     "data_format": (
         lambda value: value == "channels_first",
         "pixel_values are (B, C, H, W), as models take them: np.moveaxis(pixel_values, 1, -1) puts the channels last",
@@ -30,13 +31,9 @@ def fields_of_call(keywords: Mapping[str, Any], names: Sequence[str]) -> dict[st
     Raises ConfigError, with a remedy, for a keyword of transformers that has no equivalent here, and for an unknown
     one.
     """
-    fields = {}
     for name, value in keywords.items():
         if name not in (*names, *_IGNORED, *_REFUSED):
             hint = did_you_mean(name, [*names, "return_tensors"])
             raise ConfigError(name, value, f"is not a field of the image processor{hint}")
-        if name in _REFUSED and value is not None and not _REFUSED[name][0](value):
-            raise ConfigError(name, value, _REFUSED[name][1])
-        if name in names and value is not None:
-            fields[name] = value
-    return fields
+    given = {name: value for name, value in keywords.items() if value is not None}
+    return without(given, _IGNORED, _REFUSED)

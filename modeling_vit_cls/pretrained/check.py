@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, one_line
+from ..families import own_config
 from ..families.adapter import adapter_folder
 from ..families.open import config_file, has_head, is_foreign, parameter_shapes, read_headers
 from ..files.folder import read_undisturbed
@@ -134,7 +135,7 @@ def read_config(name_or_path: str | os.PathLike[str], revision: str | None = Non
         try:
             path = find(name_or_path, revision=revision)
             if adapter_folder(path) is None and not is_foreign(path):
-                return ViTClsConfig.from_dict(read_json(config_file(path)))
+                return own_config(read_json(config_file(path)))
             return open_with_base(path, find, read=read_headers).config
         except (CheckpointError, ConfigError) as error:
             raise CheckpointError(fetch.shown(str(error))) from error

@@ -1,11 +1,12 @@
 """Keywords of transformers' methods that load, save and push, and mean nothing here: ignored, renamed or refused."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from ..errors import ConfigError, did_you_mean
+from ..keyword_table import Refused, without
 
 # These cannot change what is loaded: repository code is never run, the format of a file is read from the file, and JAX
 # manages memory and devices.
@@ -32,8 +33,7 @@ _HALF = "weights are not quantised here: dtype='bfloat16' computes in half preci
 _PARAMS = "set `model.params = ...`, or pass parameters to each call, `model(pixels, params=...)`"
 _SHARDING = "tensors are not split by a plan here: use jax.device_put(params, sharding)"
 # Refused with a remedy, unless the first item accepts the value: one that changes nothing.
-_Refused = dict[str, tuple[Callable[[Any], bool], str]]
-_REFUSED: _Refused = {
+_REFUSED: Refused = {
     "device": (lambda value: _is_default_device(value), _DEVICES),
     "device_map": (lambda value: value in (None, *_AUTOMATIC_MAPS) or _is_default_device(value), _DEVICES),
     "tp_plan": (lambda value: value is None, _SHARDING),
@@ -62,7 +62,7 @@ _IGNORED_IN_SAVES = {
     *("use_temp_dir", "save_function", "save_peft_format", "save_original_format", "ignore_metadata_errors"),
 }
 _OWNER = "give it in repo_id, as 'owner/name'"
-_REFUSED_IN_SAVES: _Refused = {
+_REFUSED_IN_SAVES: Refused = {
     "safe_serialization": (bool, "only safetensors are written"),
     "state_dict": (lambda value: value is None, "give params=..., a nested dict like model.params"),
     "is_main_process": (
@@ -96,7 +96,7 @@ def without_habits(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError, with a remedy, for a keyword of transformers that has no equivalent here.
     """
-    result = _without(keywords, _IGNORED, _REFUSED)
+    result = _with_token(without(keywords, _IGNORED, _REFUSED))
     if str(result.get("attn_implementation")).removeprefix("paged|") in _ATTENTION | {"None"}:
         result.pop("attn_implementation", None)
     return result
@@ -108,7 +108,7 @@ def push_keywords(keywords: Mapping[str, Any], pushes: bool = True) -> dict[str,
     Without `pushes` there are none, and `token`, which then changes nothing, is the only one allowed. Raises
     ConfigError, with a remedy, for a keyword of transformers that has no equivalent here, and for an unknown one.
     """
-    result = _without(keywords, _IGNORED_IN_SAVES, _REFUSED_IN_SAVES)
+    result = _with_token(without(keywords, _IGNORED_IN_SAVES, _REFUSED_IN_SAVES))
     for name, value in result.items():
         if name not in _OF_A_PUSH:
             hint = did_you_mean(name, [*_OF_A_PUSH, *_OF_A_SAVE, *_REFUSED_IN_SAVES])
@@ -118,14 +118,9 @@ def push_keywords(keywords: Mapping[str, Any], pushes: bool = True) -> dict[str,
     return {name: value for name, value in result.items() if pushes and value is not None}
 
 
-def _without(keywords: Mapping[str, Any], ignored: set[str], refused: _Refused) -> dict[str, Any]:
-    """The keywords that are neither `ignored` nor `refused`; `use_auth_token` becomes `token`."""
-    result = {name: value for name, value in keywords.items() if name not in ignored}
-    for name, (changes_nothing, remedy) in refused.items():
-        if name in result:
-            value = result.pop(name)
-            if not changes_nothing(value):
-                raise ConfigError(name, value, remedy)
+def _with_token(keywords: dict[str, Any]) -> dict[str, Any]:
+    """The keywords, in which `use_auth_token`, the old name, becomes `token`."""
+    result = dict(keywords)
     token = result.pop("use_auth_token", None)
     if result.get("token") is None and token not in (None, False):
         result["token"] = token

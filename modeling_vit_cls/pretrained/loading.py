@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, ConfigError, shorten
 from ..families.family import NATIVE, canonical
-from ..families.open import Source, checked_tensors, parameter_shapes
+from ..families.open import Source, parameter_shapes
+from ..families.strict import checked_tensors
 from ..files.folder import to_path
 from ..files.tensor import Tensor
 from ..label_maps import LABEL_FIELDS
