@@ -10,7 +10,6 @@ from conftest import pixels, tiny_model
 
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel
 from modeling_vit_cls.nn import fused_attention
-from modeling_vit_cls.nn import vit as modules
 from modeling_vit_cls.nn.fused_attention import is_fused
 from modeling_vit_cls.nn.scan import stack_params
 
@@ -24,11 +23,20 @@ def kernel(monkeypatch):
 
     def on_a_cpu(query, key, value, implementation, **lengths):
         assert implementation == "cudnn"
-        assert query.shape[1] % 8 == 0
         calls.append(query.shape)
-        return attention(query, key, value, implementation="xla", **lengths)
 
-    monkeypatch.setattr(modules, "is_fused", lambda implementation, *_: implementation != "xla")
+        def plain(query, key, value, lengths):
+            return attention(query, key, value, implementation="xla", **lengths)
+
+        def with_gradient(query, key, value, lengths):  # as cuDNN, whose gradient takes only such numbers of tokens
+            assert query.shape[1] % 8 == 0
+            return jax.vjp(lambda *arrays: plain(*arrays, lengths), query, key, value)
+
+        like_cudnn = jax.custom_vjp(plain)
+        like_cudnn.defvjp(with_gradient, lambda gradient, slope: (*gradient(slope), None))
+        return like_cudnn(query, key, value, lengths)
+
+    monkeypatch.setattr(fused_attention, "is_fused", lambda implementation, *_: implementation != "xla")
     monkeypatch.setattr(jax.nn, "dot_product_attention", on_a_cpu)
     jax.clear_caches()  # models of one config share their compiled functions, with and without this
     yield calls
@@ -49,20 +57,22 @@ def test_numbers_are_those_of_plain_products(model_class, fields, kernel):
         np.testing.assert_allclose(mine, other, atol=1e-4, rtol=1e-4)
 
 
-def test_gradients_of_a_stacked_model_are_those_of_plain_products(kernel):
+@pytest.mark.parametrize(("training", "tokens"), [(True, {8}), (False, {5, 8})], ids=["training", "inference"])
+def test_gradients_of_a_stacked_model_are_those_of_plain_products(training, tokens, kernel):
     model = tiny_model(num_hidden_layers=3)
 
     def loss(params, implementation):
         module = model.module.clone(attn_implementation=implementation, scan=True)
-        images = pixels().transpose(0, 2, 3, 1)
-        return module.apply({"params": params}, images, readout_only=True).logits.sum()
+        images, rngs = pixels().transpose(0, 2, 3, 1), {"dropout": jax.random.key(0)}
+        outputs = module.apply({"params": params}, images, not training, readout_only=True, rngs=rngs)
+        return outputs.logits.sum()
 
     params = stack_params(model.params)
     slopes = jax.jit(jax.grad(loss), static_argnums=1)
     want = slopes(params, "xla")
     assert not kernel
     got = slopes(params, "auto")
-    assert kernel
+    assert {shape[1] for shape in kernel} == tokens
     for mine, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-4, rtol=1e-4)
 

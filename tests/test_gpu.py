@@ -8,8 +8,9 @@ from conftest import arrays, assert_same, pixels, tiny_config, tiny_model
 
 from modeling_vit_cls import ViTClsImageProcessor
 from modeling_vit_cls.images.batch import Batch
-from modeling_vit_cls.nn import compiled, gpu
+from modeling_vit_cls.nn import compiled, fused_attention, gpu
 from modeling_vit_cls.nn.layers import layer_norm
+from modeling_vit_cls.nn.vit import FlaxViTClsModule
 from modeling_vit_cls.training import step
 from modeling_vit_cls.training.arguments import TrainingArguments
 from modeling_vit_cls.training.optimizer import make_optimizer
@@ -31,6 +32,16 @@ def test_half_precision_on_hopper_has_options_of_the_compiler(hopper, monkeypatc
     assert gpu.compiler_options("bfloat16") is None
 
 
+def test_plain_products_have_no_options(hopper, monkeypatch):
+    monkeypatch.setattr(fused_attention, "compute_capability", gpu.compute_capability)
+    fields = {"hidden_size": 16, "num_attention_heads": 2}
+    fused = FlaxViTClsModule(tiny_config(**fields), "bfloat16")
+    assert fused_attention.program_options(fused) == OPTIONS
+    assert fused_attention.program_options(fused.clone(attn_implementation="xla")) is None
+    relative = FlaxViTClsModule(tiny_config(position_embedding="relative", **fields), "bfloat16")
+    assert fused_attention.program_options(relative) is None
+
+
 def test_an_option_of_the_user_stays(hopper, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=true")
     assert gpu.compiler_options("bfloat16") == {"xla_gpu_dot_merger_threshold_mb": 0}
@@ -44,7 +55,7 @@ def test_an_option_that_xla_does_not_know_is_left_out(hopper, monkeypatch):
 @pytest.fixture
 def wrong_options(monkeypatch):
     """Options that XLA refuses, so that a program that is compiled with them is seen."""
-    monkeypatch.setattr(compiled, "compiler_options", lambda dtype: {"xla_gpu_of_another_version": True})
+    monkeypatch.setattr(compiled, "program_options", lambda module: {"xla_gpu_of_another_version": True})
 
 
 def test_a_call_has_the_options_and_a_part_of_another_function_has_its_own(wrong_options):
@@ -67,7 +78,7 @@ def test_a_call_has_the_options_and_a_part_of_another_function_has_its_own(wrong
 
 
 def test_a_training_step_has_the_options(monkeypatch):
-    monkeypatch.setattr(step, "compiler_options", lambda dtype: {"xla_gpu_of_another_version": True})
+    monkeypatch.setattr(step, "program_options", lambda module: {"xla_gpu_of_another_version": True})
     model, arguments = tiny_model(), TrainingArguments("unused", scan_layers=False)
     optimizer = make_optimizer(arguments, model.params, 10)
     processor = ViTClsImageProcessor.for_config(model.config)
@@ -77,13 +88,25 @@ def test_a_training_step_has_the_options(monkeypatch):
         train(step.initial_state(model.params, optimizer, with_ema=False), batch)
 
 
+@pytest.mark.parametrize("mean", [0, 30, 300])
+def test_a_norm_in_training_on_a_gpu_loses_less_than_the_rounding_of_its_input(mean, monkeypatch):
+    exact = np.random.default_rng(0).normal(mean, 1, (50, 768))
+    x = jnp.asarray(exact, jnp.bfloat16)
+    params = {"params": {"scale": jnp.ones(768), "bias": jnp.zeros(768)}}
+    rounded = np.asarray(x, float)
+    standard = [(rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True) for rows in (exact, rounded)]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    got = layer_norm(tiny_config(), jnp.float32, "norm", training=True).clone(use_fast_variance=True).apply(params, x)
+    assert abs(got - standard[1]).max() < 0.2 * abs(standard[0] - standard[1]).max() + 1e-4
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_norm_on_a_gpu_keeps_its_input_and_one_number_for_each_row(dtype, monkeypatch):
     x = jnp.asarray(np.random.default_rng(0).normal(3, 2, (50, 16)), dtype)
-    plain = layer_norm(tiny_config(), dtype, "norm")
+    plain = layer_norm(tiny_config(), dtype, "norm", training=True)
     params = {"params": {"scale": jnp.linspace(0.5, 2, 16), "bias": jnp.linspace(-1, 1, 16)}}
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    on_gpu = layer_norm(tiny_config(), dtype, "norm")
+    on_gpu = layer_norm(tiny_config(), dtype, "norm", training=True)
     assert_same(on_gpu.init(jax.random.key(0), x), plain.init(jax.random.key(0), x))
 
     def backward(norm):

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
-from .gpu import compiler_options
+from .fused_attention import program_options
 from .layers import layer_norm
 from .mesh import across, batch_sharding, by_batch, mesh_of
 from .vit import Readout
@@ -82,7 +82,7 @@ def forward(module: nn.Module) -> Callable[..., Any]:
         unwanted = {"attentions": attentions, "hidden_states": hidden_states}
         return outputs.replace(**{name: None for name, wanted in unwanted.items() if not wanted})
 
-    compiled = _jit(forward_pass, module.dtype, ("readout_only", "attentions", "hidden_states", "mesh"))
+    compiled = _jit(forward_pass, module, ("readout_only", "attentions", "hidden_states", "mesh"))
     return _on_mesh_of_params(compiled)
 
 
@@ -122,7 +122,7 @@ def intermediates(module: Any) -> Callable[..., tuple]:
             outputs.append((patches, before) if prefix else patches)
         return tuple(outputs)
 
-    compiled = _jit(intermediate_maps, module.dtype, ("blocks", "reshape", "prefix", "norm", "mesh"))
+    compiled = _jit(intermediate_maps, module, ("blocks", "reshape", "prefix", "norm", "mesh"))
     return _on_mesh_of_params(compiled)
 
 
@@ -161,12 +161,12 @@ def draw(module: nn.Module) -> Callable[..., dict[str, Any]]:
     return jax.jit(initial_values, static_argnames=("image_shape", "names"))
 
 
-def _jit(function: Callable[..., Any], dtype: Any, static_argnames: tuple[str, ...]) -> Callable[..., Any]:
-    """`jax.jit` with the compiler's options for `dtype`, where the call is not traced as a part of another function.
+def _jit(function: Callable[..., Any], module: Any, static_argnames: tuple[str, ...]) -> Callable[..., Any]:
+    """`jax.jit` with the compiler's options for `module`, where the call is not traced as a part of another function.
 
     A program is compiled with the options of its outermost function, and JAX refuses others inside.
     """
-    part, options = jax.jit(function, static_argnames=static_argnames), compiler_options(dtype)
+    part, options = jax.jit(function, static_argnames=static_argnames), program_options(module)
     if options is None:
         return part
     whole = jax.jit(function, static_argnames=static_argnames, compiler_options=options)

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..configuration_vit_cls import ViTClsConfig
 from .embeddings import Embeddings
-from .fused_attention import is_fused, padding
+from .fused_attention import may_fuse, padding
 from .layers import SAVE_PRODUCTS, Attention, Dtype, EncoderBlock, Mlp, layer_norm, linear
 from .outputs import FlaxBaseModelOutputWithPooling, FlaxViTClsClassifierOutput
 from .positions import relative_rows, rope_table
@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         block = nn.remat(EncoderBlock, static_argnums=(3, 5)) if self.gradient_checkpointing else EncoderBlock
         last, length = len(rates) - 1, x.shape[1]
         fused, unpadded = length if self.fused else None, positions
-        if self.fused:  # pad the sequence once, not in each block
+        if self.fused and not deterministic:  # in training, pad the sequence once and not in each block
             widths = (0, padding(length))
             x = jnp.pad(x, ((0, 0), widths, (0, 0)))
             if positions is not None:  # rotary: relative positions do not use the fused kernel
@@ -192,14 +192,13 @@ class FlaxViTClsModule(nn.Module):
         if c.pre_norm:
             x = layer_norm(c, self.dtype, "pre_norm")(x)
         grid = (images.shape[1] // c.patch_size, images.shape[2] // c.patch_size)
-        head_size = c.hidden_size // c.num_attention_heads
         positions: Any = None
         if c.position_embedding == "rope":
-            positions = rope_table(grid, head_size, c.rope_theta)
+            positions = rope_table(grid, c.hidden_size // c.num_attention_heads, c.rope_theta)
         if c.position_embedding == "relative":
             positions = jnp.asarray(relative_rows(grid))
-        fused = is_fused(self.attn_implementation, self.dtype, head_size) and (readout_only or not attention_maps)
-        fused = fused and (deterministic or c.attention_probs_dropout_prob == 0) and c.position_embedding != "relative"
+        fused = may_fuse(self) and (readout_only or not attention_maps)
+        fused = fused and (deterministic or c.attention_probs_dropout_prob == 0)
         encoder = Encoder(c, self.dtype, self.gradient_checkpointing, self.scan, fused, grid, name="encoder")
         reads_cls = c.readout in ("cls", "cls_concat")
         tokens = c.num_cls_tokens + c.has_distillation_head if readout_only and reads_cls else None

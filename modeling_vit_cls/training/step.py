@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ..images.augmentation import augment, normalise
 from ..images.batch import Batch
 from ..images.processor import ViTClsImageProcessor
-from ..nn.gpu import compiler_options
+from ..nn.fused_attention import program_options
 from ..nn.mesh import BATCH, across, by_batch, by_name, everywhere, own_places, tree_shardings
 from ..nn.scan import is_stacked, unstack, unstack_params
 from .arguments import TrainingArguments
@@ -134,8 +134,7 @@ def make_train_step(
         with across(mesh):
             return update(state, batch)
 
-    options = compiler_options(module.dtype)  # pyright: ignore[reportAttributeAccessIssue]
-    return jax.jit(step, donate_argnums=0, compiler_options=options)
+    return jax.jit(step, donate_argnums=0, compiler_options=program_options(module))
 
 
 def in_parts(batch: Batch, parts: int) -> Batch:
