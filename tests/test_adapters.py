@@ -277,7 +277,43 @@ def test_a_base_that_is_ours_or_an_adapter_or_pickled_is_refused(folder, tmp_pat
         FlaxViTClsForImageClassification.from_pretrained(pickled)
 
 
+def test_an_adapter_beside_its_base_is_merged_into_it(tmp_path):
+    folder = merged_by_hand(tmp_path / "both", {})
+    adapter(folder, base=folder, lora_alpha=3)
+    model, report = FlaxViTClsForImageClassification.from_pretrained(folder, output_loading_info=True)
+    by_hand = merged_by_hand(tmp_path / "hand", {QUERY: 1.5})
+    same_numbers(model, FlaxViTClsForImageClassification.from_pretrained(by_hand))
+    assert report.file_notes == [f"a LoRA adapter, merged into its base {folder} (weights that it changes: 1)"]
+    assert check_pretrained(folder).notes == [f"{folder}: {report.file_notes[0]}"]
+    with pytest.raises(CheckpointError, match="is a LORA adapter of PEFT for .*, not a whole model"):
+        FlaxViTClsForImageClassification.from_pretrained(adapter(tmp_path / "of_both", base=folder))
+
+
+@pytest.mark.parametrize("base", [BASE, "user/elsewhere", None])
+def test_whole_weights_beside_an_adapter_of_another_base_are_refused(base, tmp_path):
+    folder = merged_by_hand(tmp_path / "both", {})
+    adapter(folder, base_model_name_or_path=base and str(base))
+    message = f"{folder}: holds both whole weights and an adapter of PEFT"
+    with pytest.raises(CheckpointError, match=re.escape(message)) as error:
+        FlaxViTClsForImageClassification.from_pretrained(folder)
+    assert check_pretrained(folder).problem == str(error.value)
+    plain = FlaxViTClsForImageClassification.from_pretrained(folder / "model.safetensors")
+    same_numbers(plain, FlaxViTClsForImageClassification.from_pretrained(BASE))
+    if base == BASE:
+        merged = FlaxViTClsForImageClassification.from_pretrained(folder / "adapter_model.safetensors")
+        same_numbers(merged, FlaxViTClsForImageClassification.from_pretrained(adapter(tmp_path / "alone")))
+
+
+def test_the_parent_of_an_adapter_names_the_subfolder(tmp_path):
+    adapter(tmp_path / "other")
+    with pytest.raises(CheckpointError, match="is no checkpoint, .*: give subfolder='other'"):
+        FlaxViTClsForImageClassification.from_pretrained(tmp_path)
+    FlaxViTClsForImageClassification.from_pretrained(tmp_path, subfolder="other")
+
+
 def test_a_merged_model_is_saved_whole(tmp_path):
     model = FlaxViTClsForImageClassification.from_pretrained(adapter(tmp_path / "adapter"))
     model.save_pretrained(tmp_path / "saved")
     same_numbers(FlaxViTClsForImageClassification.from_pretrained(tmp_path / "saved"), model)
+    model.save_pretrained(tmp_path / "adapter")  # over the adapter, whose files stay
+    same_numbers(FlaxViTClsForImageClassification.from_pretrained(tmp_path / "adapter"), model)

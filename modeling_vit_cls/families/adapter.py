@@ -4,6 +4,7 @@ The format is that of peft 0.21: adapter_config.json, and adapter_model.safetens
 base_model.model.MODULE.lora_A.weight (r, in) and lora_B.weight (out, r), and whole tensors of other modules.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,7 +17,7 @@ from ..errors import CheckpointError, shorten
 from ..files.json_file import read_json
 from ..files.tensor import FLOATS, Tensor
 from ..files.unread import pickle_refused
-from ..files.weights import holds_standard_weights
+from ..files.weights import STANDARD_WEIGHTS
 from ..label_maps import LABEL_FIELDS
 from .family import Family
 from .not_read import ADAPTER
@@ -86,7 +87,25 @@ def adapter_folder(path: Path) -> Path | None:
     """The folder of an adapter, given by itself or by its weight file; None for any other checkpoint."""
     if path.name in (_WEIGHTS, _PICKLED):
         return path.parent
-    return path if (path / ADAPTER).is_file() and not holds_standard_weights(path) else None
+    return path if (path / ADAPTER).is_file() else None
+
+
+def refuse_two_models(folder: Path) -> None:
+    """Raise CheckpointError for a folder with whole weights and an adapter, unless these are the adapter's base.
+
+    They may be the base with another head, or the adapter may be merged into them already: the files do not tell.
+    """
+    file = folder / ADAPTER
+    base = read_json(file).get("base_model_name_or_path")
+    if isinstance(base, str) and os.path.exists(base) and folder.samefile(base):
+        return
+    weights = next(name for name in STANDARD_WEIGHTS if (folder / name).is_file())
+    problem = f"holds both whole weights and an adapter of PEFT whose base_model_name_or_path is {shorten(base)}"
+    remedy = f"if {weights} is the adapter's base, write this folder's path into that field of {ADAPTER}"
+    others = (
+        f"else give one of the files: {folder / weights} for these weights alone, {folder / _WEIGHTS} for the adapter"
+    )
+    raise CheckpointError(f"{folder}: {problem}; {remedy}; {others}")
 
 
 def read_adapter(folder: Path, read: Callable[[Path], dict[str, Tensor]]) -> Adapter:
@@ -99,7 +118,8 @@ def read_adapter(folder: Path, read: Callable[[Path], dict[str, Tensor]]) -> Ada
     _refuse_variants(fields, file)
     base, revision = fields.get("base_model_name_or_path"), fields.get("revision")
     if not isinstance(base, str) or not base:
-        raise CheckpointError(f"{file}: base_model_name_or_path={shorten(base)}: must name the base model")
+        rule = "must name the base model: write its folder or Hub id into this field"
+        raise CheckpointError(f"{file}: base_model_name_or_path={shorten(base)}: {rule}")
     if not (folder / _WEIGHTS).is_file():
         if (folder / _PICKLED).is_file():
             raise pickle_refused(folder / _PICKLED)

@@ -119,7 +119,8 @@ def open_checkpoint(
         check_digests(path, (CONFIG, PROCESSOR))
     file = config_file(path)
     fields = read_json(file)
-    refuse_unread_folder(path, holds_standard_weights(path))
+    has_own_adapter = adapter is None or adapter.path.samefile(path)  # an adapter beside a base would change it too
+    refuse_unread_folder(path, holds_standard_weights(path) and has_own_adapter)
     refuse_quantised_config(fields, file)
     refuse_unread_config(fields, file)
     family = family_of(fields, file)

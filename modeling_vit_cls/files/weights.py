@@ -24,6 +24,7 @@ from .writing import gather, replace_metadata, write_safetensors
 logger = logging.getLogger(__name__)
 
 FLAX = "flax_model.msgpack"
+STANDARD_WEIGHTS = (WEIGHTS, INDEX, FLAX)  # of a whole model, as transformers names them; the first one is read
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}\.safetensors")
 
 
@@ -99,7 +100,7 @@ def holds_weights(folder: Path) -> bool:
 def holds_standard_weights(path: Path) -> bool:
     """Whether a folder, or the folder of a weight file, has weights under the file names of transformers."""
     folder = path if path.is_dir() else path.parent
-    return any((folder / name).is_file() for name in (WEIGHTS, INDEX, FLAX))
+    return any((folder / name).is_file() for name in STANDARD_WEIGHTS)
 
 
 def _weight_files(path: Path) -> dict[Path, set[str] | None]:

@@ -6,9 +6,9 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import CheckpointError
-from ..families.adapter import adapter_folder, read_adapter
-from ..families.open import Reader, Source, open_checkpoint
-from ..files.weights import read_weights
+from ..families.adapter import adapter_folder, read_adapter, refuse_two_models
+from ..families.open import Reader, Source, is_foreign, open_checkpoint
+from ..files.weights import holds_standard_weights, read_weights
 from .download import checkpoint_path
 
 
@@ -23,8 +23,13 @@ def open_with_base(
     `find` gives the path of the base: `checkpoint_path`, with the user's options for the Hub.
     """
     folder = adapter_folder(path)
-    if folder is None:
+    beside_weights = folder == path and holds_standard_weights(path)
+    if folder is None or (
+        beside_weights and not is_foreign(path)
+    ):  # weights of ours, saved beside an adapter, are whole
         return open_checkpoint(path, overrides, read=read)
+    if beside_weights:
+        refuse_two_models(folder)
     adapter = read_adapter(folder, read)
     try:
         base = find(adapter.base, revision=adapter.revision)

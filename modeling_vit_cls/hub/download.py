@@ -97,8 +97,17 @@ def checkpoint_path(
         if folder.is_dir() and (error := unread_weights((entry.name for entry in folder.iterdir()), folder)):
             raise error
         where = f"{name}, subfolder {subfolder!r}" if subfolder else name
-        raise CheckpointError(f"{where}: is no checkpoint, because there is no config.json in {folder}")
+        problem = f"is no checkpoint, because there is no config.json in {folder}"
+        raise CheckpointError(f"{where}: {problem}{_checkpoint_below(folder, subfolder)}")
     return folder if variant is None else _of_variant(folder, variant)
+
+
+def _checkpoint_below(folder: Path, subfolder: str) -> str:
+    """The end of an error: the `subfolder` to give, where a folder that is no checkpoint holds some."""
+    files = sorted([*folder.glob(f"*/{ADAPTER}"), *folder.glob(f"*/{CONFIG}")])
+    return (
+        f"; there is one below it: give subfolder={posixpath.join(subfolder, files[0].parent.name)!r}" if files else ""
+    )
 
 
 def _variant_files(variant: str) -> tuple[str, str]:
