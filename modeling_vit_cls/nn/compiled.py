@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
+from .forks import refuse_in_fork
 from .fused_attention import program_options
 from .layers import layer_norm
 from .mesh import across, batch_sharding, by_batch, mesh_of
@@ -37,11 +38,15 @@ class _Key:
 
 
 def _by_config(compile_function: Callable[[Any], Callable]) -> Callable[[Any], Callable]:
-    """Decorate a function (module -> compiled function): modules of equal type, config and options share a result."""
+    """Decorate a function (module -> compiled function): modules of equal type, config and options share a result.
+
+    The result raises ConfigError in a forked process in which it would wait forever.
+    """
     cached = lru_cache(_MAX_MODULES)(lambda key: compile_function(key.module))
 
     @wraps(compile_function)
     def lookup(module: Any) -> Callable:
+        refuse_in_fork()
         fields = vars(module.config)  # ten times faster than getattr on a config of transformers
         options = tuple(getattr(module, name) for name in _option_names(type(module)))
         is_ours = type(module.config) is ViTClsConfig  # a subclass may have more fields

@@ -132,7 +132,8 @@ class FlaxPreTrainedModel(_Upstream):
             interpolate_pos_encoding: accept any image size that is a multiple of `patch_size`. Always on in a model
                 with `dynamic_image_size`.
 
-        Raises BadImageError, with the expected and the actual shape, for pixels of a wrong rank, layout, size or type.
+        Raises BadImageError, with the expected and the actual shape, for pixels of a wrong rank, layout, size or type;
+        ConfigError in a process that was forked when JAX was in use already.
         """
         c = self.config
         check_pixels(pixel_values, c, interpolate_pos_encoding)
@@ -187,9 +188,14 @@ class FlaxPreTrainedModel(_Upstream):
         if norm and c.norm_position != "before_readout":
             rule = f"with norm_position={c.norm_position!r} no final LayerNorm acts on the tokens: use False"
             raise ConfigError("norm", norm, rule)
-        params, pixels = self.params if params is None else params, jnp.asarray(pixel_values)
-        chosen = {"blocks": blocks, "reshape": bool(reshape), "prefix": bool(return_prefix_tokens), "norm": bool(norm)}
-        return compiled.intermediates(self.module)(params, pixels, **chosen)
+        return compiled.intermediates(self.module)(
+            self.params if params is None else params,
+            jnp.asarray(pixel_values),
+            blocks=blocks,
+            reshape=bool(reshape),
+            prefix=bool(return_prefix_tokens),
+            norm=bool(norm),
+        )
 
     def with_readout(self, readout: str, seed: int = 0) -> Any:
         """A model with the same parameters and another `readout` of those of the config.

@@ -19,6 +19,7 @@ from ..files.finite import is_finite
 from ..files.placing import to_mesh
 from ..files.tensor import Tensor, to_device
 from ..nn import compiled
+from ..nn.forks import refuse_in_fork
 from ..nn.mesh import mesh_of, place, shardings
 from ..nn.positions import resample_relative
 from ..nn.resampling import resample_patch_kernel, resample_positions
@@ -82,6 +83,7 @@ def draw(
     """Initial values of the parameters in `names` (dotted; None for all), for images of shape (H, W, C)."""
     if names is not None:
         return compiled.draw(module)(key, image_shape=image_shape, names=frozenset(names)) if names else {}
+    refuse_in_fork()
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = module.lazy_init(key, images)  # not compiled as one function, which would take longer
     return flatten_dict(variables["params"], sep=".")

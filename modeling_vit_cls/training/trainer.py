@@ -27,6 +27,7 @@ from ..images.processor import ViTClsImageProcessor
 from ..images.rows import unskipped
 from ..images.sources import labelled
 from ..modeling_vit_cls import FlaxViTClsForImageClassification
+from ..nn.forks import refuse_in_fork
 from ..nn.mesh import checked_mesh, place
 from ..nn.scan import is_stacked, stack_params, unstack
 from ..pretrained.loading import load_params
@@ -150,6 +151,7 @@ class FlaxTrainer(TrainerReports):
         if a checkpoint belongs to another run, another run is training into `output_dir`, or the folder cannot be
         written; BadImageError for broken images, with on_bad_image="skip" if no image could be read.
         """
+        refuse_in_fork()
         refuse_in_readers(self.args.dataloader_num_workers)
         try:
             with self.folder, self._stop:
