@@ -368,3 +368,6 @@ def test_a_trainer_writes_its_card_and_pushes_in_one_commit(tmp_path, hub, caplo
             run.create_model_card(**{name: "a"})
     with pytest.raises(ConfigError, match="blocking=False"):
         run.push_to_hub(blocking=False)
+    with pytest.raises(ConfigError, match="commit_message='me/mine': is a repository's name: set hub_model_id"):
+        run.push_to_hub("me/mine")
+    assert len(repository.history) == 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from .arguments import TrainingArguments
 from .evaluation import as_json
 from .foreign import refuse_card_facts
 from .state import write_trainer_state
+
+_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class TrainerReports:
@@ -90,12 +93,16 @@ class TrainerReports:
         """Save the model, write its card, and push both with results and log to `hub_model_id` in one commit.
 
         Args:
+            commit_message: as in transformers, the first argument, and not the name of the repository.
             private: for a new repository; default: `hub_private_repo`.
 
         Returns what was pushed, with its `.url`; None in a process other than 0. There is no commit if the repository
         is up to date.
         """
         refuse_card_facts(facts)
+        if _REPO_ID.fullmatch(str(commit_message)):
+            rule = "is a repository's name: set hub_model_id in the training arguments to it, and leave this out"
+            raise ConfigError("commit_message", commit_message, rule)
         if not blocking:
             raise ConfigError("blocking", blocking, "a push returns when its one commit is made: leave it out")
         from ..cards import card_to_push
