@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shlex
 import signal
 import socket
@@ -18,6 +19,8 @@ from modeling_vit_cls.processes import HEARTBEAT_SECONDS
 
 _ENDING_SECONDS = 2 * HEARTBEAT_SECONDS  # JAX ends the other processes after one heartbeat
 _NOISE = b"[Gloo] Rank "  # what JAX's collectives on the CPU write on standard output
+# How JAX begins to tell, with a stack trace, that it ends a process because another one has ended.
+_DYING = re.compile(rb"[EF]\d{4} .* (coordination|JAX distributed) service")
 _POLL_SECONDS = 0.1
 LAUNCHER = "VIT_CLS_LAUNCHER"  # the command of this verb, which its processes put before their own
 
@@ -39,6 +42,7 @@ class _Processes:
     def __init__(self, count: int, words: list[str]):
         self._words, self._signal = words, 0
         environments = environments_of(count, os.environ)
+        self._held: list[list[bytes]] = [[] for _ in range(count)]  # what each one writes while JAX ends it
         command = [sys.executable, "-m", "hub_scripts", *words]
         self._all: list[subprocess.Popen[bytes]] = []
         self._readers: list[threading.Thread] = []
@@ -56,10 +60,8 @@ class _Processes:
                 process_group=0,
             )
             self._all.append(process)
-            target, stream, prefix = _copy_output, process.stdout, b""
-            if index > 0:
-                target, stream, prefix = _copy_errors, process.stderr, f"[{index}] ".encode()
-            self._readers.append(threading.Thread(target=target, args=(stream, prefix), daemon=True))
+            copy, stream = (self._copy_errors, process.stderr) if index > 0 else (_copy_output, process.stdout)
+            self._readers.append(threading.Thread(target=copy, args=(stream, index), daemon=True))
             self._readers[-1].start()
 
     def wait(self) -> int:
@@ -67,24 +69,29 @@ class _Processes:
 
         Returns 0 or, as in shells, the status of the first that failed, 128 + N for the signal N.
         """
-        status, deadline = 0, float("inf")
+        status, first, deadline = 0, 0, float("inf")
         running = dict(enumerate(self._all))
         while running:
             time.sleep(_POLL_SECONDS)
-            # One that a signal ended comes first: it may be why others failed in the same moment.
-            for index, process in sorted(running.items(), key=lambda item: item[1].poll() or 0):
+            # One that a signal ended comes first: it may be why others failed in the same moment. One that JAX ends,
+            # also by a signal, comes last.
+            order = sorted(running.items(), key=lambda item: (bool(self._held[item[0]]), item[1].poll() or 0))
+            for index, process in order:
                 code = process.poll()
                 if code is None:
                     continue
                 del running[index]
                 if code and not status:
-                    status, deadline = 128 - code if code < 0 else code, time.monotonic() + _ENDING_SECONDS
+                    status, first = 128 - code if code < 0 else code, index
+                    deadline = time.monotonic() + _ENDING_SECONDS
                     self._report(index, code, bool(running))
             if time.monotonic() > deadline:
                 for process in running.values():
                     process.kill()
         for reader in self._readers:
             reader.join()
+        if status:
+            _write_errors(self._held[first], first)
         return status
 
     def _report(self, index: int, code: int, others: bool) -> None:
@@ -99,6 +106,14 @@ class _Processes:
             command = shlex.join(["vit-cls", "launch", "-n", str(len(self._all)), "--", *self._words])
             line += f"; to go on: {command} --resume_from_checkpoint true"
         print(line, file=sys.stderr, flush=True)
+
+    def _copy_errors(self, stream: IO[bytes], index: int) -> None:
+        """Copy what a process writes. How JAX ends it is held: it matters only of the process that failed first."""
+        for line in stream:
+            if self._held[index] or _DYING.match(line):
+                self._held[index].append(line)
+            else:
+                _write_errors([line], index)
 
     def _pass_on(self, number: int, _: Any) -> None:
         self._signal = number
@@ -132,7 +147,7 @@ def environments_of(count: int, own: Mapping[str, str]) -> list[dict[str, str]]:
     return environments
 
 
-def _copy_output(stream: IO[bytes], _: bytes) -> None:
+def _copy_output(stream: IO[bytes], _: int) -> None:
     for line in stream:
         if not line.startswith(_NOISE):
             with suppress(BrokenPipeError):  # the reader of the output has closed it; the processes go on
@@ -140,7 +155,7 @@ def _copy_output(stream: IO[bytes], _: bytes) -> None:
                 sys.stdout.buffer.flush()
 
 
-def _copy_errors(stream: IO[bytes], prefix: bytes) -> None:
-    for line in stream:
-        sys.stderr.buffer.write(prefix + line)
+def _write_errors(lines: list[bytes], index: int) -> None:
+    for line in lines:
+        sys.stderr.buffer.write(f"[{index}] ".encode() + line)
         sys.stderr.buffer.flush()

@@ -155,14 +155,14 @@ def ready(jitted: Any, *arguments: Any, **keywords: Any) -> None:
 def leave(error: BaseException, step: int | None = None) -> NoReturn:
     """Print one line on stderr, and end this process at once, without waiting for others that may never come.
 
-    `step` is the last step that was made; None before the training and after it.
+    `step` is the last step that was made; None before the training and after it. With one, the line tells how to go on.
     """
     which = f"process {index()} of {count()}" + ("" if step is None else f", step {step}")
     text = one_line(error) if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {one_line(error)}"
     if isinstance(error, jax.errors.JaxRuntimeError):
         text = f"an operation of all processes failed, as it does when one of them ends: {text}"
     line = f"vit-cls: {which}: {text[:_MAX_LENGTH]}; the other processes end within {2 * HEARTBEAT_SECONDS} s"
-    if not isinstance(error, ConfigError):
+    if step and not isinstance(error, ConfigError):
         line += "; to go on, start all of them again with --resume_from_checkpoint true"
     print(line, file=sys.stderr)
     sys.stdout.flush()

@@ -69,3 +69,37 @@ def test_a_signal_goes_to_all_processes_also_that_of_a_closed_terminal(sent, got
             time.sleep(0.05)
         launched.send_signal(getattr(signal, sent))
     assert {entry.name for entry in tmp_path.glob("SIG*")} == {f"{got}-0", f"{got}-1"}
+
+
+# In place of Python: the process WRONG fails by itself, and JAX then ends the other one, as its runtime says.
+ONE_FAILS = """#!/bin/sh
+if [ "$JAX_PROCESS_ID" = 1 ]; then echo "a warning" >&2; fi
+if [ "$JAX_PROCESS_ID" = "$WRONG" ] && [ "$WRONG" = 0 ]; then echo "vit-cls: process 0 of 2: wrong" >&2; exit 1; fi
+if [ "$JAX_PROCESS_ID" = 1 ]; then
+    echo "E1127 23:42:39.224685 31632 agent.cc:289] Polled an error from coordination service (this can be" >&2
+    echo "F1127 23:42:39.224736 31632 client.h:80] Terminating process because the JAX distributed service" >&2
+    echo "    @     0x7f472d840634  absl::lts_20260107::log_internal::LogMessage::SendToLog()" >&2
+    kill -ABRT $$
+fi
+sleep 0.5
+exit 1
+"""
+
+
+def failed_launch(tmp_path, wrong: int) -> str:
+    """What `vit-cls launch` writes on stderr when this process fails."""
+    program = tmp_path / "program"
+    program.write_text(ONE_FAILS)
+    program.chmod(0o755)
+    command, environment = [sys.executable, "-c", LAUNCH, program], {**os.environ, "WRONG": str(wrong)}
+    return subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False).stderr
+
+
+def test_how_jax_ends_a_process_is_told_only_of_the_one_that_failed_first(tmp_path):
+    said = failed_launch(tmp_path, 0).splitlines()
+    assert sorted(said[:2]) == ["[1] a warning", "vit-cls: process 0 of 2: wrong"]
+    assert [line.partition(";")[0] for line in said[2:]] == ["vit-cls: process 0 of 2 ended with status 1"]
+    said = failed_launch(tmp_path, 1)
+    assert "process 1 of 2 was ended by SIGABRT" in said
+    assert "[1] F1127" in said
+    assert "[1]     @     0x7f472d840634" in said

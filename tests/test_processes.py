@@ -155,6 +155,13 @@ def test_two_processes_tell_each_other_and_one_that_leaves_says_why():
     assert "--resume_from_checkpoint true" in line
 
 
+def test_one_that_leaves_before_the_first_step_tells_of_nothing_to_go_on_with(monkeypatch, capsys):
+    monkeypatch.setattr("os._exit", lambda _: None)
+    for step in (None, 0):
+        processes.leave(OSError("no such model"), step)
+        assert capsys.readouterr().err.endswith("no such model; the other processes end within 120 s\n")
+
+
 @pytest.mark.world  # the state and the control of callbacks are of transformers
 def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
     """Order, random numbers, losses, metrics and broken images are those of one process; process 0 alone writes."""
