@@ -124,6 +124,13 @@ def test_a_linear_probe_moves_the_classifier_alone(tmp_path):
     assert moved == {"classifier.kernel", "classifier.bias"}
 
 
+def test_a_linear_probe_reads_features_without_dropout(tmp_path):
+    model = tiny_model(**DIGITS, drop_path_rate=0.5, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
+    run = trainer(tmp_path, model, freeze_backbone=True, per_device_train_batch_size=len(ROWS), max_steps=1)
+    want = run.predict(ROWS).metrics["test_loss"]
+    assert run.train().training_loss == pytest.approx(want, rel=1e-5)
+
+
 @pytest.mark.world
 def test_what_stays_as_it_was_drawn_at_random_is_told(tmp_path, caplog):
     tiny_model(**DIGITS, use_distillation_token=True).save_pretrained(tmp_path / "base")

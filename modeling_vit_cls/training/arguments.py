@@ -67,7 +67,7 @@ class TrainingArguments:
     ema_decay: float = argument(
         "Decay of the moving average of parameters, which is evaluated and saved; 0 for none.", 0.0
     )
-    freeze_backbone: bool = argument("Train only the classifier of a trained backbone: a linear probe.", False)
+    freeze_backbone: bool = argument("Train only the classifier, a linear probe: the backbone has no dropout.", False)
 
     random_resized_crop_scale: float = argument(
         "Smallest share of an image's area in a random crop, cut before the image is resized; 1 for no crop.", 1.0

@@ -96,7 +96,8 @@ def make_train_step(
         images, targets = map(by_batch, augment(augment_key, images, targets, valid, arguments.augmentation))
         targets = optax.smooth_labels(targets, arguments.label_smoothing_factor)
         rngs = {"dropout": dropout_key}
-        outputs: Any = module.apply({"params": params}, images, deterministic=False, readout_only=True, rngs=rngs)
+        deterministic = arguments.freeze_backbone  # a linear probe reads features without dropout; it has none itself
+        outputs: Any = module.apply({"params": params}, images, deterministic, readout_only=True, rngs=rngs)
         return jnp.sum(optax.softmax_cross_entropy(outputs.logits, targets), where=valid)
 
     def gradient_of(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
