@@ -24,9 +24,8 @@ def open_with_base(
     """
     folder = adapter_folder(path)
     beside_weights = folder == path and holds_standard_weights(path)
-    if folder is None or (
-        beside_weights and not is_foreign(path)
-    ):  # weights of ours, saved beside an adapter, are whole
+    is_whole = beside_weights and not is_foreign(path)  # weights of this package, saved beside an adapter
+    if folder is None or is_whole:
         return open_checkpoint(path, overrides, read=read)
     if beside_weights:
         refuse_two_models(folder)

@@ -105,9 +105,9 @@ def checkpoint_path(
 def _checkpoint_below(folder: Path, subfolder: str) -> str:
     """The end of an error: the `subfolder` to give, where a folder that is no checkpoint holds some."""
     files = sorted([*folder.glob(f"*/{ADAPTER}"), *folder.glob(f"*/{CONFIG}")])
-    return (
-        f"; there is one below it: give subfolder={posixpath.join(subfolder, files[0].parent.name)!r}" if files else ""
-    )
+    if not files:
+        return ""
+    return f"; there is one below it: give subfolder={posixpath.join(subfolder, files[0].parent.name)!r}"
 
 
 def _variant_files(variant: str) -> tuple[str, str]:
