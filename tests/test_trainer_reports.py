@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import transformers
 from conftest import tiny_config
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from modeling_vit_cls import ConfigError, FlaxViTClsForImageClassification, FlaxViTClsModel
@@ -321,6 +321,20 @@ def test_a_bar_is_for_terminals_and_logs_go_above_it(tmp_path, monkeypatch, caps
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "step 0/3, epoch 0: training: loss 0.5\n" in shown.err
+
+
+def test_a_training_that_fails_or_is_stopped_closes_its_bar(tmp_path, monkeypatch):
+    class Stops(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            raise stop
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    run = trainer(tmp_path, callbacks=[Stops()])
+    bars = [one for one in run.callback_handler.callbacks if isinstance(one, ProgressCallback)]
+    for stop in (ValueError("wrong"), KeyboardInterrupt("stopped")):
+        with pytest.raises(type(stop)):
+            run.train()
+        assert [one.training_bar for one in bars] == [None]
 
 
 def test_a_report_that_cannot_be_made_is_refused_by_name(tmp_path, monkeypatch):

@@ -108,6 +108,16 @@ def make_handler(arguments: TrainingArguments, more: list[Any], model: Any, proc
     return Callbacks(callbacks, model, processing_class, None, None)
 
 
+def close_bars(handler: CallbackHandler) -> None:
+    """Close the bars of a training that was stopped or failed: on_train_end, which closes them, was not called."""
+    for callback in handler.callbacks:
+        if isinstance(callback, ProgressCallback):
+            for bar in (callback.prediction_bar, callback.training_bar):
+                if bar is not None:
+                    bar.close()
+            callback.training_bar = callback.prediction_bar = None
+
+
 def check_callbacks(handler: CallbackHandler, arguments: TrainingArguments) -> None:
     """Raise ConfigError for a callback that needs evaluations in a run without them."""
     if arguments.eval_strategy == "no" and any(isinstance(one, EarlyStoppingCallback) for one in handler.callbacks):

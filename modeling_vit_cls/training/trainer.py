@@ -36,7 +36,7 @@ from ..scores import refuse_unless_single_label
 from .arguments import TrainingArguments, chosen_checkpoint
 from .best import is_best
 from .binding import Run, run_of
-from .callbacks import export_callbacks, has_stopped_early, make_handler, restore_callbacks
+from .callbacks import close_bars, export_callbacks, has_stopped_early, make_handler, restore_callbacks
 from .checks import check_parts, check_run, refuse_in_readers, warn_of_random_parts
 from .evaluation import BadImages, as_json, as_numbers, evaluate
 from .optimizer import make_optimizer, make_schedule
@@ -160,6 +160,8 @@ class FlaxTrainer(TrainerReports):
             if processes.count() > 1:  # the others would wait for this one
                 processes.leave(error, self.state.global_step)
             raise
+        finally:
+            close_bars(self.callback_handler)
 
     def _train(self, resume_from_checkpoint: bool | str | os.PathLike[str] | None) -> TrainOutput:
         args, started = self.args, time.time()
