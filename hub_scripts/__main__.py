@@ -4,6 +4,7 @@ Exit status: 0; 1 for an error, with one line on stderr; 2 for wrong arguments; 
 if the reader of the output has closed it.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -42,6 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with _interruptible():
             parsed = command_line().parse_args(arguments)  # `--help` and `--version` end here
+            try:
+                os.getcwd()
+            except FileNotFoundError:  # the imports would fail
+                print("vit-cls: the working folder was deleted: change to another one", file=sys.stderr)
+                return 1
             from .command import run_command  # here, so that Ctrl-C during the import, which takes seconds, is caught
 
         return run_command(parsed)

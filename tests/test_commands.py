@@ -401,3 +401,10 @@ def test_compiled_programs_that_a_kill_damaged_are_made_anew(tmp_path, model_fol
     assert re.fullmatch(r"vit-cls: warning: compiled programs in .* were deleted, and are made anew: .*\n", said)
     assert set(mended) == set(programs)
     assert min(mended.values()) > 9
+
+
+def test_a_working_folder_that_was_deleted_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert main(["variants"]) == 1
+    assert capsys.readouterr().err == "vit-cls: the working folder was deleted: change to another one\n"
