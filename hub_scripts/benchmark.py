@@ -5,6 +5,7 @@ from pathlib import Path
 
 from modeling_vit_cls import FlaxViTClsForImageClassification
 from modeling_vit_cls.errors import ConfigError, one_line
+from modeling_vit_cls.files.folder import check_writable, to_path
 from modeling_vit_cls.pipelines import load_trained
 from modeling_vit_cls.results import Results
 
@@ -15,6 +16,8 @@ from .messages import no_bars_in_files
 
 def run(arguments: argparse.Namespace) -> None:
     """Load model and dataset, benchmark, print the results and write them."""
+    if arguments.output is not None:
+        check_writable("output", to_path(arguments.output).resolve().parent)
     if arguments.method != "classify":
         run_features(arguments)
         return

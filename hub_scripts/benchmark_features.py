@@ -7,6 +7,7 @@ from typing import Any
 
 from modeling_vit_cls import FlaxViTClsModel
 from modeling_vit_cls.errors import ConfigError, one_line
+from modeling_vit_cls.files.folder import check_writable
 from modeling_vit_cls.names import is_checkpoint_file
 from modeling_vit_cls.provenance import dataset_record, record
 from modeling_vit_cls.results import FeatureEvaluation, MeasuredData, Origin, Results, Training
@@ -89,6 +90,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError("output_dir", arguments.output_dir, "holds a model already: give another folder")
     if folder.exists() and not folder.is_dir():
         raise ConfigError("output_dir", arguments.output_dir, "is a file: give a folder")
+    check_writable("output_dir", folder)
 
 
 def _load(arguments: argparse.Namespace, split: str, field: str) -> Any:

@@ -408,3 +408,19 @@ def test_a_working_folder_that_was_deleted_is_one_line(tmp_path, monkeypatch, ca
     tmp_path.rmdir()
     assert main(["variants"]) == 1
     assert capsys.readouterr().err == "vit-cls: the working folder was deleted: change to another one\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["embed", "MODEL", "digits", "--split", "test", "--output", "FILE/new"],
+        ["benchmark", "no model", "--dataset_name", "digits", "--output", "FILE/new/results.json"],
+        ["benchmark", "no model", "--dataset_name", "digits", "--method", "probe", "--output_dir", "FILE/new"],
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_work(words, folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([word.replace("FILE", str(tmp_path / "file")).replace("MODEL", str(folder)) for word in words]) == 1
+    option = next(word for word in words if word.startswith("--output"))[2:]
+    expected = f"vit-cls: {option}='{tmp_path}/file/new': cannot be written (Not a directory): give another folder"
+    assert expected in capsys.readouterr().err

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..errors import BadImageError, ConfigError
-from ..files.folder import to_path
+from ..files.folder import check_writable, to_path
 from ..images.fingerprint import table_fingerprint
 from ..images.kinds import check_dataset
 from ..images.processor import ViTClsImageProcessor
@@ -101,6 +101,7 @@ def embed(
     if not (len(worker) == 2 and all(isinstance(number, int) for number in worker) and 0 <= worker[0] < worker[1]):
         raise ConfigError("worker", worker, "must be (k, n): worker k of n, with k from 0 to n - 1")
     folder = to_path(folder)
+    check_writable("output", folder)
     stored = np.dtype(np.float32 if model.dtype == jnp.float32 else np.float16)
     files = Shards(folder, _number_of_shards(shards, begun(folder), len(dataset)), len(dataset), batch_size)
     origin = origin or {}

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from ..errors import CheckpointError, shorten
+from ..errors import CheckpointError, ConfigError, shorten
 from .locks import close_folder, open_folder, try_lock
 from .swap import put_in_place
 
@@ -96,6 +96,16 @@ def _is_still(path: Path, before: os.stat_result) -> bool:
         return os.path.samestat(os.stat(path if path.is_dir() else path.parent), before)
     except FileNotFoundError:  # it was removed, so reading again gives nothing better
         return True
+
+
+def check_writable(field: str, folder: Path) -> None:
+    """Raise ConfigError, naming the field, for a folder in which no file can be made. It need not exist."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        rule = f"cannot be written ({error.strerror}): give another folder"
+        raise ConfigError(field, str(folder), rule) from error
 
 
 def replace_file(file: Path, content: bytes) -> None:
