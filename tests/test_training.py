@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import tiny_config, tiny_model
+from conftest import arrays, tiny_config, tiny_model
 from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import TrainerCallback
 
@@ -92,6 +92,17 @@ def test_clipping_scales_the_whole_gradient():
     ratio = 0.01 / float(metrics["grad_norm"])
     expected = jax.tree.map(lambda before, after: before + ratio * (after - before), model.params, free)
     assert close(clipped, expected, 1e-6)
+
+
+def test_the_moving_average_is_that_of_the_formula():
+    model, how = tiny_model(**DIGITS), arguments("unused", ema_decay=0.2)
+    step = make_train_step(model.module, optax.sgd(0.1), model.image_processor, how)
+    state, batch, want = initial_state(model.params, optax.sgd(0.1), True), one_batch(32, model), arrays(model.params)
+    for decay in (1 / 10, 2 / 11, 0.2):  # (1 + t) / (10 + t) as long as it is less than ema_decay
+        state, _ = step(state, batch)
+        want = jax.tree.map(lambda mean, now, decay=decay: decay * mean + (1 - decay) * now, want, arrays(state.params))
+        assert close(state.eval_params, want, 1e-6)
+        assert not close(state.eval_params, state.params, 1e-3)
 
 
 def test_decay_is_of_kernels_and_rates_fall_towards_the_embeddings():
