@@ -90,6 +90,16 @@ def test_gradients_in_inference_are_those_of_plain_products(kernel):
     assert lengths_of_the_kernel(kernel, False, True, num_hidden_layers=3) == {7, 8}
 
 
+def test_a_call_in_training_without_a_key_is_computed_as_training_is(kernel):
+    model = tiny_model()
+
+    def loss(params):
+        return model(pixels(size=(8, 12)), params, train=True, interpolate_pos_encoding=True).logits.sum()
+
+    assert jax.eval_shape(jax.grad(loss), model.params)
+    assert {shape[1] for shape in kernel} == {8}
+
+
 def test_maps_and_their_dropout_take_plain_products(kernel):
     model = tiny_model(attention_probs_dropout_prob=0.1)
     maps = model(pixels(), output_attentions=True).attentions

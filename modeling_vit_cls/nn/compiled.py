@@ -67,7 +67,8 @@ def _option_names(module_class: type[Any]) -> list[str]:
 def forward(module: nn.Module) -> Callable[..., Any]:
     """Forward pass: parameters, pixels (B, C, H, W), random key or None -> the module's outputs.
 
-    With a key, dropout and stochastic depth are applied. On a mesh, that of the parameters, the batch is divided.
+    With `train`, dropout and stochastic depth are applied; only these need a key. On a mesh, that of the parameters,
+    the batch is divided.
     """
 
     def forward_pass(
@@ -75,6 +76,7 @@ def forward(module: nn.Module) -> Callable[..., Any]:
         pixels: jax.Array,
         key: jax.Array | None,
         *,
+        train: bool,
         readout_only: bool,
         attentions: bool,
         hidden_states: bool,
@@ -83,11 +85,11 @@ def forward(module: nn.Module) -> Callable[..., Any]:
         rngs = None if key is None else {"dropout": key}
         with across(mesh):
             images = by_batch(_nhwc(pixels))
-            outputs: Any = module.apply({"params": params}, images, key is None, readout_only, attentions, rngs=rngs)
+            outputs: Any = module.apply({"params": params}, images, not train, readout_only, attentions, rngs=rngs)
         unwanted = {"attentions": attentions, "hidden_states": hidden_states}
         return outputs.replace(**{name: None for name, wanted in unwanted.items() if not wanted})
 
-    compiled = _jit(forward_pass, module, ("readout_only", "attentions", "hidden_states", "mesh"))
+    compiled = _jit(forward_pass, module, ("train", "readout_only", "attentions", "hidden_states", "mesh"))
     return _on_mesh_of_params(compiled)
 
 

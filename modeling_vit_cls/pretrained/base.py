@@ -146,6 +146,7 @@ class FlaxPreTrainedModel(_Upstream):
             self.params if params is None else params,
             jnp.asarray(pixel_values),
             dropout_rng if train else None,
+            train=bool(train),
             readout_only=self.returns_readout_only and not (attentions or hidden_states),
             attentions=attentions,
             hidden_states=hidden_states,
