@@ -157,3 +157,6 @@ def test_the_kernel_is_chosen_by_the_device(capability, auto, cudnn, monkeypatch
 def test_a_kernel_that_does_not_run_here_is_an_error_at_once():
     with pytest.raises(ConfigError, match="attn_implementation"):
         FlaxViTClsForImageClassification(tiny_model().config, attn_implementation="cudnn")
+    relative = tiny_model(position_embedding="relative")
+    with pytest.raises(ConfigError, match="attn_implementation"):
+        relative.module.clone(attn_implementation="cudnn").apply({"params": relative.params}, jnp.zeros((1, 8, 8, 3)))

@@ -37,13 +37,14 @@ def may_fuse(module: Any) -> bool:
     """Whether attention of a module (vit.py) uses the kernel where no maps are asked for. Errors as in `is_fused`."""
     c = module.config
     head_size = c.hidden_size // c.num_attention_heads
-    return c.position_embedding != "relative" and is_fused(module.attn_implementation, module.dtype, head_size)
+    return is_fused(module.attn_implementation, module.dtype, head_size) and c.position_embedding != "relative"
 
 
 def program_options(module: Any) -> dict[str, Any] | None:
-    """`compiler_options` of `jax.jit` for a function that calls a module: those of gpu.py if its attention is fused.
+    """`compiler_options` of `jax.jit` for a function that calls a module: those of gpu.py if it may fuse attention.
 
-    With plain products they made inference of B/16 slower: 7,152 images/s for 8,775 (H100, 2026-11-27).
+    A call that asks for maps has them too, although it computes plain products. Where all are plain products, they made
+    inference of B/16 slower: 7,152 images/s for 8,775 (H100, 2026-11-27).
     """
     return compiler_options(module.dtype) if may_fuse(module) else None
 

@@ -93,8 +93,9 @@ def linear(
 def layer_norm(config: ViTClsConfig, dtype: Dtype, name: str, training: bool = False) -> nn.LayerNorm:
     """LayerNorm over the last axis; the variance in two passes as in PyTorch, accurate for large means too.
 
-    In training on a GPU in half precision it is in one pass: what the difference of two float32 sums loses is less than
-    the rounding of the inputs. XLA fuses the two passes to one kernel only where no gradient needs their sums.
+    With `training`, as in the blocks, it is in one pass on a GPU in half precision: what the difference of two float32
+    sums loses is less than the rounding of the inputs. XLA fuses the two passes to one kernel only where no gradient
+    needs their sums.
     """
     if training and jax.default_backend() == "gpu":
         one_pass = jnp.dtype(dtype).itemsize == 2
