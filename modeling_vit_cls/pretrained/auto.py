@@ -12,6 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError, shorten
+from ..families import FAMILIES
 from ..families.open import config_file, is_foreign
 from ..files.json_file import read_json
 from ..hub.download import checkpoint_path
@@ -40,7 +41,7 @@ class _FlaxAuto:
     @classmethod
     def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Any:
         """A new model for a config, with random parameters."""
-        if type(config) in cls._models or not _has_upstream(cls):
+        if not cls._is_upstreams(config):
             return cls._class_for(config)._from_config(config, **without_habits(kwargs))
         return super().from_config(config, **{**kwargs, "trust_remote_code": False})  # pyright: ignore
 
@@ -62,25 +63,29 @@ class _FlaxAuto:
                 reason = "code in a repository is never run"
                 raise CheckpointError(f"{config_file(path)}: model_type={shorten(kind)} is not known here; {reason}")
             config = AutoConfig.from_pretrained(config_file(path).parent, trust_remote_code=False)
-        if type(config) in cls._models or not _has_upstream(cls):
+        if not cls._is_upstreams(config):
             kwargs = without_habits(kwargs)
             return cls._class_for(config).from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         kwargs = {**kwargs, "trust_remote_code": False}  # transformers checks the other keywords
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # pyright: ignore
 
     @classmethod
+    def _is_upstreams(cls, config: PretrainedConfig) -> bool:
+        """Whether transformers has the model, as 4.57 does of BERT. Of a family that ours read it is never taken."""
+        is_read = any(config.model_type in family.model_types for family in FAMILIES)
+        return hasattr(transformers, cls.__name__) and type(config) not in cls._models and not is_read
+
+    @classmethod
     def _class_for(cls, config: PretrainedConfig) -> Any:
         if type(config) not in cls._models:
             known = ", ".join(sorted(item.__name__ for item in cls._models))
-            rule = "give what you changed in it as keywords, `from_pretrained(name_or_path, num_labels=...)`"
+            rule = (
+                "give what you changed in it as keywords, `from_pretrained(name_or_path, num_labels=...)`, or, for a "
+            )
+            rule += "model with random parameters, a ViTClsConfig"
             name = type(config).__name__
             raise ValueError(f"{cls.__name__} has no Flax model for a {name}; it has one for {known}: {rule}")
         return cls._models[type(config)]
-
-
-def _has_upstream(cls: type) -> bool:
-    """Whether transformers has a class of this name, as 4.57 does. It loads other models, such as BERT."""
-    return hasattr(transformers, cls.__name__)
 
 
 _UpstreamModel: type = getattr(transformers, "FlaxAutoModel", object)
