@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 import transformers
-from conftest import pixels, spread
+from conftest import assert_same, pixels, spread
+from flax.serialization import to_bytes
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from modeling_vit_cls import FlaxViTClsForImageClassification, ViTClsConfig
@@ -70,3 +71,14 @@ def test_gradients_are_flaxvits():
 
     want, got = ours_from(slope(theirs, theirs.params)), slope(ours, ours_from(theirs.params))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4), got, want)
+
+
+def test_a_tree_of_flaxvit_goes_through_a_file(tmp_path):
+    theirs = transformers.FlaxViTForImageClassification(
+        transformers.ViTConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=8, patch_size=4
+        )
+    )
+    theirs.config.to_json_file(tmp_path / "config.json")
+    (tmp_path / "flax_model.msgpack").write_bytes(to_bytes(theirs.params))
+    assert_same(FlaxViTClsForImageClassification.from_pretrained(tmp_path).params, ours_from(theirs.params))

@@ -97,6 +97,30 @@ def test_parameters_that_are_not_the_models_are_not_saved(model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_tree_of_flaxvit_is_told_what_to_do_with_it(model):
+    pixels = np.zeros((1, 3, *model.config.image_hw), np.float32)
+    old = {"vit": {"layernorm": {"scale": np.ones(4)}}, "classifier": model.params["classifier"]}
+    message = "is not a parameter of this model, and neither are the others; if they are FlaxViT's, write flax"
+
+    def assign(params):
+        model.params = params
+
+    calls = [
+        assign,
+        lambda params: model(pixels, params=params),
+        jax.jit(lambda params: model(pixels, params=params).logits),
+        lambda params: model.forward_intermediates(pixels, params=params),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigError, match=message):
+            call(old)
+    short = {**model.params, "classifier": {}}
+    with pytest.raises(ConfigError, match="is missing, 2 in all"):
+        model(pixels, params=short)
+    with pytest.raises(ConfigError, match="is not a parameter of this model$"):
+        model(pixels, params={**short, "head": {"kernel": np.ones(4)}})
+
+
 def test_a_config_changed_behind_the_model_is_not_saved(tmp_path):
     model = tiny_model()
     model.config.layer_norm_eps = 1e-5

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import transformers
 from flax.core import FrozenDict, unfreeze
+from flax.errors import FlaxError
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
@@ -142,8 +143,9 @@ class FlaxPreTrainedModel(_Upstream):
             raise ConfigError("dropout_rng", None, "train=True with dropout or stochastic depth needs a jax.random key")
         attentions = bool(c.output_attentions if output_attentions is None else output_attentions)
         hidden_states = bool(c.output_hidden_states if output_hidden_states is None else output_hidden_states)
-        outputs = compiled.forward(self.module)(
-            self.params if params is None else params,
+        outputs = self._run(
+            compiled.forward(self.module),
+            params,
             jnp.asarray(pixel_values),
             dropout_rng if train else None,
             train=bool(train),
@@ -189,14 +191,17 @@ class FlaxPreTrainedModel(_Upstream):
         if norm and c.norm_position != "before_readout":
             rule = f"with norm_position={c.norm_position!r} no final LayerNorm acts on the tokens: use False"
             raise ConfigError("norm", norm, rule)
-        return compiled.intermediates(self.module)(
-            self.params if params is None else params,
-            jnp.asarray(pixel_values),
-            blocks=blocks,
-            reshape=bool(reshape),
-            prefix=bool(return_prefix_tokens),
-            norm=bool(norm),
-        )
+        chosen = {"blocks": blocks, "reshape": bool(reshape), "prefix": bool(return_prefix_tokens), "norm": bool(norm)}
+        return self._run(compiled.intermediates(self.module), params, jnp.asarray(pixel_values), **chosen)
+
+    def _run(self, function: Callable[..., Any], params: Params, *inputs: Any, **options: Any) -> Any:
+        """Call a compiled function. For parameters of another model, our error instead of one from inside flax."""
+        params = self.params if params is None else params
+        try:
+            return function(params, *inputs, **options)
+        except FlaxError:
+            check_tensors(flatten_dict(unfreeze(params), sep="."), self._shapes, whole=True)
+            raise
 
     def with_readout(self, readout: str, seed: int = 0) -> Any:
         """A model with the same parameters and another `readout` of those of the config.

@@ -25,6 +25,10 @@ from .processor_files import AnyProcessor, processor_fields, processor_of
 
 logger = logging.getLogger(__name__)
 _PATIENCE_MINUTES = 30  # for the disk
+_OTHER_TREE = (
+    ", and neither are the others; if they are FlaxViT's, write flax.serialization.to_bytes(params) as "
+    "flax_model.msgpack beside its config.json, and load that folder with from_pretrained"
+)
 
 
 def write_checkpoint(
@@ -83,7 +87,8 @@ def check_tensors(tensors: Mapping[str, Any], shapes: Shapes, whole: bool) -> No
     """Raise ConfigError unless `tensors` have names and shapes in `shapes`; `whole` needs all of them."""
     for name, tensor in tensors.items():
         if name not in shapes:
-            raise ConfigError("params", name, "is not a parameter of this model")
+            fits = any(other in shapes for other in tensors if not other.startswith("classifier."))
+            raise ConfigError("params", name, f"is not a parameter of this model{'' if fits else _OTHER_TREE}")
         if tensor.shape != shapes[name].shape:
             raise ConfigError("params", name, f"has shape {tensor.shape}, expected {shapes[name].shape}")
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
