@@ -225,7 +225,6 @@ def wrong(name: str) -> dict[str, np.ndarray]:
         "a magnitude of DoRA": {**whole, f"{vit}{QUERY}.lora_magnitude_vector": draw(24)},
         "no prefix": {**whole, "classifier.weight": draw(5, 24)},
         "a module of another task": {**whole, f"{PREFIX}decoder.weight": draw(5, 24)},
-        "a tensor that is not read": {**whole, f"{vit}embeddings.mask_token": draw(1, 1, 24)},
         "a bias alone": {**whole, f"{PREFIX}classifier.bias": draw(4)},
     }[name]
 
@@ -239,7 +238,7 @@ WRONG = [
         "integers",
         "a module that the model does not have",
     ),
-    *("a block too many", "a magnitude of DoRA", "no prefix", "a module of another task", "a tensor that is not read"),
+    *("a block too many", "a magnitude of DoRA", "no prefix", "a module of another task"),
     "a bias alone",
 ]
 
@@ -275,6 +274,32 @@ def test_a_base_that_is_ours_or_an_adapter_or_pickled_is_refused(folder, tmp_pat
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
     with pytest.raises(CheckpointError, match=r"adapter_model.bin: pickled weights are never read"):
         FlaxViTClsForImageClassification.from_pretrained(pickled)
+
+
+@pytest.mark.parametrize("base", ["clip_model", "siglip_model"])
+def test_of_a_whole_clip_the_adapter_of_the_image_tower_is_merged(base, tmp_path):
+    tensors = load_file(golden(base) / "model.safetensors")
+    changes, lora = {}, {}
+    for tower in ("vision_model", "text_model"):
+        name = f"{tower}.encoder.layers.0.self_attn.q_proj"
+        out, width = tensors[f"{name}.weight"].shape
+        lora |= {f"{PREFIX}{name}.lora_A.weight": draw(2, width), f"{PREFIX}{name}.lora_B.weight": draw(out, 2)}
+        changes[f"{name}.weight"] = 3 * draw(out, 2) @ draw(2, width)
+    folder = adapter(tmp_path / "adapter", lora, base=golden(base))
+    model, report = FlaxViTClsModel.from_pretrained(folder, output_loading_info=True)
+    by_hand = tmp_path / "hand"
+    by_hand.mkdir()
+    tensors |= {name: tensors[name] + change for name, change in changes.items()}
+    save_file(tensors, by_hand / "model.safetensors")
+    (by_hand / "config.json").write_text((golden(base) / "config.json").read_text())
+    same_numbers(model, FlaxViTClsModel.from_pretrained(by_hand))
+    assert report.file_notes[0].endswith("(weights that it changes: 1)")
+
+
+def test_a_mask_token_beside_trained_embeddings_is_left_out_as_that_of_the_base(tmp_path):
+    folder = adapter(tmp_path / "a", {**matrices(QUERY), f"{PREFIX}vit.embeddings.mask_token": draw(1, 1, 24)})
+    model = FlaxViTClsForImageClassification.from_pretrained(folder)
+    same_numbers(model, FlaxViTClsForImageClassification.from_pretrained(adapter(tmp_path / "b")))
 
 
 def test_an_adapter_beside_its_base_is_merged_into_it(tmp_path):

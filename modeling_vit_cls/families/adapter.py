@@ -77,10 +77,10 @@ class Adapter(NamedTuple):
             left_out += LABEL_FIELDS
         return {"num_labels": classes} | {name: value for name, value in fields.items() if name not in left_out}
 
-    @property
-    def note(self) -> str:
+    def note(self, family: Family) -> str:
         """A sentence for the loading report."""
-        return f"a LoRA adapter, merged into its base {self.base} (weights that it changes: {len(self.changes)})"
+        changes = len(_used(self.changes, family))
+        return f"a LoRA adapter, merged into its base {self.base} (weights that it changes: {changes})"
 
 
 def adapter_folder(path: Path) -> Path | None:
@@ -205,8 +205,14 @@ def _sum(tensor: Tensor, change: Tensor) -> Tensor:
     return tensor._replace(view=view, offset=None, digest=None)
 
 
+def _used(tensors: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """Tensors of an adapter without those of a part that is left out of the base too: a text tower, a mask token."""
+    return {name: tensor for name, tensor in tensors.items() if not family.ignores(family.short(name))}
+
+
 def _converted(tensors: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
     """Tensors of an adapter by our names. Raises CheckpointError for one that is no part of the family's models."""
+    tensors = _used(tensors, family)
     converted = family.convert(tensors)
     for lost in {tensor.name: tensor for tensor in tensors.values()}.values():
         if not any(tensor.name == lost.name for tensor in converted.values()):

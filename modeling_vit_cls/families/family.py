@@ -116,6 +116,10 @@ class Family(NamedTuple):
             name = name.removeprefix(prefix)
         return name
 
+    def ignores(self, name: str) -> bool:
+        """Whether a tensor, by its name without prefixes, is known and not used: a text tower, a mask token."""
+        return any(fnmatchcase(name, pattern) for pattern in self.ignored)
+
     def spare(self, tensors: Mapping[str, Tensor]) -> list[str]:
         """Names of tensors outside the model, which transformers ignores with a warning.
 
@@ -148,7 +152,7 @@ class Family(NamedTuple):
         if not self.table:
             yield name, tensor
             return
-        if any(fnmatchcase(name, pattern) for pattern in self.ignored):
+        if self.ignores(name):
             return
         if 0 in tensor.shape:  # transformers writes an empty tensor for no registers
             return

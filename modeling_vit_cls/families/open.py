@@ -170,7 +170,7 @@ def open_checkpoint(
         processor = CheckpointError(f"{file}, {family.name}: {error}")
     config.architectures = fields.get("architectures", config.architectures)
     file_notes = [f"all tensors are inside {wrapper!r}, which was left out of their names"] if wrapper else []
-    file_notes += [adapter.note] if adapter else []
+    file_notes += [adapter.note(family)] if adapter else []
     return Source(
         path,
         family,
