@@ -79,10 +79,8 @@ class _FlaxAuto:
     def _class_for(cls, config: PretrainedConfig) -> Any:
         if type(config) not in cls._models:
             known = ", ".join(sorted(item.__name__ for item in cls._models))
-            rule = (
-                "give what you changed in it as keywords, `from_pretrained(name_or_path, num_labels=...)`, or, for a "
-            )
-            rule += "model with random parameters, a ViTClsConfig"
+            rule = "give what you changed in it as keywords, `from_pretrained(name_or_path, num_labels=...)`, "
+            rule += "or a ViTClsConfig for a model with random parameters"
             name = type(config).__name__
             raise ValueError(f"{cls.__name__} has no Flax model for a {name}; it has one for {known}: {rule}")
         return cls._models[type(config)]
