@@ -422,5 +422,7 @@ def test_what_cannot_be_written_is_told_before_the_work(words, folder, tmp_path,
     (tmp_path / "file").touch()
     assert main([word.replace("FILE", str(tmp_path / "file")).replace("MODEL", str(folder)) for word in words]) == 1
     option = next(word for word in words if word.startswith("--output"))[2:]
-    expected = f"vit-cls: {option}='{tmp_path}/file/new': cannot be written (Not a directory): give another folder"
-    assert expected in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith(f"vit-cls: {option}='/")
+    assert said.endswith(": cannot be written (Not a directory): give another folder\n")
+    assert said.count("\n") == 1
