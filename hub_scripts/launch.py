@@ -22,6 +22,7 @@ _NOISE = b"[Gloo] Rank "  # what JAX's collectives on the CPU write on standard 
 # How JAX begins to tell, with a stack trace, that it ends a process because another one has ended.
 _DYING = re.compile(rb"[EF]\d{4} .* (coordination|JAX distributed) service")
 _POLL_SECONDS = 0.1
+_READING_SECONDS = 1  # at most, where a child of an ended process keeps its stream open
 LAUNCHER = "VIT_CLS_LAUNCHER"  # the command of this verb, which its processes put before their own
 
 
@@ -73,14 +74,14 @@ class _Processes:
         running = dict(enumerate(self._all))
         while running:
             time.sleep(_POLL_SECONDS)
+            ended = [index for index in running if self._all[index].poll() is not None]
+            for index in ended:
+                del running[index]
+                self._readers[index].join(_READING_SECONDS)  # it has then read whether JAX ended this process
             # One that a signal ended comes first: it may be why others failed in the same moment. One that JAX ends,
             # also by a signal, comes last.
-            order = sorted(running.items(), key=lambda item: (bool(self._held[item[0]]), item[1].poll() or 0))
-            for index, process in order:
-                code = process.poll()
-                if code is None:
-                    continue
-                del running[index]
+            for index in sorted(ended, key=lambda index: (bool(self._held[index]), self._all[index].returncode)):
+                code = self._all[index].returncode
                 if code and not status:
                     status, first = 128 - code if code < 0 else code, index
                     deadline = time.monotonic() + _ENDING_SECONDS

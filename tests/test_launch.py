@@ -71,18 +71,24 @@ def test_a_signal_goes_to_all_processes_also_that_of_a_closed_terminal(sent, got
     assert {entry.name for entry in tmp_path.glob("SIG*")} == {f"{got}-0", f"{got}-1"}
 
 
-# In place of Python: the process WRONG fails by itself, and JAX then ends the other one, as its runtime says.
+# In place of Python. With WRONG=0, process 0 fails, and JAX then ends process 1, as its runtime says. With WRONG=1 it
+# ends process 1 alone.
 ONE_FAILS = """#!/bin/sh
-if [ "$JAX_PROCESS_ID" = 1 ]; then echo "a warning" >&2; fi
-if [ "$JAX_PROCESS_ID" = "$WRONG" ] && [ "$WRONG" = 0 ]; then echo "vit-cls: process 0 of 2: wrong" >&2; exit 1; fi
-if [ "$JAX_PROCESS_ID" = 1 ]; then
-    echo "E1127 23:42:39.224685 31632 agent.cc:289] Polled an error from coordination service (this can be" >&2
-    echo "F1127 23:42:39.224736 31632 client.h:80] Terminating process because the JAX distributed service" >&2
-    echo "    @     0x7f472d840634  absl::lts_20260107::log_internal::LogMessage::SendToLog()" >&2
-    kill -ABRT $$
+if [ "$JAX_PROCESS_ID" = 0 ]; then
+    [ "$WRONG" = 1 ] && exit 0
+    echo "vit-cls: process 0 of 2: wrong" >&2
+    echo $$ > "$NOTES/number" && mv "$NOTES/number" "$NOTES/zero"
+    exit 1
 fi
-sleep 0.5
-exit 1
+echo "a warning" >&2
+if [ "$WRONG" = 0 ]; then
+    until [ -e "$NOTES/zero" ]; do sleep 0.05; done
+    while kill -0 "$(cat "$NOTES/zero")" 2>/dev/null; do sleep 0.05; done
+fi
+echo "E1127 23:42:39.224685 31632 agent.cc:289] Polled an error from coordination service (this can be" >&2
+echo "F1127 23:42:39.224736 31632 client.h:80] Terminating process because the JAX distributed service" >&2
+echo "    @     0x7f472d840634  absl::lts_20260107::log_internal::LogMessage::SendToLog()" >&2
+kill -ABRT $$
 """
 
 
@@ -91,7 +97,8 @@ def failed_launch(tmp_path, wrong: int) -> str:
     program = tmp_path / "program"
     program.write_text(ONE_FAILS)
     program.chmod(0o755)
-    command, environment = [sys.executable, "-c", LAUNCH, program], {**os.environ, "WRONG": str(wrong)}
+    environment = {**os.environ, "WRONG": str(wrong), "NOTES": str(tmp_path)}
+    command = [sys.executable, "-c", LAUNCH, program]
     return subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False).stderr
 
 
