@@ -1,4 +1,4 @@
-"""Every file name of a model folder, grouped by what writes it. This module imports nothing of the package."""
+"""Every file name of a model folder, grouped by what writes it; names on the Hub. Imports nothing of the package."""
 
 import re
 
@@ -32,6 +32,13 @@ EMBED = ".embed.json"
 CARD, EVAL_RESULTS = "README.md", ".eval_results/vit-cls.yaml"
 TRAINING_CURVE, CONFUSION_MATRIX, ATTENTION = "training_curve.png", "confusion_matrix.png", "attention.png"
 PICTURES = (TRAINING_CURVE, CONFUSION_MATRIX, ATTENTION)
+
+_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+def is_repo_id(text: object) -> bool:
+    """Whether a text has the form of the name of a repository on the Hub, owner/name."""
+    return _REPO_ID.fullmatch(str(text)) is not None
 
 
 def is_weight_file(name: str) -> bool:

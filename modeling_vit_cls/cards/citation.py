@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from ..files.yaml_text import parse_yaml
+from ..names import is_repo_id
 from .facts import Facts
 
 
@@ -13,11 +14,10 @@ def citation(facts: Facts) -> str:
     The year of the model is that of its results, and the version of the package is the one that measured it.
     """
     year = re.match(r"\d{4}(?=-)", str(facts.results.date))
-    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", facts.name, re.ASCII)
     model = {
         "title": f"{_plain(facts.name)}, a Vision Transformer for image classification",
         "year": year[0] if year else "",
-        "url": f"https://huggingface.co/{facts.name}" if is_id else "",
+        "url": f"https://huggingface.co/{facts.name}" if is_repo_id(facts.name) else "",
     }
     key = re.sub(r"[^A-Za-z0-9]+", "_", facts.name).strip("_")
     return "\n\n".join([_entry("misc", key or "model", model), *_package(facts)])

@@ -104,8 +104,12 @@ def check_writable(field: str, folder: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
-        rule = f"cannot be written ({error.strerror}): give another folder"
-        raise ConfigError(field, str(folder), rule) from error
+        raise unwritable(field, folder, error) from error
+
+
+def unwritable(field: str, folder: Path, error: OSError) -> ConfigError:
+    """The error for a folder, given in a field, that cannot be written."""
+    return ConfigError(field, str(folder), f"cannot be written ({error.strerror}): give another folder")
 
 
 def replace_file(file: Path, content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from transformers import TrainerState
 from .. import processes
 from ..errors import ConfigError
 from ..files.folder import replace_file
+from ..names import is_repo_id
 from .arguments import TrainingArguments
 from .evaluation import as_json
 from .foreign import refuse_card_facts
 from .state import write_trainer_state
-
-_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class TrainerReports:
@@ -100,7 +98,7 @@ class TrainerReports:
         is up to date.
         """
         refuse_card_facts(facts)
-        if _REPO_ID.fullmatch(str(commit_message)):
+        if is_repo_id(commit_message):
             rule = "is a repository's name: set hub_model_id in the training arguments to it, and leave this out"
             raise ConfigError("commit_message", commit_message, rule)
         if not blocking:

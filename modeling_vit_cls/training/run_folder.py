@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import processes
 from ..errors import ConfigError
-from ..files.folder import remove_if_left
+from ..files.folder import remove_if_left, unwritable
 from ..files.locks import try_lock
 from ..names import CHECKPOINT, RUN_LOCK
 
@@ -40,8 +40,7 @@ class RunFolder:
                 self._descriptor = self._locked()
             except OSError as error:
                 self._remove_created()
-                rule = f"cannot be written ({error.strerror}): give another folder"
-                raise ConfigError("output_dir", str(self.path), rule) from error
+                raise unwritable("output_dir", self.path, error) from error
             for incomplete in self.path.glob(".checkpoint-*.tmp-*"):
                 remove_if_left(incomplete)
         self._depth += 1
