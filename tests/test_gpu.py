@@ -9,7 +9,7 @@ from conftest import arrays, assert_same, pixels, tiny_config, tiny_model
 from modeling_vit_cls import ViTClsImageProcessor
 from modeling_vit_cls.images.batch import Batch
 from modeling_vit_cls.nn import compiled, fused_attention, gpu, layers
-from modeling_vit_cls.nn.layers import layer_norm
+from modeling_vit_cls.nn.linear import layer_norm
 from modeling_vit_cls.nn.vit import FlaxViTClsModule
 from modeling_vit_cls.training import step
 from modeling_vit_cls.training.arguments import TrainingArguments

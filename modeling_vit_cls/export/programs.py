@@ -20,7 +20,7 @@ from ..configuration_vit_cls import ViTClsConfig
 from ..errors import CheckpointError
 from ..install import needs
 from ..names import PROGRAMS
-from ..nn.layers import Linear
+from ..nn.linear import Linear
 from ..nn.vit import FlaxViTClsForImageClassificationModule
 from ..scores import function_of
 

@@ -22,7 +22,7 @@ from ..config_rules import FIELD_NAMES
 from ..configuration_vit_cls import ViTClsConfig
 from .forks import refuse_in_fork
 from .fused_attention import program_options
-from .layers import layer_norm
+from .linear import layer_norm
 from .mesh import across, batch_sharding, by_batch, mesh_of
 from .vit import Readout
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from ..configuration_vit_cls import ViTClsConfig
-from .layers import Dtype, kernel_init
+from .linear import Dtype, kernel_init
 from .matmul import patch_product
 from .positions import sincos2d_table
 from .resampling import Grid, resample_positions

@@ -22,7 +22,8 @@ import numpy as np
 from ..configuration_vit_cls import ViTClsConfig
 from .embeddings import Embeddings
 from .fused_attention import may_fuse, padding
-from .layers import SAVE_PRODUCTS, Attention, Dtype, EncoderBlock, Mlp, layer_norm, linear
+from .layers import SAVE_PRODUCTS, Attention, EncoderBlock, Mlp
+from .linear import Dtype, layer_norm, linear
 from .outputs import FlaxBaseModelOutputWithPooling, FlaxViTClsClassifierOutput
 from .positions import relative_rows, rope_table
 from .resampling import Grid
